@@ -1,0 +1,8 @@
+set(EDUCLOUD_SANITIZE "" CACHE STRING "Sanitizers, comma separated, as -fsanitize takes them")
+if(EDUCLOUD_SANITIZE)
+  add_compile_options(-fsanitize=${EDUCLOUD_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${EDUCLOUD_SANITIZE})
+  if(EDUCLOUD_SANITIZE MATCHES "undefined")
+    add_compile_options(-fno-sanitize-recover=undefined)
+  endif()
+endif()

@@ -1,0 +1,1 @@
+// Exists only to compile pch.hpp once.

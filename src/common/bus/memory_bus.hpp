@@ -1,0 +1,48 @@
+#pragma once
+
+#include <deque>
+#include <map>
+#include <mutex>
+
+#include "common/bus/bus.hpp"
+
+namespace educloud::bus {
+
+/// A broker in memory for unit tests: exchanges are direct bindings (exchange, key) -> queue; nothing
+/// happens until `deliver_one` or `deliver_all` is called, on the caller's thread, so a test decides the order.
+class MemoryBroker {
+ public:
+  /// Messages published with this exchange and key go to `queue`. A key ending in ".#" matches every
+  /// key with that prefix.
+  void bind(const std::string& exchange, const std::string& key, const std::string& queue);
+  /// Delivers the oldest message of any subscribed queue. False if there is none.
+  bool deliver_one();
+  /// Until nothing is left; returns how many. Stops after `most`, so a loop of messages cannot hang a test.
+  int deliver_all(int most = 10'000);
+  /// While false, publishes are reported failed.
+  void set_up(bool up);
+  std::size_t depth(const std::string& queue) const;
+  /// Bodies rejected to the dead letter queue so far.
+  std::size_t dead_letters() const;
+
+  /// A Bus of this broker whose messages carry `user_id`.
+  std::unique_ptr<Bus> connect(std::string user_id);
+
+ private:
+  friend class MemoryBus;
+  struct Message {
+    Outgoing outgoing;
+    std::string user_id;
+    bool redelivered = false;
+  };
+  Outcome route(const Outgoing& message, const std::string& user_id);
+
+  mutable std::mutex mutex_;
+  bool up_ = true;
+  std::map<std::pair<std::string, std::string>, std::string> bindings_;
+  std::map<std::string, std::deque<Message>> queues_;
+  std::map<std::string, OnDelivery> consumers_;
+  std::size_t dead_letters_ = 0;
+};
+
+}  // namespace educloud::bus

@@ -1,0 +1,122 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "common/base/result.hpp"
+
+namespace educloud::http {
+
+/// Case-insensitive header names.
+struct HeaderLess {
+  using is_transparent = void;
+  bool operator()(std::string_view a, std::string_view b) const;
+};
+using Headers = std::map<std::string, std::string, HeaderLess>;
+
+/// A request as a handler sees it.
+struct Request {
+  std::string method;
+  std::string path;                          ///< decoded, without query; never holds NUL, "//" or a ".." segment
+  std::map<std::string, std::string> query;  ///< decoded; the last of a repeated key
+  std::map<std::string, std::string> params; ///< {name} parts of the route's pattern, decoded
+  Headers headers;
+  std::string body;                          ///< empty on streaming routes
+  std::string remote_address;
+  std::uint64_t content_length = 0;
+
+  /// Header value or "".
+  std::string_view header(std::string_view name) const;
+  /// Value of a {name}; it is a defect to ask for one the pattern does not have.
+  const std::string& param(std::string_view name) const;
+  /// The body as JSON object. Errors: invalid_argument, too_large.
+  Result<nlohmann::json> json() const;
+};
+
+/// Part of an open file, sent without loading it into memory. The server closes `fd`.
+struct FileBody {
+  int fd = -1;
+  std::uint64_t offset = 0;
+  std::uint64_t length = 0;
+};
+
+/// Live events (text/event-stream). The handler keeps one reference and pushes from any thread.
+/// Bounded: when the client is slower than `kMaxQueued` events, the stream is closed and the client reconnects.
+class EventStream {
+ public:
+  static constexpr std::size_t kMaxQueued = 1000;
+  EventStream();
+  ~EventStream();
+  /// False once the client is gone: forget the stream.
+  bool push(std::string_view event, std::string_view data, std::string_view id = {});
+  void close();
+  bool is_open() const;
+
+  struct Impl;  ///< shared with the server's connection
+  std::shared_ptr<Impl> impl() const { return impl_; }
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+struct Response {
+  int status = 200;
+  Headers headers;
+  std::variant<std::string, FileBody, std::shared_ptr<EventStream>> body;
+};
+
+/// {"error": {"code", "message", "key"}} with the status the code maps to.
+Response error_response(const Error& error);
+Response json_response(const nlohmann::json& json, int status = 200);
+/// A file with Range (one range), ETag, If-Range and If-None-Match as RFC 9110: 200, 206, 304 or 416.
+/// `etag` without quotes; the file must not change while it is served.
+Response file_response(const Request& request, int fd, std::uint64_t size, std::string_view etag,
+                       std::string_view content_type = "application/octet-stream");
+
+/// Receives a request body that is too large for memory.
+class BodySink {
+ public:
+  virtual ~BodySink() = default;  ///< destroyed without `finish`: the connection was cut
+  virtual Result<> write(std::span<const char> data) = 0;
+  virtual Response finish() = 0;
+};
+
+using Handler = std::function<Response(const Request&)>;
+/// Decides on the headers alone. An error is answered at once, without reading the body.
+using StreamHandler = std::function<Result<std::unique_ptr<BodySink>>(const Request&)>;
+
+struct Route {
+  std::string method;
+  std::string pattern;  ///< "/images/{id}/versions/{version}"; a {name} matches one segment
+  Handler handler;
+  StreamHandler stream = {};         ///< instead of `handler`
+  std::uint64_t body_limit = 256 * 1024;
+};
+
+/// The routes of a server. Unknown path: 404; known path, other method: 405 with Allow.
+class Router {
+ public:
+  void add(Route route);
+  const std::vector<Route>& routes() const { return routes_; }
+  struct Match {
+    const Route* route = nullptr;
+    std::map<std::string, std::string> params;
+    std::string allow;  ///< methods the path has, if the method did not match
+  };
+  Match match(std::string_view method, std::string_view path) const;
+
+ private:
+  std::vector<Route> routes_;
+};
+
+}  // namespace educloud::http

@@ -1,0 +1,144 @@
+#pragma once
+
+#include "common/msg/codec.hpp"
+
+namespace educloud::msg {
+
+struct NetworkCard {
+  std::string nic_type;  ///< virtio, e1000
+  std::string nic_mac;
+  std::string nic_ip;
+
+  static constexpr auto fields() {
+    using T = NetworkCard;
+    return std::make_tuple(field("nic_type", &T::nic_type, choice("virtio|e1000|rtl8139")),
+                           field("nic_mac", &T::nic_mac, text(17, 17)), option("nic_ip", &T::nic_ip, text(0, 45)));
+  }
+};
+
+struct Disk {
+  std::string file;   ///< relative to the prefix, as in CONTRACT.md "Files"
+  std::string mtype;  ///< normal: written in place; multiattach: throw-away overlay; writethrough: kept
+
+  static constexpr auto fields() {
+    using T = Disk;
+    return std::make_tuple(field("file", &T::file, text(1, 200)),
+                           field("mtype", &T::mtype, choice("normal|multiattach|writethrough")));
+  }
+};
+
+struct Folder {
+  std::string name, path;
+
+  static constexpr auto fields() {
+    using T = Folder;
+    return std::make_tuple(field("name", &T::name, text(1, 40)), field("path", &T::path, text(1, 200)));
+  }
+};
+
+struct IptableRule {
+  std::string src_ip, dst_ip;
+  int src_port = 0, dst_port = 0;  ///< 0 = all
+  std::string ins_id;
+
+  static constexpr auto fields() {
+    using T = IptableRule;
+    return std::make_tuple(field("src_ip", &T::src_ip, text(0, 45)), field("dst_ip", &T::dst_ip, text(0, 45)),
+                           field("src_port", &T::src_port, range(0, 65535)),
+                           field("dst_port", &T::dst_port, range(0, 65535)), field("ins_id", &T::ins_id, text(0, 20)));
+  }
+};
+
+/// How a VM is to be run. The predecessor's names.
+struct RuntimeOption {
+  std::string protocol = "vnc";
+  std::string ostype = "linux";
+  std::string usage = "desktop";
+  std::int64_t memory_mib = 0;
+  int cpus = 1;
+  std::string disk_type = "virtio";
+  std::vector<NetworkCard> networkcards;
+  std::vector<Disk> disks;
+  std::vector<Folder> folders;
+  std::string rdp_ip;  ///< address of the display port: the node's
+  int rdp_port = 0;    ///< display (VNC) port on the node; 0: none
+  std::string ex_ip;
+  std::string web_ip;
+  int web_port = 0;  ///< port on the node forwarded to port 80 of the guest; 0: none
+  std::vector<IptableRule> iptable_rules;
+  int run_with_snapshot = 1;
+  std::string display_password;  ///< secret: never logged
+
+  static constexpr auto fields() {
+    using T = RuntimeOption;
+    return std::make_tuple(
+        field("protocol", &T::protocol, choice("vnc")), field("ostype", &T::ostype, text(1, 40)),
+        field("usage", &T::usage, choice("desktop|server")), field("memory_mib", &T::memory_mib, range(16, 4.0e6)),
+        field("cpus", &T::cpus, range(1, 256)), field("disk_type", &T::disk_type, choice("virtio|sata|ide")),
+        option("networkcards", &T::networkcards, list(8)), option("disks", &T::disks, list(8)),
+        option("folders", &T::folders, list(8)), option("rdp_ip", &T::rdp_ip, text(0, 45)),
+        option("rdp_port", &T::rdp_port, range(0, 65535)), option("ex_ip", &T::ex_ip, text(0, 45)),
+        option("web_ip", &T::web_ip, text(0, 45)), option("web_port", &T::web_port, range(0, 65535)),
+        option("iptable_rules", &T::iptable_rules, list(64)),
+        option("run_with_snapshot", &T::run_with_snapshot, range(0, 1)),
+        option("display_password", &T::display_password, text(0, 8)));
+  }
+};
+
+/// One immutable version of an image, named so that the receiver can check what it got.
+struct ImageVersion {
+  std::string imgid;
+  int version = 0;
+  std::string digest;  ///< SHA-256 of the file, hex
+  std::int64_t size_bytes = 0;
+  std::string format = "qcow2";
+
+  static constexpr auto fields() {
+    using T = ImageVersion;
+    return std::make_tuple(field("imgid", &T::imgid, text(11, 11)), field("version", &T::version, range(1, 1e9)),
+                           field("digest", &T::digest, text(64, 64)),
+                           field("size_bytes", &T::size_bytes, range(1, 9.0e15)),
+                           field("format", &T::format, choice("qcow2|raw")));
+  }
+};
+
+/// An order: clc -> cc -> nc over `cc_cmd` and `nc_cmd`, clc -> walrus over `walrus_cmd`.
+struct Command {
+  std::string type = "cmd";
+  std::string op;
+  std::string tid;
+  std::string cmdid;
+  std::string nid;   ///< node it is for; empty for walrus
+  std::string ccid;  ///< cluster it goes through; empty for walrus
+  int v = 1;
+  std::int64_t epoch = 0;
+  std::int64_t attempt = 0;
+  std::int64_t deadline = 0;  ///< unix milliseconds; later it must not be begun
+  std::int64_t ts = 0;
+  std::optional<RuntimeOption> runtime_option;
+  std::optional<ImageVersion> source;  ///< image/prepare, image/run: what the VM starts from
+  std::string source_grant;            ///< query string that lets the node fetch `source` from its cc
+  std::string target_imgid;            ///< image/submit, image/import: which image gets a version
+  int target_version = 0;              ///< and its number, chosen by clc
+  std::string target_grant;            ///< query string that lets the node upload it through its cc
+  std::vector<int> versions;           ///< image/prune: the versions to remove
+
+  static constexpr auto fields() {
+    using T = Command;
+    return std::make_tuple(
+        field("type", &T::type, choice("cmd")),
+        field("op", &T::op,
+              choice("image/prepare|image/run|image/stop|image/submit|task/delete|"
+                     "image/import|image/use|image/prune|image/delete")),
+        field("tid", &T::tid, text(1, 64)), field("cmdid", &T::cmdid, text(36, 36)), option("nid", &T::nid, text(0, 40)),
+        option("ccid", &T::ccid, text(0, 40)), option("v", &T::v, range(1, 1000)),
+        field("epoch", &T::epoch, range(0, 9.0e15)), field("attempt", &T::attempt, range(0, 9.0e15)),
+        field("deadline", &T::deadline, range(0, 9.0e15)), option("ts", &T::ts, range(0, 9.0e15)),
+        option("runtime_option", &T::runtime_option), option("source", &T::source),
+        option("source_grant", &T::source_grant, text(0, 512)), option("target_imgid", &T::target_imgid, text(0, 11)),
+        option("target_version", &T::target_version, range(0, 1e9)),
+        option("target_grant", &T::target_grant, text(0, 512)), option("versions", &T::versions, list(1000)));
+  }
+};
+
+}  // namespace educloud::msg

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <compare>
+#include <string_view>
+
+#include "common/base/result.hpp"
+
+namespace educloud::task {
+
+/// Enumerators are spelled as on the wire (CONTRACT.md "Phases and states").
+enum class Phase { preparing, editing, submitting };
+
+enum class State {
+  init,
+  downloading,
+  cloning,
+  done,
+  stopped,
+  booting,
+  running,
+  paused,
+  migrating,
+  uploading,
+  deleting,  ///< ours: what the node holds of the task is being removed
+  gone,      ///< ours, terminal, never on the wire: nothing is left of it
+};
+
+struct TaskState {
+  Phase phase = Phase::preparing;
+  State state = State::init;
+  auto operator<=>(const TaskState&) const = default;
+};
+
+/// What may happen to a task.
+enum class Event {
+  // a user, or clc on a user's behalf
+  start,
+  stop,
+  submit,
+  cancel,
+  // the node (walrus for an import) tells
+  downloading,
+  cloning,
+  prepared,
+  booting,
+  running,
+  stopped,
+  uploading,
+  submitted,
+  deleted,
+  failed,
+  // clc's own clock
+  timeout,
+};
+
+/// What clc must do in the same transaction as the transition.
+enum class Action {
+  none,
+  send_prepare,
+  send_run,
+  send_stop,
+  send_submit,
+  send_delete,
+  publish_version,  ///< record the new version, then send_delete
+  release,          ///< give back ports and addresses, close the task
+};
+
+std::string_view to_string(Phase phase);
+std::string_view to_string(State state);
+std::string_view to_string(Event event);
+std::string_view to_string(Action action);
+Result<Phase> parse_phase(std::string_view text);
+Result<State> parse_state(std::string_view text);
+Result<Event> parse_event(std::string_view text);
+
+}  // namespace educloud::task

@@ -1,0 +1,177 @@
+#include "common/task/table.hpp"
+
+#include <array>
+
+namespace educloud::task {
+namespace {
+
+constexpr TaskState kPrepareInit{Phase::preparing, State::init};
+constexpr TaskState kDownloading{Phase::preparing, State::downloading};
+constexpr TaskState kCloning{Phase::preparing, State::cloning};
+constexpr TaskState kPrepared{Phase::preparing, State::done};
+constexpr TaskState kBooting{Phase::editing, State::booting};
+constexpr TaskState kRunning{Phase::editing, State::running};
+constexpr TaskState kStopped{Phase::editing, State::stopped};
+constexpr TaskState kDeleting{Phase::editing, State::deleting};
+constexpr TaskState kSubmitInit{Phase::submitting, State::init};
+constexpr TaskState kUploading{Phase::submitting, State::uploading};
+constexpr TaskState kSubmitted{Phase::submitting, State::done};
+constexpr TaskState kGone{Phase::submitting, State::gone};
+
+constexpr std::array kStates{kPrepareInit, kDownloading, kCloning,  kPrepared,  kBooting,   kRunning,
+                             kStopped,     kDeleting,    kSubmitInit, kUploading, kSubmitted, kGone};
+
+// One block per state, in the order of a task's life. A node may skip a state (an image that is
+// cached needs no download) and may repeat one (progress); it may never go back on its own.
+constexpr std::array kTable{
+    // preparing/init: waiting for the node, or failed and waiting for the user
+    Transition{kPrepareInit, Event::start, kPrepareInit, Action::send_prepare},
+    Transition{kPrepareInit, Event::downloading, kDownloading, Action::none},
+    Transition{kPrepareInit, Event::cloning, kCloning, Action::none},
+    Transition{kPrepareInit, Event::prepared, kPrepared, Action::send_run},
+    Transition{kPrepareInit, Event::failed, kPrepareInit, Action::none},
+    Transition{kPrepareInit, Event::timeout, kPrepareInit, Action::none},
+    Transition{kPrepareInit, Event::cancel, kDeleting, Action::send_delete},
+    // preparing/downloading
+    Transition{kDownloading, Event::downloading, kDownloading, Action::none},
+    Transition{kDownloading, Event::cloning, kCloning, Action::none},
+    Transition{kDownloading, Event::prepared, kPrepared, Action::send_run},
+    Transition{kDownloading, Event::failed, kPrepareInit, Action::none},
+    Transition{kDownloading, Event::timeout, kPrepareInit, Action::none},
+    Transition{kDownloading, Event::cancel, kDeleting, Action::send_delete},
+    // preparing/cloning
+    Transition{kCloning, Event::cloning, kCloning, Action::none},
+    Transition{kCloning, Event::prepared, kPrepared, Action::send_run},
+    Transition{kCloning, Event::failed, kPrepareInit, Action::none},
+    Transition{kCloning, Event::timeout, kPrepareInit, Action::none},
+    Transition{kCloning, Event::cancel, kDeleting, Action::send_delete},
+    // preparing/done: the run command is on its way
+    Transition{kPrepared, Event::booting, kBooting, Action::none},
+    Transition{kPrepared, Event::running, kRunning, Action::none},
+    Transition{kPrepared, Event::stopped, kStopped, Action::none},
+    Transition{kPrepared, Event::failed, kStopped, Action::none},
+    Transition{kPrepared, Event::timeout, kStopped, Action::send_stop},
+    Transition{kPrepared, Event::cancel, kDeleting, Action::send_delete},
+    // editing/booting
+    Transition{kBooting, Event::booting, kBooting, Action::none},
+    Transition{kBooting, Event::running, kRunning, Action::none},
+    Transition{kBooting, Event::stop, kBooting, Action::send_stop},
+    Transition{kBooting, Event::stopped, kStopped, Action::none},
+    Transition{kBooting, Event::failed, kStopped, Action::none},
+    Transition{kBooting, Event::timeout, kStopped, Action::send_stop},
+    Transition{kBooting, Event::cancel, kDeleting, Action::send_delete},
+    // editing/running: a stop that is not answered in time is sent again
+    Transition{kRunning, Event::running, kRunning, Action::none},
+    Transition{kRunning, Event::stop, kRunning, Action::send_stop},
+    Transition{kRunning, Event::stopped, kStopped, Action::none},
+    Transition{kRunning, Event::failed, kStopped, Action::none},
+    Transition{kRunning, Event::timeout, kRunning, Action::send_stop},
+    Transition{kRunning, Event::cancel, kDeleting, Action::send_delete},
+    // editing/stopped: the user's turn
+    Transition{kStopped, Event::start, kPrepareInit, Action::send_prepare},
+    Transition{kStopped, Event::stop, kStopped, Action::none},
+    Transition{kStopped, Event::stopped, kStopped, Action::none},
+    Transition{kStopped, Event::submit, kSubmitInit, Action::send_submit},
+    Transition{kStopped, Event::failed, kStopped, Action::none},
+    Transition{kStopped, Event::timeout, kStopped, Action::none},
+    Transition{kStopped, Event::cancel, kDeleting, Action::send_delete},
+    // submitting/init: waiting for the node (or for an upload to begin), or failed and waiting for the user
+    Transition{kSubmitInit, Event::submit, kSubmitInit, Action::send_submit},
+    Transition{kSubmitInit, Event::uploading, kUploading, Action::none},
+    Transition{kSubmitInit, Event::submitted, kSubmitted, Action::publish_version},
+    Transition{kSubmitInit, Event::failed, kSubmitInit, Action::none},
+    Transition{kSubmitInit, Event::timeout, kSubmitInit, Action::none},
+    Transition{kSubmitInit, Event::cancel, kDeleting, Action::send_delete},
+    // submitting/uploading
+    Transition{kUploading, Event::uploading, kUploading, Action::none},
+    Transition{kUploading, Event::submitted, kSubmitted, Action::publish_version},
+    Transition{kUploading, Event::failed, kSubmitInit, Action::none},
+    Transition{kUploading, Event::timeout, kSubmitInit, Action::none},
+    Transition{kUploading, Event::cancel, kDeleting, Action::send_delete},
+    // submitting/done: published; the node still has to forget what it holds
+    Transition{kSubmitted, Event::deleted, kGone, Action::release},
+    Transition{kSubmitted, Event::failed, kSubmitted, Action::none},
+    Transition{kSubmitted, Event::timeout, kSubmitted, Action::send_delete},
+    Transition{kSubmitted, Event::cancel, kSubmitted, Action::send_delete},
+    // editing/deleting: asked again until the node says it is gone
+    Transition{kDeleting, Event::deleted, kGone, Action::release},
+    Transition{kDeleting, Event::failed, kDeleting, Action::none},
+    Transition{kDeleting, Event::timeout, kDeleting, Action::send_delete},
+    Transition{kDeleting, Event::cancel, kDeleting, Action::send_delete},
+};
+
+constexpr std::optional<Transition> find(TaskState from, Event event) {
+  for (const auto& row : kTable) {
+    if (row.from.phase == from.phase && row.from.state == from.state && row.event == event) return row;
+  }
+  return std::nullopt;
+}
+
+constexpr bool same(TaskState a, TaskState b) { return a.phase == b.phase && a.state == b.state; }
+
+constexpr bool unambiguous() {
+  for (std::size_t i = 0; i < kTable.size(); ++i) {
+    for (std::size_t j = i + 1; j < kTable.size(); ++j) {
+      if (same(kTable[i].from, kTable[j].from) && kTable[i].event == kTable[j].event) return false;
+    }
+  }
+  return true;
+}
+
+constexpr bool live_states_handle(Event event) {
+  for (const auto& state : kStates) {
+    if (!same(state, kGone) && !find(state, event)) return false;
+  }
+  return true;
+}
+
+constexpr bool nothing_leaves_gone() {
+  for (const auto& row : kTable) {
+    if (same(row.from, kGone)) return false;
+  }
+  return true;
+}
+
+// From every live state `gone` is reachable: nothing can be stuck for ever.
+constexpr bool all_can_end() {
+  std::array<bool, kStates.size()> ends{};
+  ends.back() = true;
+  for (std::size_t round = 0; round < kStates.size(); ++round) {
+    for (const auto& row : kTable) {
+      for (std::size_t from = 0; from < kStates.size(); ++from) {
+        for (std::size_t to = 0; to < kStates.size(); ++to) {
+          if (same(row.from, kStates[from]) && same(row.to, kStates[to]) && ends[to]) ends[from] = true;
+        }
+      }
+    }
+  }
+  for (bool one : ends) {
+    if (!one) return false;
+  }
+  return true;
+}
+
+static_assert(unambiguous(), "two rows for one state and event");
+static_assert(live_states_handle(Event::timeout), "a live state without a way out of a time-out");
+static_assert(live_states_handle(Event::cancel), "a live state that cannot be cancelled");
+static_assert(live_states_handle(Event::failed), "a live state that does not expect failure");
+static_assert(nothing_leaves_gone(), "a row leaves the terminal state");
+static_assert(all_can_end(), "a state from which a task cannot end");
+
+}  // namespace
+
+std::span<const Transition> table() { return kTable; }
+
+std::optional<Transition> step(TaskState from, Event event) { return find(from, event); }
+
+std::span<const TaskState> states() { return kStates; }
+
+bool is_transient(TaskState state) {
+  return state != kRunning && state != kStopped && state != kGone;
+}
+
+bool holds_capacity(TaskState state) {
+  return state.phase == Phase::preparing || state == kBooting || state == kRunning || state == kDeleting;
+}
+
+}  // namespace educloud::task
