@@ -1,0 +1,149 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "clc/app/views.hpp"
+#include "clc/domain/planner.hpp"
+#include "common/base/clock.hpp"
+#include "common/base/result.hpp"
+
+namespace educloud::clc {
+
+class EventHub;
+class Heartbeats;
+namespace store {
+class Store;
+}
+
+struct CloudOptions {
+  std::string version = "0";
+  std::string walrus_url;  ///< as users and the CLI reach it
+  std::string data_key;    ///< secret: signs grants, checks receipts
+  PlacementLimits placement;
+  int display_port_first = 5900, display_port_last = 5999;
+  int web_port_first = 20000, web_port_last = 20999;
+  std::int64_t session_ms = 12 * 3600 * 1000;
+};
+
+struct NewImage {
+  std::string name, ostype = "linux", usage = "desktop", description, filename;
+  std::int64_t size_bytes = 0;  ///< of the file that will be uploaded; 0: unknown
+  std::string format;           ///< qcow2 | raw | vdi | vmdk | vhdx; empty: walrus finds out
+};
+
+struct EditRequest {
+  std::string name;    ///< build: of the new image
+  std::string vmtype;  ///< empty: vdsmall
+  std::int64_t memory_mib = 0;  ///< 0: the type's
+  int cpus = 0;
+  std::string cluster, node;  ///< pins; empty: any
+  int version = 0;            ///< source version; 0: the one in use
+  std::string description;
+};
+
+struct PruneRequest {
+  std::vector<int> versions;  ///< exactly these; or
+  int keep = 0;               ///< all but the newest `keep` (>= 1), the one in use, and those an instance needs
+};
+
+struct NewVm {
+  std::string name;
+  std::string imgid;
+  std::string kind = "VD";  ///< VD: defined only; TVD: made and run at once
+  std::string vmtype;
+  std::int64_t memory_mib = 0;
+  int cpus = 0;
+  std::string cluster, node;
+  int version = 0;
+};
+
+struct TaskFilter {
+  bool open_only = false;
+  std::string insid, imgid;
+};
+
+/// The use cases behind the HTTP API. Each call checks the caller's right on the object (deny by
+/// default), validates its input, and commits state, outgoing command and audit in one transaction.
+/// Thread-safe. Errors besides those named: permission_denied, not_found (also for what the caller may
+/// not see), unavailable and timeout when the database cannot commit in time.
+class Cloud {
+ public:
+  Cloud(store::Store& store, Heartbeats& heartbeats, EventHub& events, const Clock& clock, CloudOptions options);
+  ~Cloud();
+  Cloud(const Cloud&) = delete;
+  Cloud& operator=(const Cloud&) = delete;
+
+  /// Called after each commit that queued a command: wakes the relay.
+  void on_outbox(std::function<void()> wake);
+  void broker_state(std::function<bool()> is_ready);
+
+  // -- sessions ---------------------------------------------------------------------------------
+  /// Errors: unauthenticated (the same for an unknown name and a wrong password, in the same time),
+  /// unavailable with the seconds to wait after repeated failures.
+  Result<Session> login(std::string_view account, std::string_view password, std::string_view remote);
+  /// Errors: unauthenticated.
+  Result<Principal> authenticate(std::string_view token);
+  Result<> logout(std::string_view token);
+
+  // -- overview ---------------------------------------------------------------------------------
+  Result<StatusView> status(const Principal& who);
+  Result<Page<NodeView>> nodes(const Principal& who);
+  Result<NodeView> node(const Principal& who, std::string_view host);
+  Result<Page<VmType>> vmtypes(const Principal& who);
+
+  // -- images -----------------------------------------------------------------------------------
+  Result<Page<ImageView>> images(const Principal& who, const PageRequest& page);
+  Result<ImageView> image(const Principal& who, std::string_view imgid);
+  Result<Page<VersionView>> versions(const Principal& who, std::string_view imgid);
+  /// A catalogue entry and its import task. Errors: conflict (name taken), invalid_argument.
+  Result<ImageCreated> create_image(const Principal& who, const NewImage& request);
+  /// Where the file of an import task goes (again). Errors: conflict if it waits for none.
+  Result<UploadTarget> upload_target(const Principal& who, std::string_view tid);
+  /// A TMP instance on the image itself, prepared and started. Errors: conflict (a modify is open),
+  /// exhausted naming each node's reason.
+  Result<TaskView> modify_image(const Principal& who, std::string_view imgid, const EditRequest& request);
+  /// The same on a copy that becomes a new image.
+  Result<TaskView> build_image(const Principal& who, std::string_view imgid, const EditRequest& request);
+  /// Makes `version` the one in use. Errors: conflict (it is being pruned).
+  Result<TaskView> rollback_image(const Principal& who, std::string_view imgid, int version);
+  /// Errors: conflict naming the instance that needs a version asked for.
+  Result<TaskView> prune_image(const Principal& who, std::string_view imgid, const PruneRequest& request);
+  /// Errors: conflict naming what still uses it.
+  Result<TaskView> delete_image(const Principal& who, std::string_view imgid);
+
+  // -- VMs --------------------------------------------------------------------------------------
+  Result<Page<VmView>> vms(const Principal& who, const PageRequest& page);
+  Result<VmView> vm(const Principal& who, std::string_view insid);
+  Result<VmView> define_vm(const Principal& who, const NewVm& request);
+  /// Errors: conflict (already under way), exhausted naming each node's reason.
+  Result<TaskView> run_vm(const Principal& who, std::string_view insid);
+  Result<TaskView> stop_vm(const Principal& who, std::string_view insid);
+  /// At once if it has no task; else its task is cancelled and the rest follows. The view's state tells.
+  Result<VmView> delete_vm(const Principal& who, std::string_view insid);
+  /// `what`: "console" or "screenshot". Errors: conflict (not on a node), unavailable (cc not heard of).
+  Result<InstanceFile> instance_file(const Principal& who, std::string_view insid, std::string_view what);
+
+  // -- tasks ------------------------------------------------------------------------------------
+  Result<Page<TaskView>> tasks(const Principal& who, const PageRequest& page, const TaskFilter& filter = {});
+  /// The open task of this id, else the latest.
+  Result<TaskView> task(const Principal& who, std::string_view tid);
+  Result<TaskView> start_task(const Principal& who, std::string_view tid);
+  Result<TaskView> stop_task(const Principal& who, std::string_view tid);
+  Result<TaskView> submit_task(const Principal& who, std::string_view tid);
+  Result<TaskView> cancel_task(const Principal& who, std::string_view tid);
+
+  EventHub& events();
+  const CloudOptions& options() const;
+
+  struct Impl;
+  Impl& impl() { return *impl_; }
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace educloud::clc

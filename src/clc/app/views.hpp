@@ -1,0 +1,129 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "clc/domain/types.hpp"
+
+/// What the API shows, and its JSON. Times are unix milliseconds, 0 = never.
+namespace educloud::clc {
+
+struct PageRequest {
+  int limit = 100;     ///< 1..500
+  std::string cursor;  ///< `next` of the page before; empty: from the start
+};
+
+template <class T>
+struct Page {
+  std::vector<T> items;
+  std::string next;  ///< empty: this was the last page
+};
+
+struct Session {
+  std::string token;  ///< shown once; only its hash is stored
+  std::int64_t expires_at = 0;
+  Principal who;
+};
+
+struct ImageView {
+  Image image;
+  std::string state;     ///< importing | building | ready | failed | deleting
+  std::string tid;       ///< the open task that changes it, if there is one
+  std::int64_t size_bytes = 0, virtual_size_bytes = 0;  ///< of the version in use
+};
+
+/// Where a user sends the file: tus 1.0 creation at `url` + "?" + `query`, with `metadata`.
+struct UploadTarget {
+  std::string url;    ///< ".../uploads"
+  std::string query;  ///< image=...&version=...&node=user&expires=...&sig=...
+  std::string cmdid;  ///< goes into Upload-Metadata
+  std::string format;
+};
+
+struct TaskView {
+  Task task;
+  std::string image_name, instance_name;
+  double rate_bytes_per_s = 0;  ///< mean over the last seconds; 0: unknown
+};
+
+struct ImageCreated {
+  std::string imgid;
+  std::string tid;
+  UploadTarget upload;
+};
+
+struct VersionView {
+  Version version;
+  bool current = false;
+  std::vector<std::string> used_by;  ///< instances
+};
+
+struct VmView {
+  Instance instance;
+  std::string image_name;
+  std::string state;  ///< defined, or the task's: preparing, booting, running, stopped, submitting, deleting, failed
+  std::optional<TaskView> task;  ///< the open one
+  std::optional<Access> access;  ///< while it has ports
+};
+
+struct NodeView {
+  std::string host, cluster;
+  bool registered = true, enabled = true, alive = false;
+  std::int64_t age_ms = -1;  ///< since the last heartbeat; -1: none since clc started
+  std::string hypervisor, version, address;
+  int cpus = 0;
+  double cpu_usage = 0;
+  std::int64_t mem_mib = 0, mem_usage_mib = 0, disk_mib = 0, disk_usage_mib = 0;
+  std::int64_t committed_mib = 0;
+  int committed_cpus = 0;
+  std::vector<std::string> warnings;
+  nlohmann::json vms = nlohmann::json::array();     ///< as the hypervisor reports them
+  nlohmann::json images = nlohmann::json::array();  ///< versions in its cache
+};
+
+struct ClusterView {
+  std::string host;
+  bool alive = false;
+  std::int64_t age_ms = -1;
+  std::string version, address;  ///< address: "host:port" of its data port
+};
+
+struct StatusView {
+  std::string version;
+  std::int64_t started_at = 0;
+  bool broker_ready = false;
+  int images = 0, instances = 0, open_tasks = 0, failed_tasks = 0, running_vms = 0;
+  int nodes = 0, nodes_alive = 0;
+  std::int64_t outbox = 0;  ///< messages the broker has not confirmed yet
+  std::vector<ClusterView> clusters;
+  std::string walrus_url;
+};
+
+/// Where the API fetches a console log or screenshot for the user: GET base_url + target.
+struct InstanceFile {
+  std::string base_url;  ///< of the cc
+  std::string target;    ///< path and signed query
+};
+
+nlohmann::json to_json(const Session& session);
+nlohmann::json to_json(const ImageView& image);
+nlohmann::json to_json(const UploadTarget& upload);
+nlohmann::json to_json(const ImageCreated& created);
+nlohmann::json to_json(const VersionView& version);
+nlohmann::json to_json(const TaskView& task);
+nlohmann::json to_json(const VmView& vm);
+nlohmann::json to_json(const NodeView& node);
+nlohmann::json to_json(const StatusView& status);
+nlohmann::json to_json(const VmType& type);
+
+template <class T>
+nlohmann::json to_json(const Page<T>& page) {
+  auto items = nlohmann::json::array();
+  for (const auto& one : page.items) items.push_back(to_json(one));
+  return {{"items", std::move(items)}, {"next", page.next.empty() ? nlohmann::json() : nlohmann::json(page.next)}};
+}
+
+}  // namespace educloud::clc

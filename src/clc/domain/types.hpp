@@ -1,0 +1,129 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/base/ids.hpp"
+#include "common/task/state.hpp"
+
+/// What clc knows, as plain values. Times are unix milliseconds, 0 = never; sizes carry their unit.
+namespace educloud::clc {
+
+/// Who makes a request, as proved by a token.
+struct Principal {
+  std::string account;
+  bool admin = false;
+};
+
+struct Account {
+  std::string name;
+  bool admin = false;
+  std::string password_hash;  ///< argon2id, libsodium's string form
+  std::int64_t created_at = 0;
+};
+
+struct Image {
+  std::string imgid;
+  std::string name;  ///< unique in the cloud
+  std::string owner;
+  std::string ostype;
+  std::string usage = "desktop";  ///< desktop | server
+  std::string description;
+  int current_version = 0;  ///< 0: nothing published yet
+  int next_version = 1;     ///< a number once given to a submit is never given again
+  bool deleting = false;
+  std::int64_t created_at = 0;
+};
+
+struct Version {
+  std::string imgid;
+  int version = 0;
+  std::string digest;  ///< SHA-256 of the file, hex
+  std::int64_t size_bytes = 0;
+  std::int64_t virtual_size_bytes = 0;
+  std::string format = "qcow2";
+  int parent = 0;  ///< the version it was made from; 0: none, or one of another image
+  bool pruning = false;
+  std::int64_t created_at = 0;
+  std::string receipt;  ///< walrus' signed statement, as it came
+};
+
+struct VmType {
+  std::string name;
+  std::int64_t memory_mib = 0;
+  int cpus = 1;
+};
+
+struct OsType {
+  std::string name;
+  std::string disk_type;  ///< virtio | sata | ide
+  std::string nic_type;   ///< virtio | e1000 | rtl8139
+};
+
+struct Cluster {
+  std::string host;  ///< name of the cc's host
+};
+
+struct Node {
+  std::string host;
+  std::string cluster;
+  bool enabled = true;
+};
+
+/// A VM as defined. A VD or VS outlives its runs; TVD and TMP live as long as their task.
+struct Instance {
+  std::string insid;
+  std::string name;
+  std::string owner;
+  std::string imgid;
+  int version = 0;  ///< pinned version; 0: the one in use at each start
+  std::string vmtype;
+  std::int64_t memory_mib = 0;
+  int cpus = 1;
+  std::string cluster_pin, node_pin;  ///< empty: any
+  bool deleting = false;              ///< removed as soon as its task is gone
+  std::int64_t created_at = 0;
+};
+
+/// What a task is for. The last three are walrus' upkeep of an image.
+enum class TaskKind { import, modify, build, run, use, prune, remove };
+std::string_view to_string(TaskKind kind);
+TaskKind task_kind(std::string_view text);
+/// Answered by walrus, not by a node.
+bool is_walrus_task(TaskKind kind);
+bool is_maintenance(TaskKind kind);
+
+/// One run of a task. Several rows may share a `tid`, at most one of them open (not `gone`).
+struct Task {
+  std::int64_t id = 0;
+  std::string tid;
+  TaskKind kind = TaskKind::run;
+  std::string owner;
+  std::string src, dst, insid;
+  task::TaskState state;
+  int progress = 0;
+  std::int64_t bytes_done = 0, bytes_total = 0;
+  std::string prompt, errormsg;
+  bool failed = false;
+  bool achieved = false;  ///< what it was for has been reached (running, published, pruned ...)
+  std::string cluster, node;
+  int source_version = 0, target_version = 0;
+  std::string placement;  ///< why this node: one line per node considered
+  // the command that is being carried out, or was last
+  std::string op, cmdid, command;  ///< `command` is its JSON
+  bool op_open = false;            ///< not answered to the end yet: sent again when nothing is heard
+  std::int64_t epoch = 1, attempt = 1, seq = -1;
+  std::int64_t cmd_sent_at = 0, news_at = 0, deadline_at = 0;
+  std::int64_t created_at = 0, updated_at = 0, ended_at = 0;
+};
+
+/// How to reach a running VM. Address is the node's.
+struct Access {
+  std::string address;
+  int display_port = 0;
+  int web_port = 0;
+  std::string display_password;  ///< secret: only for the owner and admins
+};
+
+}  // namespace educloud::clc
