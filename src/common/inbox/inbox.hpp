@@ -31,7 +31,8 @@ struct Options {
 /// What `accept` made of a command. In every case the delivery may be acked.
 enum class Accepted {
   fresh,      ///< on disk; do it, then `report` until a final one
-  expired,    ///< on disk, but it came after its deadline: do not begin it, report the failure (`expired_error`)
+  expired,    ///< on disk, but it came after its deadline: do not begin it, report the failure
+              ///< (`expired_error`)
   duplicate,  ///< we have it and it is the task's present one; its status was sent again
   stale,      ///< older than what the task is at: nothing was or may be done
 };
@@ -42,8 +43,9 @@ struct Report {
   std::string cmdid;
   task::Event event = task::Event::failed;
   task::TaskState at;
-  bool final = false;  ///< nothing more comes for this command (a VM that ends by itself later is reported anyway)
-  int progress = 0;    ///< percent of the present state
+  bool final =
+      false;  ///< nothing more comes for this command (a VM that ends by itself later is reported anyway)
+  int progress = 0;  ///< percent of the present state
   std::int64_t bytes_done = 0;
   std::int64_t bytes_total = 0;
   std::string prompt;          ///< one line for a person
@@ -59,8 +61,8 @@ struct Entry {
 };
 
 /// Commands taken over for good, and the last status of each task told at least once. Everything is on disk
-/// (WAL, synchronous FULL) before a call returns, so a daemon killed at any instant goes on from `unfinished`.
-/// All calls are thread-safe; none waits for the broker.
+/// (WAL, synchronous FULL) before a call returns, so a daemon killed at any instant goes on from
+/// `unfinished`. All calls are thread-safe; none waits for the broker.
 class Inbox {
  public:
   /// `bus` and `clock` must outlive it. Errors: corrupt or internal, naming the file.
@@ -69,7 +71,8 @@ class Inbox {
   Inbox(const Inbox&) = delete;
   Inbox& operator=(const Inbox&) = delete;
 
-  /// Call before the delivery is acked. Errors (then requeue): internal or exhausted, the disk did not take it.
+  /// Call before the delivery is acked. Errors (then requeue): internal or exhausted, the disk did not take
+  /// it.
   Result<Accepted> accept(const msg::Command& command);
 
   /// Numbers, stores and publishes a status. Progress (same event, not final) is held back to one per
