@@ -20,9 +20,12 @@ struct RabbitOptions {
   std::string connection_name;   ///< shown in the broker's console, for instance "nc-nc1"
   std::chrono::seconds heartbeat{5};
   std::chrono::seconds connect_timeout{5};
+  /// From `publish` to its outcome; an attempt to connect that is under way may add to it.
   std::chrono::seconds confirm_timeout{30};
   std::size_t window = 64;        ///< unconfirmed publishes in flight
   std::size_t queue_limit = 10'000;  ///< publishes waiting here while the broker is away
+  /// Held back before a requeue, so that a fault of a second does not use up the delivery limit.
+  std::chrono::milliseconds requeue_delay{1000};
 };
 
 /// Bus over rabbitmq-c: one thread and connection publishes with confirms and `mandatory`, another
