@@ -1,0 +1,61 @@
+#include "clc/api/context.hpp"
+#include "clc/api/requests.hpp"
+
+namespace educloud::clc::api {
+namespace {
+
+http::Response list_images(Context& c, const Principal& who, const http::Request& request) {
+  auto page = page_request(request);
+  if (!page) return http::error_response(page.error());
+  return answer(c.cloud.images(who, *page));
+}
+
+http::Response create_image(Context& c, const Principal& who, const http::Request& request) {
+  return with_body<ImageBody>(request, [&](const ImageBody& body) { return answer(c.cloud.create_image(who, body), 201); });
+}
+
+http::Response modify_image(Context& c, const Principal& who, const http::Request& request) {
+  return with_body<EditBody>(request, [&](const EditBody& body) {
+    return answer(c.cloud.modify_image(who, request.param("id"), body), 202);
+  });
+}
+
+http::Response build_image(Context& c, const Principal& who, const http::Request& request) {
+  return with_body<EditBody>(request, [&](const EditBody& body) {
+    return answer(c.cloud.build_image(who, request.param("id"), body), 202);
+  });
+}
+
+http::Response rollback_image(Context& c, const Principal& who, const http::Request& request) {
+  return with_body<RollbackBody>(request, [&](const RollbackBody& body) {
+    return answer(c.cloud.rollback_image(who, request.param("id"), body.version), 202);
+  });
+}
+
+http::Response prune_image(Context& c, const Principal& who, const http::Request& request) {
+  return with_body<PruneBody>(request, [&](const PruneBody& body) {
+    return answer(c.cloud.prune_image(who, request.param("id"), body), 202);
+  });
+}
+
+}  // namespace
+
+void add_image_routes(http::Router& router, const Shared& context) {
+  add(router, context, "GET", "/images", list_images);
+  add(router, context, "POST", "/images", create_image);
+  add(router, context, "GET", "/images/{id}", [](Context& c, const Principal& who, const http::Request& request) {
+    return answer(c.cloud.image(who, request.param("id")));
+  });
+  add(router, context, "DELETE", "/images/{id}", [](Context& c, const Principal& who, const http::Request& request) {
+    return answer(c.cloud.delete_image(who, request.param("id")), 202);
+  });
+  add(router, context, "GET", "/images/{id}/versions", [](Context& c, const Principal& who, const http::Request& request) {
+    return answer(c.cloud.versions(who, request.param("id")));
+  });
+  add(router, context, "POST", "/images/{id}/modify", modify_image);
+  add(router, context, "POST", "/images/{id}/build", build_image);
+  add(router, context, "POST", "/images/{id}/rollback", rollback_image);
+  add(router, context, "POST", "/images/{id}/prune", prune_image);
+}
+
+}  // namespace educloud::clc::api

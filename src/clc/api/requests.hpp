@@ -1,0 +1,85 @@
+#pragma once
+
+#include <optional>
+
+#include "clc/app/cloud.hpp"
+#include "common/msg/codec.hpp"
+
+/// The JSON bodies of requests, their fields listed once (codec.hpp): unknown keys are ignored, anything else is
+/// refused naming the key.
+namespace educloud::clc::api {
+
+inline constexpr double kMostMemoryMib = 4.0e6;
+
+struct LoginBody {
+  std::string user, password;
+
+  static constexpr auto fields() {
+    using T = LoginBody;
+    return std::make_tuple(msg::field("user", &T::user, msg::text(1, 128)),
+                           msg::field("password", &T::password, msg::text(1, 256)));
+  }
+};
+
+struct ImageBody : NewImage {
+  static constexpr auto fields() {
+    using T = ImageBody;
+    return std::make_tuple(
+        msg::field("name", static_cast<std::string T::*>(&T::name), msg::text(1, 80)),
+        msg::option("ostype", static_cast<std::string T::*>(&T::ostype), msg::text(1, 40)),
+        msg::option("usage", static_cast<std::string T::*>(&T::usage), msg::choice("desktop|server")),
+        msg::option("description", static_cast<std::string T::*>(&T::description), msg::text(0, 1000)),
+        msg::option("filename", static_cast<std::string T::*>(&T::filename), msg::text(0, 255)),
+        msg::option("size_bytes", static_cast<std::int64_t T::*>(&T::size_bytes), msg::range(0, 9.0e15)),
+        msg::option("format", static_cast<std::string T::*>(&T::format), msg::text(0, 10)));
+  }
+};
+
+struct EditBody : EditRequest {
+  static constexpr auto fields() {
+    using T = EditBody;
+    return std::make_tuple(
+        msg::option("name", static_cast<std::string T::*>(&T::name), msg::text(0, 80)),
+        msg::option("vmtype", static_cast<std::string T::*>(&T::vmtype), msg::text(0, 40)),
+        msg::option("memory_mib", static_cast<std::int64_t T::*>(&T::memory_mib), msg::range(0, kMostMemoryMib)),
+        msg::option("cpus", static_cast<int T::*>(&T::cpus), msg::range(0, 256)),
+        msg::option("cluster", static_cast<std::string T::*>(&T::cluster), msg::text(0, 40)),
+        msg::option("node", static_cast<std::string T::*>(&T::node), msg::text(0, 40)),
+        msg::option("version", static_cast<int T::*>(&T::version), msg::range(0, 1e9)),
+        msg::option("description", static_cast<std::string T::*>(&T::description), msg::text(0, 1000)));
+  }
+};
+
+struct RollbackBody {
+  int version = 0;
+
+  static constexpr auto fields() {
+    return std::make_tuple(msg::field("version", &RollbackBody::version, msg::range(1, 1e9)));
+  }
+};
+
+struct PruneBody : PruneRequest {
+  static constexpr auto fields() {
+    using T = PruneBody;
+    return std::make_tuple(msg::option("versions", static_cast<std::vector<int> T::*>(&T::versions), msg::list(1000)),
+                           msg::option("keep", static_cast<int T::*>(&T::keep), msg::range(0, 1e6)));
+  }
+};
+
+struct VmBody : NewVm {
+  static constexpr auto fields() {
+    using T = VmBody;
+    return std::make_tuple(
+        msg::option("name", static_cast<std::string T::*>(&T::name), msg::text(0, 80)),
+        msg::field("imgid", static_cast<std::string T::*>(&T::imgid), msg::text(1, 20)),
+        msg::option("kind", static_cast<std::string T::*>(&T::kind), msg::choice("VD|TVD")),
+        msg::option("vmtype", static_cast<std::string T::*>(&T::vmtype), msg::text(0, 40)),
+        msg::option("memory_mib", static_cast<std::int64_t T::*>(&T::memory_mib), msg::range(0, kMostMemoryMib)),
+        msg::option("cpus", static_cast<int T::*>(&T::cpus), msg::range(0, 256)),
+        msg::option("cluster", static_cast<std::string T::*>(&T::cluster), msg::text(0, 40)),
+        msg::option("node", static_cast<std::string T::*>(&T::node), msg::text(0, 40)),
+        msg::option("version", static_cast<int T::*>(&T::version), msg::range(0, 1e9)));
+  }
+};
+
+}  // namespace educloud::clc::api

@@ -1,0 +1,66 @@
+#include "clc/domain/commands.hpp"
+
+namespace educloud::clc {
+namespace {
+
+msg::RuntimeOption runtime_option(const Task& task, const CommandParts& parts) {
+  msg::RuntimeOption out;
+  out.ostype = parts.ostype;
+  out.usage = parts.usage;
+  out.memory_mib = parts.memory_mib;
+  out.cpus = parts.cpus;
+  out.disk_type = parts.disk_type;
+  out.networkcards = {{parts.nic_type, mac_of(task.insid), ""}};
+  // The overlay of this instance. A desktop's is thrown away at each start, an edited image's is kept.
+  const bool keeps = task.kind == TaskKind::modify || task.kind == TaskKind::build;
+  out.disks = {{"VMs/" + task.insid + "/overlay.qcow2", keeps ? "normal" : "multiattach"}};
+  out.run_with_snapshot = keeps ? 0 : 1;
+  out.rdp_ip = parts.access.address;
+  out.rdp_port = parts.access.display_port;
+  out.web_ip = parts.access.address;
+  out.web_port = parts.access.web_port;
+  out.display_password = parts.access.display_password;
+  return out;
+}
+
+}  // namespace
+
+msg::Command make_command(const Task& task, std::string_view op, const CommandParts& parts, std::string cmdid,
+                          std::int64_t now_ms, std::int64_t patience_ms) {
+  msg::Command command;
+  command.op = op;
+  command.tid = task.tid;
+  command.cmdid = std::move(cmdid);
+  command.nid = task.node;
+  command.ccid = task.cluster;
+  command.epoch = task.epoch;
+  command.attempt = task.attempt;
+  command.ts = now_ms;
+  command.deadline = now_ms + patience_ms;
+  if (op == "image/prepare" || op == "image/run") {
+    if (parts.source) {
+      command.source = msg::ImageVersion{parts.source->imgid, parts.source->version, parts.source->digest,
+                                         parts.source->size_bytes, parts.source->format};
+    }
+    command.source_grant = parts.source_grant;
+  }
+  if (op == "image/prepare" || op == "image/run") command.runtime_option = runtime_option(task, parts);
+  if (op == "image/submit" || op == "image/import" || op == "image/use") {
+    command.target_imgid = task.dst;
+    command.target_version = task.target_version;
+    command.target_grant = parts.target_grant;
+  }
+  if (op == "image/prune" || op == "image/delete") {
+    command.target_imgid = task.dst;
+    command.versions = parts.versions;
+  }
+  return command;
+}
+
+std::string mac_of(std::string_view insid) {
+  const auto hex = insid.substr(insid.size() - 6);
+  return "52:54:00:" + std::string(hex.substr(0, 2)) + ":" + std::string(hex.substr(2, 2)) + ":" +
+         std::string(hex.substr(4, 2));
+}
+
+}  // namespace educloud::clc

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "clc/domain/types.hpp"
+#include "common/msg/command.hpp"
+
+namespace educloud::clc {
+
+/// What a command needs beside its task; only what its op uses is read.
+struct CommandParts {
+  std::optional<Version> source;  ///< prepare, run
+  std::string source_grant;       ///< prepare, run
+  std::string target_grant;       ///< submit
+  std::vector<int> versions;      ///< prune
+  // run
+  std::int64_t memory_mib = 0;
+  int cpus = 1;
+  std::string ostype, usage, disk_type, nic_type;
+  Access access;
+};
+
+/// The next command of `task`. `op` as in CONTRACT.md; `patience_ms`: from now, how long it may be begun.
+msg::Command make_command(const Task& task, std::string_view op, const CommandParts& parts, std::string cmdid,
+                          std::int64_t now_ms, std::int64_t patience_ms);
+
+/// The MAC of an instance's first card: 52:54:00 and three bytes of its id, so it keeps it over its runs.
+std::string mac_of(std::string_view insid);
+
+}  // namespace educloud::clc

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <string_view>
+
+#include "clc/domain/types.hpp"
+#include "common/base/result.hpp"
+
+namespace educloud::clc {
+
+/// What somebody may want to do. Every use case names one.
+enum class Deed {
+  see_status,
+  see_nodes,
+  change_nodes,
+  see_vmtypes,
+  see_image,
+  create_image,
+  change_image,  ///< modify, roll back, prune, delete, upload
+  copy_image,    ///< build: a new image from it
+  see_vm,
+  create_vm,
+  control_vm,  ///< run, stop, delete
+  see_secret,  ///< display password, console, screenshot
+  see_task,
+  control_task,
+};
+std::string_view to_string(Deed deed);
+
+/// True if `who` may do `deed` on an object of `owner` (empty: the object has none, or is not made yet).
+/// Whatever is not allowed by the table is denied.
+bool may(const Principal& who, Deed deed, std::string_view owner);
+
+/// may(), as the Error to answer with: not_found where the caller may not even see the object.
+Result<> check(const Principal& who, Deed deed, std::string_view owner, std::string_view object);
+
+}  // namespace educloud::clc

@@ -1,0 +1,200 @@
+#include "clc/domain/task_rules.hpp"
+
+#include <tuple>
+
+namespace educloud::clc {
+namespace {
+
+using task::Event;
+using task::Phase;
+using task::State;
+
+constexpr task::TaskState kStopped{Phase::editing, State::stopped};
+constexpr task::TaskState kRunning{Phase::editing, State::running};
+constexpr task::TaskState kDeleting{Phase::editing, State::deleting};
+constexpr task::TaskState kSubmitInit{Phase::submitting, State::init};
+constexpr task::TaskState kSubmitted{Phase::submitting, State::done};
+
+std::string where(const Task& task) {
+  return std::string(to_string(task.state.phase)) + "/" + std::string(to_string(task.state.state)) +
+         (task.failed ? " (failed)" : "");
+}
+
+tl::unexpected<Error> refuse(const Task& task, std::string_view what, std::string_view instead) {
+  return fail(ErrorCode::conflict, "task " + task.tid + " is at " + where(task) + " and cannot be " + std::string(what) +
+                                       ": " + std::string(instead));
+}
+
+bool edits_image(const Task& task) { return task.kind == TaskKind::modify || task.kind == TaskKind::build; }
+
+}  // namespace
+
+Result<task::Transition> user_transition(const Task& task, Event event) {
+  const auto row = task::step(task.state, event);
+  switch (event) {
+    case Event::start:
+      if (is_walrus_task(task.kind)) return refuse(task, "started", "it has no VM");
+      if (task.op_open && task.state != kStopped) return refuse(task, "started", "it is under way already");
+      if (!row) return refuse(task, "started", "it has to be stopped first");
+      break;
+    case Event::stop:
+      if (is_walrus_task(task.kind)) return refuse(task, "stopped", "it has no VM");
+      if (!row) return refuse(task, "stopped", "its VM does not run; cancel it instead");
+      break;
+    case Event::submit:
+      if (task.kind == TaskKind::run) return refuse(task, "submitted", "only a modify or build makes a new version");
+      if (is_maintenance(task.kind) && !task.failed) return refuse(task, "submitted", "it is under way");
+      if (task.kind == TaskKind::import && !task.failed) return refuse(task, "submitted", "it waits for its upload");
+      if (edits_image(task) && task.state == kSubmitInit && !task.failed) {
+        return refuse(task, "submitted", "it is being submitted already");
+      }
+      if (!row) return refuse(task, "submitted", "stop its VM first");
+      break;
+    case Event::cancel:
+      if (is_maintenance(task.kind) && !task.failed) {
+        return refuse(task, "cancelled", "walrus is carrying it out; it takes seconds");
+      }
+      if (task.state == kSubmitted) return refuse(task, "cancelled", "its version is published; it is being tidied up");
+      if (!row) return refuse(task, "cancelled", "it has ended");
+      break;
+    default: return refuse(task, "changed", "only a node tells that");
+  }
+  return *row;
+}
+
+std::string_view to_string(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::accept: return "accept";
+    case Verdict::duplicate: return "duplicate";
+    case Verdict::stale: return "stale";
+    case Verdict::other_command: return "other_command";
+    case Verdict::wrong_sender: return "wrong_sender";
+    case Verdict::not_allowed: return "not_allowed";
+    case Verdict::malformed: return "malformed";
+  }
+  return "malformed";
+}
+
+Judgement judge_status(const Task& task, const msg::TaskStatus& status, std::string_view sender) {
+  Judgement out;
+  const bool from_walrus = is_walrus_task(task.kind);
+  const bool right_sender = from_walrus ? sender == "walrus" && status.nid.empty()
+                                        : sender == "cc-" + task.cluster && status.nid == task.node;
+  if (!right_sender) {
+    out.verdict = Verdict::wrong_sender;
+    return out;
+  }
+  if (status.cmdid != task.cmdid || task.cmdid.empty()) {
+    out.verdict = Verdict::other_command;
+    return out;
+  }
+  const auto theirs = std::tuple(status.epoch, status.attempt, status.seq);
+  const auto ours = std::tuple(task.epoch, task.attempt, task.seq);
+  if (theirs <= ours) {
+    out.verdict = theirs == ours ? Verdict::duplicate : Verdict::stale;
+    return out;
+  }
+  const auto event = task::parse_event(status.event);
+  if (!event || *event == Event::start || *event == Event::submit || *event == Event::cancel ||
+      *event == Event::stop || *event == Event::timeout) {
+    return out;  // those are ours to say
+  }
+  out.event = *event;
+  // A VM that a node says has failed while it was told to remove it is still to be removed, and so on:
+  // the table decides.
+  out.transition = task::step(task.state, *event);
+  out.verdict = out.transition ? Verdict::accept : Verdict::not_allowed;
+  return out;
+}
+
+bool answers(std::string_view op, Event event) {
+  if (event == Event::failed) return true;
+  if (op == "image/prepare") return event == Event::prepared;
+  if (op == "image/run") return event == Event::running || event == Event::stopped;
+  if (op == "image/stop") return event == Event::stopped;
+  if (op == "task/delete") return event == Event::deleted;
+  return event == Event::submitted || event == Event::deleted;  // submit, import and walrus' upkeep
+}
+
+Task after_event(Task task, const task::Transition& transition, const msg::TaskStatus* status, std::int64_t now_ms) {
+  const bool moved = task.state != transition.to;
+  task.state = transition.to;
+  task.updated_at = now_ms;
+  if (status) {
+    task.seq = status->seq;
+    task.news_at = now_ms;
+    task.progress = status->progress;
+    task.bytes_done = status->bytes_done;
+    task.bytes_total = status->bytes_total;
+    task.prompt = status->prompt.substr(0, 500);
+  } else if (moved) {
+    task.progress = 0;
+    task.bytes_done = task.bytes_total = 0;
+  }
+  switch (transition.event) {
+    case Event::failed:
+      task.failed = true;
+      task.errormsg = status && !status->errormsg.empty() ? status->errormsg.substr(0, 2000) : "failed without a reason";
+      break;
+    case Event::timeout:
+      task.failed = true;
+      break;
+    default:
+      task.failed = false;
+      task.errormsg.clear();
+  }
+  if (status && answers(task.op, transition.event)) task.op_open = false;
+  // Given up: the user decides, so nothing is sent again behind his back.
+  if (transition.event == Event::timeout && transition.action == task::Action::none) task.op_open = false;
+  if (task.kind == TaskKind::run && transition.event == Event::running) task.achieved = true;
+  if (task.state.state == State::gone) {
+    task.ended_at = now_ms;
+    task.op_open = false;
+  }
+  const std::int64_t patience = patience_ms(task);
+  task.deadline_at = patience == 0 ? 0 : now_ms + patience;
+  return task;
+}
+
+std::int64_t patience_ms(const Task& task) {
+  constexpr std::int64_t kMinute = 60'000;
+  if (task.state.state == State::gone) return 0;
+  if (task.state == kDeleting || task.state == kSubmitted) return kMinute;  // asked again for as long as it takes
+  if (task.state == kRunning) return task.op_open && task.op == "image/stop" ? 3 * kMinute : 0;
+  if (task.state == kStopped || !task.op_open) return 0;
+  if (is_maintenance(task.kind)) return 10 * kMinute;
+  if (task.kind == TaskKind::import) return 24 * 60 * kMinute;  // people go home in the middle of an upload
+  switch (task.state.state) {
+    case State::init: return task.state.phase == Phase::preparing ? 5 * kMinute : 30 * kMinute;
+    case State::downloading: return 10 * kMinute;
+    case State::cloning: return 15 * kMinute;
+    case State::uploading: return 30 * kMinute;  // walrus checks and syncs a large image in silence
+    case State::done: return 3 * kMinute;
+    case State::booting: return 10 * kMinute;
+    default: return 10 * kMinute;
+  }
+}
+
+std::string timeout_text(const Task& task) {
+  const std::string who = is_walrus_task(task.kind) ? "walrus" : "node " + task.node;
+  const std::string what = task.op.empty() ? "the task" : task.op;
+  return "no answer or progress from " + who + " on " + what + " for " + std::to_string(patience_ms(task) / 60'000) +
+         " min: check that it is up and reaches the broker, then " +
+         (task.state.phase == Phase::submitting ? "submit again or cancel" : "start again or cancel");
+}
+
+bool needs_source(const Task& task) {
+  if (task.state.state == State::gone || is_maintenance(task.kind) || task.kind == TaskKind::import) return false;
+  if (task.kind == TaskKind::run) return task::holds_capacity(task.state);
+  return true;
+}
+
+std::string_view vm_state(const Task& task) {
+  if (task.state.state == State::deleting) return "deleting";
+  if (task.failed) return "failed";
+  if (task.state.phase == Phase::preparing) return task.state.state == State::done ? "booting" : "preparing";
+  if (task.state.phase == Phase::submitting) return "submitting";
+  return to_string(task.state.state);
+}
+
+}  // namespace educloud::clc

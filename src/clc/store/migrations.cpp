@@ -1,0 +1,94 @@
+#include "clc/store/migrations.hpp"
+
+#include <array>
+
+namespace educloud::clc::store {
+namespace {
+
+constexpr std::string_view kAccounts = R"sql(
+CREATE TABLE accounts (
+  name TEXT PRIMARY KEY, admin INTEGER NOT NULL, password_hash TEXT NOT NULL, created_at INTEGER NOT NULL) STRICT;
+-- only the hash of a token: whoever reads the database cannot log in with it
+CREATE TABLE tokens (
+  hash TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts(name) ON DELETE CASCADE,
+  created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT;
+CREATE INDEX tokens_expiry ON tokens(expires_at);
+CREATE TABLE login_failures (
+  account TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_at INTEGER NOT NULL, locked_until INTEGER NOT NULL) STRICT;
+CREATE TABLE audit (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, account TEXT NOT NULL, action TEXT NOT NULL,
+  object TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
+)sql";
+
+constexpr std::string_view kInventory = R"sql(
+CREATE TABLE clusters (host TEXT PRIMARY KEY) STRICT;
+CREATE TABLE nodes (
+  host TEXT PRIMARY KEY, cluster TEXT NOT NULL REFERENCES clusters(host), enabled INTEGER NOT NULL DEFAULT 1) STRICT;
+CREATE TABLE vmtypes (name TEXT PRIMARY KEY, memory_mib INTEGER NOT NULL, cpus INTEGER NOT NULL) STRICT;
+INSERT INTO vmtypes VALUES ('vssmall', 4096, 1), ('vsmedium', 8192, 1), ('vslarge', 16384, 1),
+                           ('vdsmall', 4096, 1), ('vdmedium', 8192, 1), ('vdlarge', 8192, 2);
+CREATE TABLE ostypes (name TEXT PRIMARY KEY, disk_type TEXT NOT NULL, nic_type TEXT NOT NULL) STRICT;
+INSERT INTO ostypes VALUES ('linux', 'virtio', 'virtio'), ('windows', 'sata', 'e1000'), ('other', 'sata', 'e1000');
+CREATE TABLE images (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, imgid TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE,
+  owner TEXT NOT NULL REFERENCES accounts(name), ostype TEXT NOT NULL REFERENCES ostypes(name), usage TEXT NOT NULL,
+  description TEXT NOT NULL, current_version INTEGER NOT NULL DEFAULT 0, next_version INTEGER NOT NULL DEFAULT 1,
+  deleting INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL) STRICT;
+CREATE TABLE versions (
+  imgid TEXT NOT NULL REFERENCES images(imgid) ON DELETE CASCADE, version INTEGER NOT NULL, digest TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL, virtual_size_bytes INTEGER NOT NULL, format TEXT NOT NULL, parent INTEGER NOT NULL,
+  pruning INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL, receipt TEXT NOT NULL,
+  PRIMARY KEY (imgid, version)) STRICT;
+CREATE TABLE instances (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, insid TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+  owner TEXT NOT NULL REFERENCES accounts(name), imgid TEXT NOT NULL REFERENCES images(imgid),
+  version INTEGER NOT NULL, vmtype TEXT NOT NULL, memory_mib INTEGER NOT NULL, cpus INTEGER NOT NULL,
+  cluster_pin TEXT NOT NULL, node_pin TEXT NOT NULL, deleting INTEGER NOT NULL DEFAULT 0,
+  display_password TEXT NOT NULL DEFAULT '', created_at INTEGER NOT NULL) STRICT;
+CREATE INDEX instances_image ON instances(imgid);
+CREATE INDEX instances_owner ON instances(owner);
+-- a port belongs to one instance of one node; usage is counted from here, never stored
+CREATE TABLE ports (
+  node TEXT NOT NULL, port INTEGER NOT NULL, kind TEXT NOT NULL, insid TEXT NOT NULL,
+  PRIMARY KEY (node, port), UNIQUE (insid, kind)) STRICT;
+)sql";
+
+constexpr std::string_view kTasks = R"sql(
+CREATE TABLE tasks (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, tid TEXT NOT NULL, kind TEXT NOT NULL, owner TEXT NOT NULL,
+  src TEXT NOT NULL, dst TEXT NOT NULL, insid TEXT NOT NULL, phase TEXT NOT NULL, state TEXT NOT NULL,
+  progress INTEGER NOT NULL, bytes_done INTEGER NOT NULL, bytes_total INTEGER NOT NULL,
+  prompt TEXT NOT NULL, errormsg TEXT NOT NULL, failed INTEGER NOT NULL, achieved INTEGER NOT NULL,
+  cluster TEXT NOT NULL, node TEXT NOT NULL, source_version INTEGER NOT NULL, target_version INTEGER NOT NULL,
+  placement TEXT NOT NULL, op TEXT NOT NULL, cmdid TEXT NOT NULL, command TEXT NOT NULL, op_open INTEGER NOT NULL,
+  epoch INTEGER NOT NULL, attempt INTEGER NOT NULL, seq INTEGER NOT NULL, cmd_sent_at INTEGER NOT NULL,
+  news_at INTEGER NOT NULL, deadline_at INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+  ended_at INTEGER NOT NULL) STRICT;
+CREATE UNIQUE INDEX tasks_open ON tasks(tid) WHERE state <> 'gone';
+CREATE UNIQUE INDEX tasks_open_instance ON tasks(insid) WHERE state <> 'gone';
+CREATE INDEX tasks_tid ON tasks(tid);
+CREATE INDEX tasks_ended ON tasks(ended_at) WHERE state = 'gone';
+CREATE TABLE outbox (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, exchange TEXT NOT NULL, routing_key TEXT NOT NULL, body TEXT NOT NULL,
+  msgid TEXT NOT NULL, deadline_at INTEGER NOT NULL, created_at INTEGER NOT NULL) STRICT;
+CREATE TABLE inbox (
+  sender TEXT NOT NULL, msgid TEXT NOT NULL, seen_at INTEGER NOT NULL, PRIMARY KEY (sender, msgid)) STRICT, WITHOUT ROWID;
+CREATE INDEX inbox_seen ON inbox(seen_at);
+)sql";
+
+constexpr std::array kMigrations{Migration{1, "accounts", kAccounts}, Migration{2, "inventory", kInventory},
+                                 Migration{3, "tasks", kTasks}};
+
+constexpr bool numbered() {
+  for (std::size_t i = 0; i < kMigrations.size(); ++i) {
+    if (kMigrations[i].version != static_cast<int>(i) + 1) return false;
+  }
+  return true;
+}
+static_assert(numbered(), "migrations are numbered 1, 2, 3 ... without a gap");
+
+}  // namespace
+
+std::span<const Migration> migrations() { return kMigrations; }
+
+}  // namespace educloud::clc::store

@@ -1,0 +1,245 @@
+#include "clc/store/store.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <cerrno>
+#include <condition_variable>
+#include <deque>
+
+#include "clc/store/migrations.hpp"
+#include "clc/store/sql_impl.hpp"
+#include "common/obs/log.hpp"
+#include "common/sys/file.hpp"
+
+namespace educloud::clc::store {
+namespace {
+
+struct Job {
+  Store::Work work;
+  std::function<void(Result<>)> on_done;
+  Result<> outcome;
+};
+
+/// Lets a waiting writer withdraw a job that has not begun.
+struct Waiter {
+  enum class Phase { queued, taken, finished, withdrawn };
+  std::mutex mutex;
+  std::condition_variable changed;
+  Phase phase = Phase::queued;
+  Result<> outcome;
+};
+
+Result<> guarded(const Store::Work& work, Sql& sql) {
+  try {
+    return work(sql);
+  } catch (const Abort& abort) {
+    return fail(abort.error);
+  } catch (const std::exception& exception) {
+    return fail(ErrorCode::internal, std::string("in a transaction: ") + exception.what());
+  }
+}
+
+}  // namespace
+
+struct Store::Impl {
+  std::filesystem::path path;
+  StoreOptions options;
+  sys::Fd lock;
+  std::unique_ptr<Sql> writer;
+
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::deque<Job> queue;
+  bool stopping = false;
+  std::thread thread;
+
+  std::mutex pool_mutex;
+  std::vector<std::unique_ptr<Sql>> pool;
+
+  void loop();
+  void run_group(std::vector<Job>& group);
+  Result<> migrate();
+};
+
+Store::Store() : impl_(std::make_unique<Impl>()) {}
+Store::~Store() { close(); }
+
+Result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& path, StoreOptions options) {
+  std::unique_ptr<Store> store(new Store());
+  auto& impl = *store->impl_;
+  impl.path = path;
+  impl.options = options;
+  // SQLite's own locks would let two daemons take turns; both would send commands.
+  const auto lock_path = path.string() + ".lock";
+  auto lock = sys::open_file(lock_path, O_RDWR | O_CREAT, 0600);
+  if (!lock) return fail(lock.error());
+  if (::flock(lock->get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return fail(errno_error("flock " + lock_path, errno));
+    return fail(ErrorCode::conflict,
+                path.string() + " is in use by another process (a running educloud-clc?): stop that one first");
+  }
+  impl.lock = std::move(*lock);
+  // Made here with the right mode: SQLite would use the umask. Its -wal and -shm files copy it.
+  auto file = sys::open_file(path, O_RDWR | O_CREAT, 0600);
+  if (!file) return fail(file.error());
+  file->close();
+  try {
+    impl.writer = std::make_unique<Sql>(
+        std::make_unique<Sql::Impl>(path.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_FULLMUTEX));
+    auto& db = impl.writer->impl().db;
+    db.exec("PRAGMA journal_mode=WAL");
+    db.exec("PRAGMA synchronous=FULL");
+    db.exec("PRAGMA foreign_keys=ON");
+    SQLite::Statement check(db, "PRAGMA quick_check(1)");
+    check.executeStep();
+    if (const auto verdict = check.getColumn(0).getString(); verdict != "ok") {
+      return fail(ErrorCode::corrupt, path.string() + ": " + verdict + "; restore the last backup");
+    }
+  } catch (const SQLite::Exception& exception) {
+    return fail(sqlite_error(exception, path.string()));
+  }
+  if (auto ok = impl.migrate(); !ok) return fail(ok.error());
+  impl.thread = std::thread([&impl] { impl.loop(); });
+  return store;
+}
+
+Result<> Store::Impl::migrate() {
+  auto& db = writer->impl().db;
+  try {
+    const int have = db.execAndGet("PRAGMA user_version").getInt();
+    const int newest = migrations().back().version;
+    if (have > newest) {
+      return fail(ErrorCode::invalid_argument,
+                  path.string() + " has schema " + std::to_string(have) + ", this program knows up to " +
+                      std::to_string(newest) + ": it was made by a newer version");
+    }
+    for (const auto& step : migrations()) {
+      if (step.version <= have) continue;
+      SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
+      db.exec(std::string(step.sql));
+      db.exec("PRAGMA user_version = " + std::to_string(step.version));
+      transaction.commit();
+      obs::info("store.migrated", {{"version", step.version}, {"name", step.name}});
+    }
+    return {};
+  } catch (const SQLite::Exception& exception) {
+    return fail(sqlite_error(exception, "migrating " + path.string()));
+  }
+}
+
+void Store::Impl::loop() {
+  while (true) {
+    std::vector<Job> group;
+    {
+      std::unique_lock guard(mutex);
+      wake.wait(guard, [&] { return stopping || !queue.empty(); });
+      if (queue.empty()) return;
+      while (!queue.empty() && group.size() < options.group) {
+        group.push_back(std::move(queue.front()));
+        queue.pop_front();
+      }
+    }
+    run_group(group);
+    for (auto& job : group) job.on_done(std::move(job.outcome));
+  }
+}
+
+void Store::Impl::run_group(std::vector<Job>& group) {
+  auto& db = writer->impl().db;
+  try {
+    db.exec("BEGIN IMMEDIATE");
+    for (auto& job : group) {
+      db.exec("SAVEPOINT job");
+      job.outcome = guarded(job.work, *writer);
+      if (!job.outcome) db.exec("ROLLBACK TO job");
+      db.exec("RELEASE job");
+    }
+    db.exec("COMMIT");
+  } catch (const SQLite::Exception& exception) {
+    const Error error = sqlite_error(exception, "commit");
+    obs::error("store.commit_failed", {{"error", error.message}, {"jobs", group.size()}});
+    if (sqlite3_get_autocommit(db.getHandle()) == 0) sqlite3_exec(db.getHandle(), "ROLLBACK", nullptr, nullptr, nullptr);
+    // Nothing of the group is there now; those that had failed on their own keep their own reason.
+    for (auto& job : group) {
+      if (job.outcome) job.outcome = fail(error);
+    }
+  }
+}
+
+bool Store::post(Work work, std::function<void(Result<>)> on_done) {
+  {
+    const std::scoped_lock guard(impl_->mutex);
+    if (impl_->stopping || impl_->queue.size() >= impl_->options.queue_limit) return false;
+    impl_->queue.push_back({std::move(work), std::move(on_done), {}});
+  }
+  impl_->wake.notify_one();
+  return true;
+}
+
+Result<> Store::run_write(Work work) {
+  auto waiter = std::make_shared<Waiter>();
+  const bool queued = post(
+      [waiter, inner = std::move(work)](Sql& sql) -> Result<> {
+        {
+          const std::scoped_lock guard(waiter->mutex);
+          if (waiter->phase == Waiter::Phase::withdrawn) return fail(ErrorCode::timeout, "withdrawn");
+          waiter->phase = Waiter::Phase::taken;
+        }
+        return inner(sql);
+      },
+      [waiter](Result<> outcome) {
+        const std::scoped_lock guard(waiter->mutex);
+        waiter->outcome = std::move(outcome);
+        waiter->phase = Waiter::Phase::finished;
+        waiter->changed.notify_all();
+      });
+  if (!queued) return fail(ErrorCode::exhausted, "the database has too many writes waiting: try again in a moment");
+  std::unique_lock guard(waiter->mutex);
+  const auto begun = [&] { return waiter->phase != Waiter::Phase::queued; };
+  if (!waiter->changed.wait_for(guard, impl_->options.deadline, [&] { return waiter->phase == Waiter::Phase::finished; }) &&
+      !begun()) {
+    waiter->phase = Waiter::Phase::withdrawn;
+    return fail(ErrorCode::timeout, "the database did not get to this write in time: nothing was changed");
+  }
+  // Once begun it ends by itself: a statement waits at most 5 s for a lock, and `work` refers to our stack.
+  waiter->changed.wait(guard, [&] { return waiter->phase == Waiter::Phase::finished; });
+  return waiter->outcome;
+}
+
+Result<> Store::run_read(const Work& work) {
+  std::unique_ptr<Sql> sql;
+  {
+    const std::scoped_lock guard(impl_->pool_mutex);
+    if (!impl_->pool.empty()) {
+      sql = std::move(impl_->pool.back());
+      impl_->pool.pop_back();
+    }
+  }
+  Result<> result;
+  try {
+    if (!sql) {
+      sql = std::make_unique<Sql>(std::make_unique<Sql::Impl>(impl_->path.string(), SQLite::OPEN_READONLY));
+      sql->impl().db.exec("PRAGMA query_only=ON");
+    }
+    sql->impl().db.exec("BEGIN");
+    result = guarded(work, *sql);
+    sql->impl().db.exec("END");
+  } catch (const SQLite::Exception& exception) {
+    return fail(sqlite_error(exception, "reading " + impl_->path.string()));  // the connection is dropped
+  }
+  const std::scoped_lock guard(impl_->pool_mutex);
+  if (impl_->pool.size() < 16) impl_->pool.push_back(std::move(sql));
+  return result;
+}
+
+void Store::close() {
+  {
+    const std::scoped_lock guard(impl_->mutex);
+    impl_->stopping = true;
+  }
+  impl_->wake.notify_all();
+  if (impl_->thread.joinable()) impl_->thread.join();
+}
+
+}  // namespace educloud::clc::store
