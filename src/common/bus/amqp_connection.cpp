@@ -1,4 +1,4 @@
-#include "common/bus/amqp_connection.hpp"
+#include "common/bus/amqp_connection_impl.hpp"
 
 #include <amqp_framing.h>
 #include <amqp_ssl_socket.h>

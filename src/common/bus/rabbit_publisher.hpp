@@ -7,7 +7,7 @@
 #include <mutex>
 #include <thread>
 
-#include "common/bus/amqp_connection.hpp"
+#include "common/bus/amqp_connection_impl.hpp"
 #include "common/bus/wakeup.hpp"
 
 namespace educloud::bus {
