@@ -41,7 +41,7 @@ class Environment : public ::testing::Environment {
   void TearDown() override { the_broker.reset(); }
 
  private:
-  TempDir certificates_;
+  educloud::testing::TempDir certificates_;
 };
 
 const auto* const kEnvironment = ::testing::AddGlobalTestEnvironment(new Environment);

@@ -20,6 +20,7 @@
 
 #include "common/bus/rabbit_bus.hpp"
 #include "common/sys/process.hpp"
+#include "support/temp_dir.hpp"
 
 namespace educloud::test {
 
@@ -52,26 +53,6 @@ inline int free_port() {
   }
   std::abort();
 }
-
-/// A directory below the system's temporary one that goes with the object.
-class TempDir {
- public:
-  TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "educloud-test-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) std::abort();
-    path_ = name;
-  }
-  ~TempDir() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// A real RabbitMQ of this test program's own. Takes about ten seconds to start, so there is one per program.
 class TestBroker {
@@ -150,7 +131,7 @@ class TestBroker {
   static std::string script() { return std::string(EDUCLOUD_SOURCE_DIR) + "/scripts/lib/broker"; }
   std::string data() const { return file("broker"); }
 
-  TempDir dir_;
+  educloud::testing::TempDir dir_;
   int port_ = 0;
 };
 
