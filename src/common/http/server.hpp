@@ -18,6 +18,7 @@ struct ServerOptions {
   std::string tls_certificate_file = {};    ///< both set: TLS 1.2 or newer
   std::string tls_key_file = {};
   std::string server_name = "educloud";     ///< Server header
+  std::chrono::milliseconds event_keepalive{15'000};  ///< a comment line on a silent event stream
 };
 
 /// HTTP/1.1 server. Handlers run on its threads and may block for milliseconds (a SQLite read, an open);
@@ -31,7 +32,8 @@ class Server {
 
   /// Errors: the address cannot be bound (named), the certificate cannot be read.
   Result<> start();
-  /// Stops accepting, ends open connections within `grace`. Idempotent.
+  /// Stops accepting, lets requests in progress end for up to `grace`, then cuts them. Waits for handlers
+  /// that are running. Idempotent. Never call it from a handler.
   void stop(std::chrono::seconds grace = std::chrono::seconds{3});
   int port() const;
 
