@@ -133,6 +133,8 @@ Result<> Child::prepare(SpawnPlan& plan) {
   plan.new_network = options_.without_network;
   plan.address_space_limit = options_.address_space_limit;
   plan.cpu_seconds_limit = options_.cpu_seconds_limit;
+  plan.file_size_limit = options_.file_size_limit;
+  if (!options_.working_directory.empty()) plan.working_directory = options_.working_directory.c_str();
   return {};
 }
 

@@ -24,6 +24,8 @@ struct ProcessOptions {
   std::uint64_t cpu_seconds_limit = 0;    ///< RLIMIT_CPU; 0: none
   /// Called with each piece of stdout as it comes, for progress.
   std::function<void(std::string_view)> on_stdout = {};
+  std::string working_directory = {};  ///< entered before the user is switched; empty: ours
+  std::uint64_t file_size_limit = 0;   ///< RLIMIT_FSIZE in bytes, SIGXFSZ past it; 0: none
 };
 
 struct ProcessResult {
@@ -32,8 +34,11 @@ struct ProcessResult {
   std::string err;
 };
 
-/// Runs a program to its end. Its environment is only PATH, LANG=C.UTF-8; it dies with its parent
-/// (PDEATHSIG). A non-zero exit is not an Error: look at `exit_code`.
+/// Runs a program to its end. Its environment is only PATH, LANG=C.UTF-8; it inherits no descriptor but
+/// its three streams, ignores no signal, and dies with its parent (PDEATHSIG, which watches the calling
+/// thread: that one waits here until the program is reaped, so any thread may call). The program has a
+/// process group of its own; whatever of it is left at the end, or at a timeout, is killed: to start a
+/// daemon is not what this is for. A non-zero exit is not an Error: look at `exit_code`.
 /// Errors: not_found (program), timeout (then it is killed and reaped), cancelled, internal.
 Result<ProcessResult> run(const ProcessOptions& options, std::stop_token stop = {});
 

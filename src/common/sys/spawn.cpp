@@ -15,8 +15,9 @@
 namespace educloud::sys {
 namespace {
 
-enum class Step : int { streams, network, limits, user, privileges, death_signal, exec };
-constexpr std::array<const char*, 7> kStepNames{"connect the standard streams",
+enum class Step : int { streams, directory, network, limits, user, privileges, death_signal, exec };
+constexpr std::array<const char*, 8> kStepNames{"connect the standard streams",
+                                                "enter the working directory",
                                                 "make an empty network namespace",
                                                 "set the resource limits",
                                                 "switch the user",
@@ -53,7 +54,12 @@ bool limit_to(int resource, std::uint64_t value) {
 
 bool set_limits(const SpawnPlan& plan) {
   if (plan.address_space_limit != 0 && !limit_to(RLIMIT_AS, plan.address_space_limit)) return false;
-  if (plan.cpu_seconds_limit != 0 && !limit_to(RLIMIT_CPU, plan.cpu_seconds_limit)) return false;
+  if (plan.cpu_seconds_limit != 0) {
+    // SIGXCPU at the limit, which says why; SIGKILL for a program that ignores it.
+    const rlimit cpu{plan.cpu_seconds_limit, plan.cpu_seconds_limit + 2};
+    if (::setrlimit(RLIMIT_CPU, &cpu) != 0) return false;
+  }
+  if (plan.file_size_limit != 0 && !limit_to(RLIMIT_FSIZE, plan.file_size_limit)) return false;
   return limit_to(RLIMIT_CORE, 0);  // a core file could hold a guest's data
 }
 
@@ -73,6 +79,9 @@ bool switch_user(const SpawnPlan& plan) {
   }
   // Also descriptors that a library opened without O_CLOEXEC.
   if (::syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC) != 0) report(plan.fault_fd, Step::streams);
+  if (plan.working_directory != nullptr && ::chdir(plan.working_directory) != 0) {
+    report(plan.fault_fd, Step::directory);
+  }
   if (plan.new_network && ::unshare(CLONE_NEWNET) != 0) report(plan.fault_fd, Step::network);
   if (!set_limits(plan)) report(plan.fault_fd, Step::limits);
   if (plan.switch_user) {

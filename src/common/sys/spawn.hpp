@@ -25,6 +25,8 @@ struct SpawnPlan {
   bool new_network = false;
   std::uint64_t address_space_limit = 0;
   std::uint64_t cpu_seconds_limit = 0;
+  std::uint64_t file_size_limit = 0;
+  const char* working_directory = nullptr;  ///< null: stays
 };
 
 /// Forks and executes the plan in a process group of its own.
