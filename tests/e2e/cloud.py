@@ -1,0 +1,161 @@
+"""A whole cloud on hosts of the laboratory: clc and walrus on `main`, cc1, and nodes, each with its own directories."""
+import os
+import pathlib
+import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../scripts/lib"))
+
+from cloud_cli import Cli, Guest  # noqa: E402  (scripts/lib is not a package)
+from lab import Lab, start_broker, start_libvirtd, wait_until  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("EDUCLOUD_BIN", ROOT / "build/release/bin"))
+PASSWORD = "correct horse battery"
+
+
+def set_keys(path, keys):
+    """Sets top-level TOML keys of a config file; a value is written as it stands."""
+    lines = [line for line in path.read_text().splitlines() if line.split("=")[0].strip() not in keys]
+    path.write_text("\n".join([f"{key} = {value}" for key, value in keys.items()] + lines) + "\n")
+
+
+def add_table(path, text):
+    path.write_text(path.read_text() + "\n" + text + "\n")
+
+
+class Cloud:
+    """Context manager. `start(name)`, `daemons[name]` (Process), `cli`, `guest(insid)`."""
+
+    def __init__(self, nodes=2, small_disks=None):
+        """`small_disks`: {daemon: size} puts that daemon's prefix on a tmpfs of e.g. "300m", inside its host."""
+        self.lab = Lab()
+        self.small_disks = small_disks or {}
+        self.node_names = [f"nc{i + 1}" for i in range(nodes)]
+        self.daemons, self.libvirtd, self.hosts = {}, {}, {}
+
+    def __enter__(self):
+        self.lab.__enter__()
+        try:
+            self._deploy()
+        except BaseException as problem:
+            print(self.lab.report(), file=sys.stderr)
+            self.lab.__exit__(None, None, None)
+            raise problem
+        return self
+
+    def __exit__(self, kind, error, trace):
+        for name in sorted(self.daemons, reverse=True):
+            if self.daemons[name].alive:
+                try:
+                    self.daemons[name].stop(deadline_s=40)
+                except Exception as problem:  # one that hangs must not keep the others and the hosts
+                    print(problem, file=sys.stderr)
+        self.lab.__exit__(kind, error, trace)
+
+    def _deploy(self):
+        for name in ["main", "cc1", *self.node_names]:
+            self.hosts[name] = self.lab.host(name)
+        self.main = self.hosts["main"]
+        self.dir = pathlib.Path(self.lab.dir) / "cloud"
+        self.dir.mkdir(mode=0o711)
+        self.dir.chmod(0o711)
+        self.conf = self.dir / "config"
+        (self.dir / "password").write_text(PASSWORD)
+        (self.dir / "password").chmod(0o600)
+        words = [BIN / "educloud", "init", "--host", "main", "--cluster", "cc1", "--config-dir", self.conf, "--state-dir",
+                 self.dir / "state", "--prefix", self.dir / "storage", "--in-place", "--admin", "admin",
+                 "--admin-password-file", self.dir / "password"]
+        for name in self.node_names:
+            words += ["--node", name]
+        for name, host in self.hosts.items():
+            words += ["--address", f"{name}={host.address}"]
+        self.main.run(words)
+        self.config_files = {"clc": self.conf / "clc.conf", "walrus": self.conf / "walrus.conf", "cc1": self.conf / "cc.conf"}
+        add_table(self.config_files["clc"], "[placement]\nmax_cpu_usage = 100\nreserve_mib = 256\nmin_disk_gib = 1")
+        for name in self.node_names:
+            several = len(self.node_names) > 1
+            self.config_files[name] = self.conf / (f"nc-{name}.conf" if several else "nc.conf")
+            self.libvirtd[name] = start_libvirtd(self.hosts[name])
+            set_keys(self.config_files[name], {"libvirt_uri": f'"{self.libvirtd[name].uri}"', "accel": '"auto"'})
+        for name, size in self.small_disks.items():
+            self.storage(name).mkdir(parents=True, exist_ok=True)
+            self.host_of(name).run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "none", self.storage(name)])
+        self.broker = start_broker(self.main, definitions=str(self.conf / "definitions.json"))
+        self.cli = Cli(self._run_cli)
+        for name in self.config_files:
+            self.start(name)
+        for name in self.config_files:
+            self.wait_healthy(name)
+        self.cli("login", "--url", f"http://{self.main.address}:8000", "--user", "admin", "--password-file", self.dir / "password")
+        for name in self.node_names:
+            self.wait_node(name, "up")
+
+    def _run_cli(self, words, timeout_s):
+        done = self.main.run([BIN / "educloud", *words], env={"XDG_CONFIG_HOME": str(self.dir / "cli")}, timeout_s=timeout_s, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    def host_of(self, name):
+        return self.main if name in ("clc", "walrus") else self.hosts[name]
+
+    def start(self, name):
+        """Starts (again) the daemon of `name`: clc, walrus, cc1, nc1, ..."""
+        role = re.sub(r"\d+$", "", name)
+        self.daemons[name] = self.host_of(name).start([BIN / f"educloud-{role}", "--config", self.config_files[name]], name)
+        return self.daemons[name]
+
+    def wait_healthy(self, name, deadline_s=60):
+        port = {"clc": 8000, "walrus": 8001, "cc": 8002, "nc": 8003}[re.sub(r"\d+$", "", name)]
+        host = self.host_of(name)
+
+        def answers():
+            try:
+                return host.http("GET", f"http://{host.address}:{port}/health")[0] == 200
+            except OSError:
+                return False
+        wait_until(answers, deadline_s, f"{name} to answer", [self.daemons[name].log])
+
+    def restart(self, name):
+        """kill -9, then start again."""
+        self.daemons[name].kill()
+        self.start(name)
+        self.wait_healthy(name)
+
+    def wait_node(self, name, state, deadline_s=90):
+        wait_until(lambda: self.cli("node", "show", name)["state"] == state, deadline_s, f"node {name} to be {state}",
+                   [self.daemons[name].log])
+
+    def limit_rate(self, name, rate):
+        """Everything sent to host `name` passes at `rate` ("20mbit"); None lifts it."""
+        host = self.hosts[name]
+        words = ["tc", "qdisc", "replace", "dev", host.port, "root", "tbf", "rate", rate, "burst", "64kb", "latency", "400ms"]
+        if rate is None:
+            words = ["tc", "qdisc", "del", "dev", host.port, "root"]
+        host.on_switch(words)
+
+    def storage(self, name):
+        """The prefix of a daemon."""
+        text = self.config_files[name].read_text()
+        return pathlib.Path(re.search(r'^prefix = "(.*)"$', text, re.M).group(1))
+
+    def get(self, url):
+        """Body of a page, fetched from cc1: another host than the guest's."""
+        status, body = self.hosts["cc1"].http("GET", url)
+        if status != 200:
+            raise OSError(f"{url}: {status}")
+        return body.decode()
+
+    def guest(self, insid, deadline_s=150):
+        return Guest(self.cli("vm", "show", insid)["web_url"], self.get).wait_ready(deadline_s)
+
+    def task(self, tid):
+        return self.cli("task", "show", tid)
+
+    def wait_task(self, tid, states, deadline_s=180):
+        """The task once it is in one of `states` ("phase/state"); fails at once when it has failed."""
+        def reached():
+            task = self.task(tid)
+            if task["failed"] and "failed" not in states:
+                raise AssertionError(f"{tid} failed: {task['errormsg']}")
+            return task if f"{task['phase']}/{task['state']}" in states or (task["failed"] and "failed" in states) else None
+        return wait_until(reached, deadline_s, f"{tid} to be in {states}", [p.log for p in self.daemons.values()])
