@@ -42,15 +42,15 @@ struct Report {
   std::string tid;
   std::string cmdid;
   task::Event event = task::Event::failed;
-  task::TaskState at;
+  task::TaskState at = {};
   bool final =
       false;  ///< nothing more comes for this command (a VM that ends by itself later is reported anyway)
   int progress = 0;  ///< percent of the present state
   std::int64_t bytes_done = 0;
   std::int64_t bytes_total = 0;
-  std::string prompt;          ///< one line for a person
-  std::optional<Error> error;  ///< set: failed = 1, errormsg = its message
-  std::string receipt;
+  std::string prompt = {};          ///< one line for a person
+  std::optional<Error> error = {};  ///< set: failed = 1, errormsg = its message
+  std::string receipt = {};
 };
 
 /// A task as the inbox knows it: its last command and the last status told.

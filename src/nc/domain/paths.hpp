@@ -1,0 +1,45 @@
+#pragma once
+
+#include <filesystem>
+#include <string_view>
+
+#include "common/base/ids.hpp"
+#include "common/base/result.hpp"
+
+namespace educloud::nc {
+
+/// Where a node keeps what (CONTRACT.md "Files"). Made from checked ids only, so nothing leads out of the
+/// prefix.
+class Layout {
+ public:
+  explicit Layout(std::filesystem::path prefix) : prefix_(std::move(prefix)) {}
+  const std::filesystem::path& prefix() const { return prefix_; }
+  std::filesystem::path instances() const { return prefix_ / "VMs"; }
+  std::filesystem::path instance(const InstanceId& id) const { return instances() / id.str(); }
+  std::filesystem::path overlay(const InstanceId& id) const { return instance(id) / "overlay.qcow2"; }
+  std::filesystem::path console(const InstanceId& id) const { return instance(id) / "console.log"; }
+  /// What the overlay stands on, so that a later start cannot mix versions.
+  std::filesystem::path record(const InstanceId& id) const { return instance(id) / "instance.json"; }
+  std::filesystem::path build_folder(const ImageId& target) const {
+    return prefix_ / "tmp/images" / target.str();
+  }
+  std::filesystem::path build(const ImageId& target) const { return build_folder(target) / "machine"; }
+  std::filesystem::path submit_folder(const InstanceId& id) const {
+    return prefix_ / "tmp/submit" / id.str();
+  }
+  std::filesystem::path submit(const InstanceId& id) const { return submit_folder(id) / "machine"; }
+
+ private:
+  std::filesystem::path prefix_;
+};
+
+/// What a Disk::file of a runtime option names.
+struct DiskPath {
+  enum class Kind { image, build } kind = Kind::image;  ///< images/<id>/machine, tmp/images/<id>/machine
+  ImageId image;
+};
+
+/// Accepts exactly the two forms, relative to the prefix. Errors: invalid_argument with key "disks".
+Result<DiskPath> parse_disk_path(std::string_view file);
+
+}  // namespace educloud::nc

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <optional>
+#include <set>
+#include <stop_token>
+#include <string>
+
+#include "common/msg/command.hpp"
+
+namespace educloud::nc {
+
+/// Two lanes, so that stopping a VM never waits behind long copies.
+enum class Lane { copies, machines };
+/// image/prepare and image/submit copy; the rest is about the VM.
+Lane lane_of(const std::string& op);
+
+/// Something to do for one task.
+struct Job {
+  msg::Command command;
+  bool vm_ended = false;  ///< not a command: the VM ended by itself, `command` is the task's last one
+  std::string detail;     ///< of vm_ended: how
+  bool crashed = false;   ///< of vm_ended
+};
+
+/// Which job may run now: at most one per task; a newer command of a task interrupts the running one and
+/// replaces the waiting one (its statuses would be refused anyway). Pure, one thread at a time.
+class TaskQueue {
+ public:
+  explicit TaskQueue(std::size_t max_tasks = 2000) : max_tasks_(max_tasks) {}
+
+  /// Errors: exhausted, when `max_tasks` tasks wait or run.
+  Result<> push(Job job);
+
+  struct Started {
+    Job job;
+    std::stop_token stop;  ///< requested when a newer command comes
+  };
+  /// The next job of `lane` whose task is free; it must be ended by `finish`.
+  std::optional<Started> next(Lane lane);
+  void finish(const std::string& tid);
+  /// Asks every running job to stop and drops the waiting ones (they are redone after the next start).
+  void close();
+
+  bool is_busy(const std::string& tid) const { return slots_.contains(tid); }
+  std::size_t size() const { return slots_.size(); }
+
+ private:
+  struct Slot {
+    std::optional<std::stop_source> running;
+    std::optional<Job> waiting;
+    std::uint64_t order = 0;
+  };
+  const std::size_t max_tasks_;
+  std::map<std::string, Slot> slots_;
+  std::map<std::uint64_t, std::string> ready_;  ///< order -> tid: waiting and nothing runs
+  std::uint64_t next_order_ = 1;
+};
+
+}  // namespace educloud::nc

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "common/base/ids.hpp"
+#include "common/msg/command.hpp"
+#include "nc/domain/paths.hpp"
+
+namespace educloud::nc {
+
+/// One file of a disk's chain, named with its format so that nothing is ever probed.
+struct DiskLayer {
+  std::filesystem::path file;
+  std::string format;  ///< qcow2 or raw
+
+  bool operator==(const DiskLayer&) const = default;
+};
+
+/// Everything the hypervisor needs to start one VM. All strings were checked: they may go into XML and argv.
+struct VmSpec {
+  InstanceId insid;  ///< also the domain's name
+  TaskId tid;
+  std::string cmdid;
+  std::int64_t memory_mib = 0;
+  int cpus = 1;
+  std::string disk_bus = "virtio";  ///< virtio, sata, ide
+  std::vector<DiskLayer> disk;      ///< top (written to) first, then what it stands on
+  std::filesystem::path console_log;
+  std::string nic_model = "virtio-net-pci";
+  std::string mac;
+  std::string display_address;
+  int display_port = 0;  ///< VNC; 0: none
+  std::string display_password;
+  std::string web_address;
+  int web_port = 0;  ///< forwarded to port 80 of the guest; 0: none
+  bool guest_egress = false;
+};
+
+/// What this node allows.
+struct NodeLimits {
+  std::int64_t max_memory_mib = 0;
+  int max_cpus = 0;
+  std::string advertise;  ///< IPv4 address that display and web ports are bound to
+  bool guest_egress = false;
+};
+
+/// Which file the VM's overlay stands on.
+enum class Base {
+  cached_version,  ///< images/<src>/versions/<n>/machine
+  build_copy,      ///< tmp/images/<dst>/machine
+};
+Base base_of(const TaskId& tid);
+/// VD, TVD: a new overlay at each start. TMP: it is what the user builds, kept until submit or delete.
+bool keeps_overlay(const InstanceId& id);
+
+/// Checks a run command against the node's limits and makes the spec; `disk` is left empty.
+/// Errors: invalid_argument naming the key, exhausted (more than the node has).
+Result<VmSpec> make_spec(const msg::Command& command, const TaskId& tid, const Layout& layout,
+                         const NodeLimits& limits);
+
+/// 52:54:00 and 24 bits made from the instance's id: stable over restarts.
+std::string mac_of(const InstanceId& id);
+
+}  // namespace educloud::nc

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <string>
+
+#include "nc/domain/vm_spec.hpp"
+
+namespace educloud::nc {
+
+/// What does not depend on the VM.
+struct HostTraits {
+  bool kvm = false;
+  bool confined = false;  ///< AppArmor or SELinux confines QEMU; if not, no label is asked for
+};
+
+/// The libvirt domain of `spec` (format: libvirt.org/formatdomain.html).
+std::string domain_xml(const VmSpec& spec, const HostTraits& host);
+
+/// Our metadata in a domain's XML: which task it belongs to.
+struct DomainTask {
+  std::string tid;
+  std::string cmdid;
+};
+/// Errors: not_found if it is not a domain of ours.
+Result<DomainTask> task_of_domain(const std::string& xml);
+
+}  // namespace educloud::nc

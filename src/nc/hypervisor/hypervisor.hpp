@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "common/base/ids.hpp"
+#include "common/base/result.hpp"
+#include "nc/domain/vm_spec.hpp"
+
+namespace educloud::nc {
+
+/// Spelled as VmData::state on the wire.
+enum class VmState { running, paused, shutdown, shutoff, crashed };
+std::string_view to_string(VmState state);
+
+/// One VM of ours as the hypervisor reports it now.
+struct VmInfo {
+  InstanceId insid;
+  std::string tid;    ///< from the domain's metadata
+  std::string cmdid;  ///< command that started it
+  std::string uuid;
+  std::int64_t memory_mib = 0;
+  std::int64_t resident_mib = 0;  ///< what its process holds now; 0: not known
+  int cpus = 0;
+  std::uint64_t cpu_time_ns = 0;  ///< since it started
+  VmState state = VmState::running;
+};
+
+/// Something nobody waits for happened to a VM.
+struct VmEvent {
+  enum class Kind {
+    started,
+    stopped,  ///< powered off from inside, or by somebody on the host
+    crashed,  ///< QEMU died or the guest panicked
+    resync,   ///< events may have been missed (connection lost and found again): compare with list()
+  } kind = Kind::resync;
+  std::string insid;   ///< empty for resync
+  std::string detail;  ///< for a person
+};
+/// Called on the hypervisor's event thread: hand over and return.
+using OnVmEvent = std::function<void(const VmEvent&)>;
+
+/// The machine monitor of this node. All calls are thread-safe and blocking (a worker's job); calls about one
+/// VM must come one at a time. VMs live on when this process ends.
+class Hypervisor {
+ public:
+  virtual ~Hypervisor() = default;
+
+  /// Connects and chooses the accelerator. Errors: unavailable, naming the address.
+  virtual Result<> start(OnVmEvent on_event) = 0;
+  /// Disconnects; no event comes after it. Idempotent.
+  virtual void stop() = 0;
+
+  /// "kvm", "qemu" (TCG), "fake"; "" before start.
+  virtual std::string kind() const = 0;
+  /// What an operator should know: no KVM, no confinement, not connected.
+  virtual std::vector<std::string> warnings() const = 0;
+
+  /// Starts the VM. Running already for the same task: success, nothing changes.
+  /// Errors: conflict (the name runs another task, a port is taken), invalid_argument, exhausted,
+  /// unavailable.
+  virtual Result<> define_and_start(const VmSpec& spec) = 0;
+  /// Presses the power button; returns at once. Errors: not_found, unavailable.
+  virtual Result<> shutdown(const InstanceId& insid) = 0;
+  /// Ends it now. Not there: success.
+  virtual Result<> destroy(const InstanceId& insid) = 0;
+  /// Every VM that has our metadata. Errors: unavailable (then nothing is known, not "none").
+  virtual Result<std::vector<VmInfo>> list() = 0;
+  /// Errors: not_found, unavailable.
+  virtual Result<VmState> state(const InstanceId& insid) = 0;
+  /// PNG of the display. Errors: not_found, conflict (it has no display), too_large, unavailable.
+  virtual Result<std::string> screenshot(const InstanceId& insid) = 0;
+};
+
+}  // namespace educloud::nc

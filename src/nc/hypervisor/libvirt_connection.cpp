@@ -1,0 +1,139 @@
+#include "nc/hypervisor/libvirt_connection.hpp"
+
+#include <libvirt/virterror.h>
+
+#include "common/obs/log.hpp"
+
+namespace educloud::nc {
+namespace {
+
+constexpr int kWakeMs = 200;  // without a timer the loop would sleep until the next event, and could not end
+
+/// libvirt has one event loop per process; it must run as long as any connection is open.
+class EventLoop {
+ public:
+  EventLoop() {
+    virSetErrorFunc(nullptr, [](void*, virErrorPtr) {});  // errors are returned, not printed
+    if (virInitialize() < 0 || virEventRegisterDefaultImpl() < 0) {
+      obs::error("libvirt.no_event_loop", {{"reason", libvirt_error("start").message}});
+      return;
+    }
+    virEventAddTimeout(
+        kWakeMs, [](int, void*) {}, nullptr, nullptr);
+    thread_ = std::jthread([](std::stop_token stop) {
+      while (!stop.stop_requested()) {
+        if (virEventRunDefaultImpl() < 0) {
+          obs::error("libvirt.event_loop", {{"reason", libvirt_error("run").message}});
+          std::this_thread::sleep_for(std::chrono::milliseconds{kWakeMs});
+        }
+      }
+    });
+  }
+
+ private:
+  std::jthread thread_;
+};
+
+bool contains(std::string_view text, std::string_view part) {
+  return text.find(part) != text.npos;
+}
+
+}  // namespace
+
+void ensure_libvirt_events() {
+  static EventLoop loop;
+}
+
+Error libvirt_error(std::string_view what) {
+  const virError* last = virGetLastError();
+  if (last == nullptr) return {ErrorCode::internal, std::string(what) + ": libvirt gave no reason", {}};
+  const std::string reason = last->message != nullptr ? last->message : "no reason given";
+  ErrorCode code = ErrorCode::internal;
+  switch (last->code) {
+    case VIR_ERR_NO_DOMAIN:
+      code = ErrorCode::not_found;
+      break;
+    case VIR_ERR_DOM_EXIST:
+    case VIR_ERR_OPERATION_INVALID:
+      code = ErrorCode::conflict;
+      break;
+    case VIR_ERR_XML_ERROR:
+    case VIR_ERR_XML_DETAIL:
+    case VIR_ERR_CONFIG_UNSUPPORTED:
+      code = ErrorCode::invalid_argument;
+      break;
+    case VIR_ERR_NO_MEMORY:
+      code = ErrorCode::exhausted;
+      break;
+    case VIR_ERR_NO_CONNECT:
+    case VIR_ERR_INVALID_CONN:
+    case VIR_ERR_AGENT_UNRESPONSIVE:
+      code = ErrorCode::unavailable;
+      break;
+    case VIR_ERR_OPERATION_TIMEOUT:
+      code = ErrorCode::timeout;
+      break;
+    default:
+      break;
+  }
+  if (last->domain == VIR_FROM_RPC || last->domain == VIR_FROM_REMOTE) code = ErrorCode::unavailable;
+  // QEMU's own words reach us only as text.
+  if (contains(reason, "Address already in use") || contains(reason, "Could not set up host forwarding") ||
+      contains(reason, "Failed to get \"write\" lock")) {
+    code = ErrorCode::conflict;
+  }
+  if (contains(reason, "Cannot allocate memory") || contains(reason, "No space left"))
+    code = ErrorCode::exhausted;
+  return {code, std::string(what) + ": " + reason, {}};
+}
+
+VmState from_libvirt(int state) {
+  switch (state) {
+    case VIR_DOMAIN_PAUSED:
+    case VIR_DOMAIN_PMSUSPENDED:
+      return VmState::paused;
+    case VIR_DOMAIN_SHUTDOWN:
+      return VmState::shutdown;
+    case VIR_DOMAIN_SHUTOFF:
+      return VmState::shutoff;
+    case VIR_DOMAIN_CRASHED:
+      return VmState::crashed;
+    default:
+      return VmState::running;
+  }
+}
+
+std::optional<VmEvent> lifecycle_event(const char* domain_name, int event, int detail) {
+  VmEvent out;
+  out.insid = domain_name != nullptr ? domain_name : "";
+  if (event == VIR_DOMAIN_EVENT_STARTED) {
+    out.kind = VmEvent::Kind::started;
+    return out;
+  }
+  if (event != VIR_DOMAIN_EVENT_STOPPED) return std::nullopt;
+  switch (detail) {
+    case VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN:
+      out.kind = VmEvent::Kind::stopped;
+      out.detail = "the guest powered itself off";
+      break;
+    case VIR_DOMAIN_EVENT_STOPPED_DESTROYED:
+      out.kind = VmEvent::Kind::stopped;
+      out.detail = "it was ended on the host";
+      break;
+    case VIR_DOMAIN_EVENT_STOPPED_CRASHED:
+      out.kind = VmEvent::Kind::crashed;
+      out.detail = "the guest crashed";
+      break;
+    case VIR_DOMAIN_EVENT_STOPPED_FAILED:
+      out.kind = VmEvent::Kind::crashed;
+      out.detail = "QEMU ended unexpectedly; see /var/log/libvirt/qemu/" + out.insid + ".log on the node";
+      break;
+    default:
+      out.kind = VmEvent::Kind::stopped;
+      out.detail = "it was stopped";
+      break;
+  }
+  return out;
+}
+
+}  // namespace educloud::nc

@@ -1,0 +1,375 @@
+#include "nc/hypervisor/libvirt_hypervisor.hpp"
+
+#include <condition_variable>
+#include <filesystem>
+
+#include <libvirt/virterror.h>
+
+#include "common/obs/log.hpp"
+#include "nc/hypervisor/domain_xml.hpp"
+#include "nc/hypervisor/kvm_probe.hpp"
+#include "nc/hypervisor/libvirt_connection.hpp"
+#include "nc/hypervisor/png.hpp"
+
+namespace educloud::nc {
+namespace {
+
+constexpr std::chrono::milliseconds kFirstBackOff{500};
+constexpr std::chrono::milliseconds kLastBackOff{5000};
+constexpr std::chrono::milliseconds kSecondLook{1000};
+constexpr int kKeepAliveSeconds = 5;
+constexpr unsigned kKeepAliveCount = 3;
+constexpr std::size_t kStreamPiece = 64 * 1024;
+
+/// True if libvirt's qemu driver puts its guests under AppArmor or SELinux.
+bool is_confined(virConnectPtr connection) {
+  const LibvirtText capabilities(virConnectGetCapabilities(connection));
+  if (!capabilities) return false;
+  const std::string_view text = capabilities.get();
+  return text.find("<model>apparmor</model>") != text.npos ||
+         text.find("<model>selinux</model>") != text.npos;
+}
+
+class LibvirtHypervisor : public Hypervisor {
+ public:
+  explicit LibvirtHypervisor(LibvirtOptions options) : options_(std::move(options)) {}
+  ~LibvirtHypervisor() override { stop(); }
+
+  Result<> start(OnVmEvent on_event) override;
+  void stop() override;
+  std::string kind() const override;
+  std::vector<std::string> warnings() const override;
+  Result<> define_and_start(const VmSpec& spec) override;
+  Result<> shutdown(const InstanceId& insid) override;
+  Result<> destroy(const InstanceId& insid) override;
+  Result<std::vector<VmInfo>> list() override;
+  Result<VmState> state(const InstanceId& insid) override;
+  Result<std::string> screenshot(const InstanceId& insid) override;
+
+ private:
+  Result<> choose_accelerator();
+  Result<> open();
+  void close_connection();
+  void keep_connected(std::stop_token stop);
+  void emit(const VmEvent& event);
+  Result<ConnectRef> connection() const;
+  /// The domain, with the connection it needs to stay alive.
+  Result<std::pair<ConnectRef, DomainRef>> domain(const InstanceId& insid) const;
+  static std::optional<VmInfo> describe(virDomainPtr domain);
+  static void on_lifecycle(virConnectPtr, virDomainPtr domain, int event, int detail, void* self);
+  static void on_close(virConnectPtr connection, int reason, void* self);
+
+  const LibvirtOptions options_;
+  mutable std::mutex mutex_;
+  std::condition_variable_any changed_;
+  OnVmEvent on_event_;       // under mutex_
+  ConnectRef connection_;    // under mutex_; null: not connected
+  bool lost_ = false;        // under mutex_: on_close was called for connection_
+  bool kvm_ = false;         // under mutex_
+  bool confined_ = false;    // under mutex_
+  bool chosen_ = false;      // under mutex_
+  std::string kvm_warning_;  // under mutex_
+  std::string last_error_;   // under mutex_
+  int lifecycle_id_ = -1;    // keeper thread only
+  std::jthread keeper_;
+};
+
+Result<> LibvirtHypervisor::choose_accelerator() {
+  bool kvm = false;
+  std::string warning;
+  if (options_.accel != "tcg") {
+    const auto probed = probe_kvm();
+    kvm = probed.has_value();
+    if (!probed) warning = "KVM is not used, guests run slowly under TCG: " + probed.error().message;
+    if (!probed && options_.accel == "kvm")
+      return fail(probed.error(), "accel = \"kvm\" but KVM does not work");
+  }
+  if (!warning.empty()) obs::warn("hypervisor.no_kvm", {{"reason", warning}});
+  obs::info("hypervisor.accelerator", {{"accelerator", kvm ? "kvm" : "tcg"}});
+  std::lock_guard lock(mutex_);
+  kvm_ = kvm;
+  chosen_ = true;
+  kvm_warning_ = warning;
+  return {};
+}
+
+Result<> LibvirtHypervisor::start(OnVmEvent on_event) {
+  if (auto ok = choose_accelerator(); !ok) return ok;
+  ensure_libvirt_events();
+  std::unique_lock lock(mutex_);
+  on_event_ = std::move(on_event);
+  keeper_ = std::jthread([this](std::stop_token stop) { keep_connected(stop); });
+  changed_.wait_for(lock, options_.first_connect, [&] { return connection_ != nullptr; });
+  if (!connection_) obs::error("hypervisor.unreachable", {{"uri", options_.uri}, {"reason", last_error_}});
+  return {};
+}
+
+void LibvirtHypervisor::stop() {
+  {
+    std::lock_guard lock(mutex_);
+    on_event_ = nullptr;
+  }
+  if (!keeper_.joinable()) return;
+  keeper_.request_stop();
+  keeper_.join();
+  close_connection();
+}
+
+Result<> LibvirtHypervisor::open() {
+  ConnectRef opened(virConnectOpen(options_.uri.c_str()), [](virConnectPtr p) {
+    if (p != nullptr) virConnectClose(p);
+  });
+  if (!opened) return fail(libvirt_error("libvirt at " + options_.uri));
+  // The test driver has neither of the two; a connection without them is found dead by the next call.
+  virConnectRegisterCloseCallback(opened.get(), &LibvirtHypervisor::on_close, this, nullptr);
+  virConnectSetKeepAlive(opened.get(), kKeepAliveSeconds, kKeepAliveCount);
+  lifecycle_id_ = virConnectDomainEventRegisterAny(
+      opened.get(), nullptr, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+      VIR_DOMAIN_EVENT_CALLBACK(&LibvirtHypervisor::on_lifecycle), this, nullptr);
+  if (lifecycle_id_ < 0) return fail(libvirt_error("register for events at " + options_.uri));
+  const bool confined = is_confined(opened.get());
+  if (!confined) obs::warn("hypervisor.not_confined", {{"hint", "install and enable AppArmor on this host"}});
+  std::lock_guard lock(mutex_);
+  connection_ = std::move(opened);
+  lost_ = false;
+  confined_ = confined;
+  last_error_.clear();
+  return {};
+}
+
+void LibvirtHypervisor::close_connection() {
+  ConnectRef old;
+  {
+    std::lock_guard lock(mutex_);
+    old = std::move(connection_);
+    connection_ = nullptr;
+  }
+  if (!old) return;
+  if (lifecycle_id_ >= 0) virConnectDomainEventDeregisterAny(old.get(), lifecycle_id_);
+  lifecycle_id_ = -1;
+  virConnectUnregisterCloseCallback(old.get(), &LibvirtHypervisor::on_close);
+}
+
+void LibvirtHypervisor::keep_connected(std::stop_token stop) {
+  auto back_off = kFirstBackOff;
+  const auto pause = [&](std::chrono::milliseconds time) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, stop, time, [] { return false; });
+  };
+  while (!stop.stop_requested()) {
+    if (auto ok = open(); !ok) {
+      {
+        std::lock_guard lock(mutex_);
+        last_error_ = ok.error().message;
+      }
+      obs::warn("hypervisor.connect_failed", {{"reason", ok.error().message}});
+      pause(back_off);
+      back_off = std::min(back_off * 2, kLastBackOff);
+      continue;
+    }
+    back_off = kFirstBackOff;
+    obs::info("hypervisor.connected", {{"uri", options_.uri}});
+    changed_.notify_all();
+    emit({});
+    pause(kSecondLook);
+    emit({});
+    std::unique_lock lock(mutex_);
+    while (!lost_ && !stop.stop_requested()) {
+      changed_.wait_for(lock, stop, std::chrono::seconds{1}, [&] { return lost_; });
+      if (!lost_ && connection_) {
+        const ConnectRef alive = connection_;
+        lock.unlock();
+        const bool dead = virConnectIsAlive(alive.get()) == 0;
+        lock.lock();
+        lost_ = lost_ || dead;
+      }
+    }
+    lock.unlock();
+    if (stop.stop_requested()) return;
+    obs::warn("hypervisor.connection_lost", {{"uri", options_.uri}});
+    close_connection();
+  }
+}
+
+void LibvirtHypervisor::emit(const VmEvent& event) {
+  OnVmEvent handler;
+  {
+    std::lock_guard lock(mutex_);
+    handler = on_event_;
+  }
+  if (handler) handler(event);
+}
+
+void LibvirtHypervisor::on_lifecycle(virConnectPtr, virDomainPtr domain, int event, int detail, void* self) {
+  if (auto ours = lifecycle_event(virDomainGetName(domain), event, detail)) {
+    static_cast<LibvirtHypervisor*>(self)->emit(*ours);
+  }
+}
+
+void LibvirtHypervisor::on_close(virConnectPtr connection, int, void* self) {
+  auto* hypervisor = static_cast<LibvirtHypervisor*>(self);
+  std::lock_guard lock(hypervisor->mutex_);
+  if (hypervisor->connection_.get() == connection) hypervisor->lost_ = true;
+  hypervisor->changed_.notify_all();
+}
+
+std::string LibvirtHypervisor::kind() const {
+  std::lock_guard lock(mutex_);
+  if (!chosen_) return {};
+  return kvm_ ? "kvm" : "qemu";
+}
+
+std::vector<std::string> LibvirtHypervisor::warnings() const {
+  std::lock_guard lock(mutex_);
+  std::vector<std::string> all;
+  if (!kvm_warning_.empty()) all.push_back(kvm_warning_);
+  if (!connection_) {
+    all.push_back("libvirt at " + options_.uri + " does not answer: " + last_error_);
+  } else if (!confined_) {
+    all.push_back(
+        "neither AppArmor nor SELinux confines QEMU: a guest that breaks out of QEMU owns this host");
+  }
+  return all;
+}
+
+Result<ConnectRef> LibvirtHypervisor::connection() const {
+  std::lock_guard lock(mutex_);
+  if (connection_ && !lost_) return connection_;
+  return fail(ErrorCode::unavailable, "libvirt at " + options_.uri + " is not connected" +
+                                          (last_error_.empty() ? "" : ": " + last_error_));
+}
+
+Result<std::pair<ConnectRef, DomainRef>> LibvirtHypervisor::domain(const InstanceId& insid) const {
+  auto open = connection();
+  if (!open) return fail(open.error());
+  DomainRef found(virDomainLookupByName(open->get(), insid.str().c_str()));
+  if (!found) return fail(libvirt_error("find VM " + insid.str()));
+  return std::pair(std::move(*open), std::move(found));
+}
+
+Result<> LibvirtHypervisor::define_and_start(const VmSpec& spec) {
+  auto open = connection();
+  if (!open) return fail(open.error());
+  if (const DomainRef old{virDomainLookupByName(open->get(), spec.insid.str().c_str())}) {
+    const auto info = describe(old.get());
+    if (info && info->tid == spec.tid.str()) return {};
+    return fail(ErrorCode::conflict, "a VM named " + spec.insid.str() + " runs already for task '" +
+                                         (info ? info->tid : std::string("unknown")) + "'");
+  }
+  HostTraits host;
+  {
+    std::lock_guard lock(mutex_);
+    host = {kvm_, confined_};
+  }
+  const std::string xml = domain_xml(spec, host);
+  const DomainRef started(virDomainCreateXML(open->get(), xml.c_str(), 0));
+  if (!started) return fail(libvirt_error("start VM " + spec.insid.str()));
+  return {};
+}
+
+Result<> LibvirtHypervisor::shutdown(const InstanceId& insid) {
+  auto found = domain(insid);
+  if (!found) return fail(found.error());
+  if (virDomainShutdown(found->second.get()) < 0) return fail(libvirt_error("shut down VM " + insid.str()));
+  return {};
+}
+
+Result<> LibvirtHypervisor::destroy(const InstanceId& insid) {
+  auto found = domain(insid);
+  if (!found && found.error().code == ErrorCode::not_found) return {};
+  if (!found) return fail(found.error());
+  if (virDomainDestroy(found->second.get()) == 0) return {};
+  auto error = libvirt_error("end VM " + insid.str());
+  // It ended by itself in between; a transient domain is gone then.
+  if (error.code == ErrorCode::not_found || error.code == ErrorCode::conflict) {
+    auto now = state(insid);
+    if ((!now && now.error().code == ErrorCode::not_found) || (now && *now == VmState::shutoff)) return {};
+  }
+  return fail(std::move(error));
+}
+
+std::optional<VmInfo> LibvirtHypervisor::describe(virDomainPtr domain) {
+  VmInfo vm;
+  const char* name = virDomainGetName(domain);
+  auto insid = InstanceId::parse(name != nullptr ? name : "");
+  if (!insid) return std::nullopt;
+  vm.insid = std::move(*insid);
+  const LibvirtText xml(virDomainGetXMLDesc(domain, 0));
+  virDomainInfo info{};
+  if (!xml || virDomainGetInfo(domain, &info) < 0) return std::nullopt;
+  auto task = task_of_domain(xml.get());
+  if (!task) return std::nullopt;
+  vm.tid = task->tid;
+  vm.cmdid = task->cmdid;
+  std::array<char, VIR_UUID_STRING_BUFLEN> uuid{};
+  if (virDomainGetUUIDString(domain, uuid.data()) == 0) vm.uuid = uuid.data();
+  vm.memory_mib = static_cast<std::int64_t>(info.maxMem / 1024);
+  vm.cpus = info.nrVirtCpu;
+  vm.cpu_time_ns = info.cpuTime;
+  vm.state = from_libvirt(info.state);
+  std::array<virDomainMemoryStatStruct, VIR_DOMAIN_MEMORY_STAT_NR> stats{};
+  const int got = virDomainMemoryStats(domain, stats.data(), stats.size(), 0);
+  for (int i = 0; i < got; ++i) {
+    const auto& stat = stats[static_cast<std::size_t>(i)];
+    if (stat.tag == VIR_DOMAIN_MEMORY_STAT_RSS) vm.resident_mib = static_cast<std::int64_t>(stat.val / 1024);
+  }
+  return vm;
+}
+
+Result<std::vector<VmInfo>> LibvirtHypervisor::list() {
+  auto open = connection();
+  if (!open) return fail(open.error());
+  virDomainPtr* domains = nullptr;
+  const int count = virConnectListAllDomains(open->get(), &domains, VIR_CONNECT_LIST_DOMAINS_ACTIVE);
+  if (count < 0) return fail(libvirt_error("list VMs"));
+  std::vector<VmInfo> all;
+  for (int i = 0; i < count; ++i) {
+    const DomainRef domain(domains[i]);
+    if (auto vm = describe(domain.get())) all.push_back(std::move(*vm));
+  }
+  free(domains);
+  // One that could not be described because the connection broke is not "gone".
+  if (auto still = connection(); !still) return fail(still.error());
+  return all;
+}
+
+Result<VmState> LibvirtHypervisor::state(const InstanceId& insid) {
+  auto found = domain(insid);
+  if (!found) return fail(found.error());
+  int state = 0;
+  if (virDomainGetState(found->second.get(), &state, nullptr, 0) < 0) {
+    return fail(libvirt_error("ask state of VM " + insid.str()));
+  }
+  return from_libvirt(state);
+}
+
+Result<std::string> LibvirtHypervisor::screenshot(const InstanceId& insid) {
+  auto found = domain(insid);
+  if (!found) return fail(found.error());
+  const StreamRef stream(virStreamNew(found->first.get(), 0));
+  if (!stream) return fail(libvirt_error("open a stream"));
+  const LibvirtText mime(virDomainScreenshot(found->second.get(), stream.get(), 0, 0));
+  if (!mime) return fail(libvirt_error("screenshot of VM " + insid.str()));
+  std::string picture;
+  std::array<char, kStreamPiece> piece;
+  for (;;) {
+    const int got = virStreamRecv(stream.get(), piece.data(), piece.size());
+    if (got < 0) return fail(libvirt_error("screenshot of VM " + insid.str()));
+    if (got == 0) break;
+    picture.append(piece.data(), static_cast<std::size_t>(got));
+    if (picture.size() > kScreenshotBytes) {
+      virStreamAbort(stream.get());
+      return fail(ErrorCode::too_large, "the screenshot of " + insid.str() + " is over 64 MiB");
+    }
+  }
+  virStreamFinish(stream.get());
+  return to_png(std::move(picture));
+}
+
+}  // namespace
+
+std::unique_ptr<Hypervisor> make_libvirt_hypervisor(LibvirtOptions options) {
+  return std::make_unique<LibvirtHypervisor>(std::move(options));
+}
+
+}  // namespace educloud::nc
