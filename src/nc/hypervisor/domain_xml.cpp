@@ -10,6 +10,9 @@ namespace {
 constexpr const char* kTaskNamespace = "https://educloud.invalid/nc/task/1";
 constexpr const char* kQemuNamespace = "http://libvirt.org/schemas/domain/qemu/1.0";
 
+// libvirt hands out PCI slots from the low end and does not know of a device on QEMU's command line.
+constexpr const char* kNicSlot = "0x1e";
+
 using Node = pugi::xml_node;
 
 Node child(Node parent, const char* name) {
@@ -88,8 +91,9 @@ void add_network(Node domain, const VmSpec& spec) {
     netdev += ",hostfwd=tcp:" + spec.web_address + ":" + std::to_string(spec.web_port) + "-:80";
   }
   Node line = child(domain, "qemu:commandline");
-  for (const std::string& arg : {std::string("-netdev"), netdev, std::string("-device"),
-                                 spec.nic_model + ",netdev=edunet0,mac=" + spec.mac}) {
+  for (const std::string& arg :
+       {std::string("-netdev"), netdev, std::string("-device"),
+        spec.nic_model + ",netdev=edunet0,mac=" + spec.mac + ",bus=pci.0,addr=" + kNicSlot}) {
     attribute(child(line, "qemu:arg"), "value", arg);
   }
 }

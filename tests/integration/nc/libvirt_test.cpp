@@ -1,0 +1,233 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <condition_variable>
+#include <fstream>
+
+#include "integration/nc/own_libvirtd.hpp"
+#include "nc/hypervisor/kvm_probe.hpp"
+#include "nc/hypervisor/libvirt_hypervisor.hpp"
+
+namespace educloud::nc {
+namespace {
+
+constexpr std::chrono::seconds kPatience{30};
+
+/// Collects events; waits for one with a deadline.
+class Events {
+ public:
+  OnVmEvent handler() {
+    return [this](const VmEvent& event) {
+      std::lock_guard lock(mutex_);
+      events_.push_back(event);
+      changed_.notify_all();
+    };
+  }
+  /// True once an event of `kind` about `insid` has come since the last `forget`.
+  bool wait(VmEvent::Kind kind, const std::string& insid = {}, int count = 1) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, kPatience, [&] {
+      return std::count_if(events_.begin(), events_.end(), [&](const VmEvent& event) {
+               return event.kind == kind && event.insid == insid;
+             }) >= count;
+    });
+  }
+  void forget() {
+    std::lock_guard lock(mutex_);
+    events_.clear();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<VmEvent> events_;
+};
+
+bool eventually(const std::function<bool()>& condition) {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (std::chrono::steady_clock::now() < deadline) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds{20});
+  }
+  return false;
+}
+
+TEST(KvmProbe, TheSectorRunsUnderTcg) {
+  if (!OwnLibvirtd::is_possible()) GTEST_SKIP() << "needs QEMU";
+  const auto ran = probe_kvm("tcg", std::chrono::milliseconds{20'000});
+  EXPECT_TRUE(ran) << ran.error().message;
+}
+
+TEST(LibvirtTestDriver, AnswersWithoutGuestsOfOurs) {
+  auto hypervisor = make_libvirt_hypervisor({.uri = "test:///default", .accel = "tcg"});
+  ASSERT_TRUE(hypervisor->start([](const VmEvent&) {}));
+  auto vms = hypervisor->list();
+  ASSERT_TRUE(vms) << vms.error().message;
+  EXPECT_TRUE(vms->empty());  // its domain "test" is not ours
+  const auto unknown = *InstanceId::parse("VD0000dead");
+  EXPECT_EQ(hypervisor->state(unknown).error().code, ErrorCode::not_found);
+  EXPECT_EQ(hypervisor->shutdown(unknown).error().code, ErrorCode::not_found);
+  EXPECT_EQ(hypervisor->screenshot(unknown).error().code, ErrorCode::not_found);
+  EXPECT_TRUE(hypervisor->destroy(unknown));
+  hypervisor->stop();
+}
+
+TEST(LibvirtTestDriver, AnUnreachableLibvirtIsSaidAndNotEmpty) {
+  auto hypervisor = make_libvirt_hypervisor({.uri = "qemu+unix:///system?socket=/nowhere/libvirt-sock",
+                                             .accel = "tcg",
+                                             .first_connect = std::chrono::milliseconds{50}});
+  ASSERT_TRUE(hypervisor->start([](const VmEvent&) {}));
+  EXPECT_EQ(hypervisor->list().error().code, ErrorCode::unavailable);
+  ASSERT_FALSE(hypervisor->warnings().empty());
+  EXPECT_THAT(hypervisor->warnings()[0], ::testing::HasSubstr("/nowhere/libvirt-sock"));
+}
+
+class LibvirtGuest : public ::testing::Test {
+ protected:
+  // One for all: its first look at QEMU's abilities takes seconds.
+  static void SetUpTestSuite() {
+    if (!OwnLibvirtd::is_possible()) return;
+    shared_ = std::make_unique<OwnLibvirtd>();
+    if (!shared_->start()) shared_.reset();
+  }
+  static void TearDownTestSuite() { shared_.reset(); }
+  void SetUp() override {
+    if (!OwnLibvirtd::is_possible()) GTEST_SKIP() << "needs root, libvirtd and QEMU";
+    ASSERT_NE(shared_, nullptr) << "libvirtd did not start";
+    connect();
+  }
+  void TearDown() override {
+    if (!hypervisor_) return;
+    auto left = hypervisor_->list();
+    ASSERT_TRUE(left);
+    for (const auto& vm : *left) EXPECT_TRUE(hypervisor_->destroy(vm.insid));
+  }
+  void connect() {
+    hypervisor_ = make_libvirt_hypervisor({.uri = shared_->uri(), .accel = "tcg"});
+    ASSERT_TRUE(hypervisor_->start(events_.handler()));
+    ASSERT_TRUE(eventually([&] { return hypervisor_->list().has_value(); }))
+        << hypervisor_->list().error().message;
+  }
+
+  /// A disk whose boot sector writes "up" to the serial port and halts for ever.
+  VmSpec spec(const std::string& insid = "VD0000beef") {
+    const auto folder = shared_->directory() / insid;
+    std::filesystem::create_directories(folder);
+    std::string disk(1 << 20, '\0');
+    constexpr unsigned char kCode[] = {0xfa, 0xba, 0xf8, 0x03, 0xb0, 'u', 0xee,
+                                       0xb0, 'p',  0xee, 0xf4, 0xeb, 0xfd};
+    std::copy(std::begin(kCode), std::end(kCode), disk.begin());
+    disk[510] = '\x55';
+    disk[511] = '\xaa';
+    std::ofstream(folder / "disk.raw", std::ios::binary) << disk;
+    VmSpec made;
+    made.insid = *InstanceId::parse(insid);
+    made.tid = *TaskId::parse("IMG00000001:IMG00000001:" + insid);
+    made.cmdid = "01890000-0000-7000-8000-000000000001";
+    made.memory_mib = 32;
+    made.disk = {{folder / "disk.raw", "raw"}};
+    made.console_log = folder / "console.log";
+    made.mac = mac_of(made.insid);
+    made.display_address = "127.0.0.1";
+    made.display_port = 5900 + getpid() % 20'000;
+    made.display_password = "secret";
+    made.web_address = "127.0.0.1";
+    made.web_port = 26'000 + getpid() % 20'000;
+    return made;
+  }
+  static std::string console(const VmSpec& of) {
+    std::ifstream file(of.console_log);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+
+  static inline std::unique_ptr<OwnLibvirtd> shared_;
+  Events events_;
+  std::unique_ptr<Hypervisor> hypervisor_;
+};
+
+TEST_F(LibvirtGuest, BootsShowsItselfAndEnds) {
+  const auto vm = spec();
+  auto started = hypervisor_->define_and_start(vm);
+  ASSERT_TRUE(started) << started.error().message;
+  EXPECT_TRUE(events_.wait(VmEvent::Kind::started, vm.insid.str()));
+  EXPECT_EQ(*hypervisor_->state(vm.insid), VmState::running);
+  EXPECT_TRUE(eventually([&] { return console(vm).find("up") != std::string::npos; })) << console(vm);
+  auto picture = hypervisor_->screenshot(vm.insid);
+  ASSERT_TRUE(picture) << picture.error().message;
+  EXPECT_TRUE(picture->starts_with("\x89PNG"));
+  auto vms = hypervisor_->list();
+  ASSERT_TRUE(vms);
+  ASSERT_EQ(vms->size(), 1u);
+  EXPECT_EQ(vms->front().tid, vm.tid.str());
+  EXPECT_EQ(vms->front().cmdid, vm.cmdid);
+  EXPECT_EQ(vms->front().memory_mib, 32);
+  EXPECT_GT(vms->front().resident_mib, 0);
+  // A second start of the same task changes nothing; another task may not have the name.
+  EXPECT_TRUE(hypervisor_->define_and_start(vm));
+  auto other = vm;
+  other.tid = *TaskId::parse("IMG00000002:IMG00000002:VD0000beef");
+  EXPECT_EQ(hypervisor_->define_and_start(other).error().code, ErrorCode::conflict);
+  EXPECT_TRUE(hypervisor_->destroy(vm.insid));
+  EXPECT_TRUE(events_.wait(VmEvent::Kind::stopped, vm.insid.str()));
+  EXPECT_EQ(hypervisor_->state(vm.insid).error().code, ErrorCode::not_found);
+  EXPECT_TRUE(hypervisor_->destroy(vm.insid));
+}
+
+TEST_F(LibvirtGuest, AWebPortThatIsTakenIsAConflict) {
+  const auto first = spec("VD0000aaa1");
+  auto second = spec("VD0000aaa2");
+  second.display_port += 1;
+  ASSERT_TRUE(hypervisor_->define_and_start(first));
+  auto refused = hypervisor_->define_and_start(second);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::conflict) << refused.error().message;
+}
+
+TEST_F(LibvirtGuest, AKilledQemuIsToldAsCrash) {
+  const auto vm = spec();
+  ASSERT_TRUE(hypervisor_->define_and_start(vm));
+  const pid_t guest = shared_->guest_pid(vm.insid.str());
+  ASSERT_GT(guest, 0);
+  kill(guest, SIGKILL);
+  EXPECT_TRUE(events_.wait(VmEvent::Kind::crashed, vm.insid.str()));
+}
+
+TEST_F(LibvirtGuest, GuestsOutliveLibvirtdAndAreAdopted) {
+  const auto lives = spec("VD0000aaa1");
+  auto dies = spec("VD0000aaa2");
+  dies.display_port += 1;
+  dies.web_port += 1;
+  ASSERT_TRUE(hypervisor_->define_and_start(lives));
+  ASSERT_TRUE(hypervisor_->define_and_start(dies));
+  const pid_t victim = shared_->guest_pid(dies.insid.str());
+  ASSERT_TRUE(events_.wait(VmEvent::Kind::resync, {}, 2));
+  events_.forget();
+  shared_->kill_hard();
+  EXPECT_TRUE(eventually([&] { return !hypervisor_->list(); }));
+  kill(victim, SIGKILL);
+  ASSERT_TRUE(shared_->start());
+  EXPECT_TRUE(events_.wait(VmEvent::Kind::resync, {}, 2));
+  EXPECT_TRUE(eventually([&] {
+    auto vms = hypervisor_->list();
+    return vms && vms->size() == 1 && vms->front().insid == lives.insid &&
+           vms->front().tid == lives.tid.str();
+  }));
+  // Events come again over the new connection.
+  ASSERT_TRUE(hypervisor_->destroy(lives.insid));
+  EXPECT_TRUE(events_.wait(VmEvent::Kind::stopped, lives.insid.str()));
+}
+
+TEST_F(LibvirtGuest, ANewProcessFindsTheGuests) {
+  const auto vm = spec();
+  ASSERT_TRUE(hypervisor_->define_and_start(vm));
+  hypervisor_.reset();
+  connect();
+  auto vms = hypervisor_->list();
+  ASSERT_TRUE(vms);
+  ASSERT_EQ(vms->size(), 1u);
+  EXPECT_EQ(vms->front().tid, vm.tid.str());
+}
+
+}  // namespace
+}  // namespace educloud::nc
