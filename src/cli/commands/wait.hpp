@@ -1,0 +1,46 @@
+#pragma once
+
+#include <string>
+
+#include "cli/commands/context.hpp"
+#include "cli/core/progress.hpp"
+#include "common/base/clock.hpp"
+
+namespace educloud::cli {
+
+/// --wait and --timeout of a command that starts a task.
+struct WaitOptions {
+  bool wait = false;
+  int timeout_s = 3600;
+};
+void add_wait_options(CLI::App& command, WaitOptions& options);
+
+/// What a command waits for.
+enum class Goal {
+  running,  ///< the VM runs
+  stopped,  ///< the VM does not run any more
+  ended,    ///< the task is over, and reached what it was for
+  gone,     ///< nothing is left of the task; not found counts
+};
+
+/// Where a task stands with regard to a goal.
+enum class Standing { under_way, reached, failed };
+/// `task`: as the API shows it. Pure.
+Standing judge(const nlohmann::json& task, Goal goal);
+
+/// Its progress for the printer. Pure.
+Step step_of(const nlohmann::json& task);
+
+/// Asks for the task twice a second, showing its progress, until the goal is reached, it failed, or the time limit
+/// passed. An API that does not answer for a while is asked again. Returns the task as last seen.
+/// Errors: corrupt (the task failed; the message is its own), timeout, unauthenticated, not_found.
+Result<nlohmann::json> wait_for_task(Context& context, Session& session, const std::string& tid, Goal goal,
+                                     int timeout_s);
+
+/// "tid TID  phase/state  node" and the rest of a task, one "key  value" per line.
+std::string describe_task(const nlohmann::json& task);
+
+/// Shows what a command started; with --wait follows it to `goal` first.
+Result<> report_task(Context& context, Session& session, nlohmann::json task, Goal goal, const WaitOptions& options);
+
+}  // namespace educloud::cli

@@ -1,0 +1,71 @@
+#include "cli/init/init.hpp"
+
+#include <set>
+
+#include "cli/init/confs.hpp"
+#include "cli/init/database.hpp"
+#include "cli/init/definitions.hpp"
+#include "cli/init/secrets.hpp"
+#include "common/sys/file.hpp"
+
+namespace educloud::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+Result<> write_one(const PlannedFile& file, bool replace, InitReport& report) {
+  auto present = sys::read_file(file.path);
+  if (present && *present == file.content) return {};
+  if (present && file.keep && !replace) {
+    report.kept.push_back(file.path);
+    return {};
+  }
+  const unsigned directory_mode = file.mode == 0600 ? 0700 : 0755;
+  if (auto ok = sys::make_directories(file.path.parent_path(), directory_mode); !ok) return ok;
+  if (auto ok = sys::write_file_atomically(file.path, file.content, file.mode); !ok) return ok;
+  report.written.push_back(file.path);
+  return {};
+}
+
+}  // namespace
+
+Result<InitReport> run_init(InitArguments arguments, const AskPassword& ask_password) {
+  auto plan = make_plan(std::move(arguments));
+  if (!plan) return fail(plan.error());
+  const fs::path& config_dir = plan->arguments.config_dir;
+  if (auto ok = sys::make_directories(config_dir); !ok) return fail(ok.error());
+  auto secrets = load_or_make_secrets(config_dir / "secrets", *plan);
+  if (!secrets) return fail(secrets.error());
+
+  InitReport report;
+  report.definitions = config_dir / "definitions.json";
+  const std::string definitions = render_definitions(*plan, secrets->passwords).dump(2) + "\n";
+  if (auto ok = write_one({report.definitions, definitions, 0600}, true, report); !ok) return fail(ok.error());
+  const bool changed_hosts = !report.written.empty();
+  if (plan->arguments.definitions_only) return report;
+
+  std::set<fs::path> bundles;
+  for (const auto& file : plan_files(*plan, *secrets)) {
+    if (auto ok = write_one(file, plan->arguments.replace_config, report); !ok) return fail(ok.error());
+  }
+  for (const auto* hosts : {&plan->clusters, &plan->nodes}) {
+    for (const auto& host : *hosts) {
+      if (!host.on_this_machine) bundles.insert(plan->arguments.out / host.name);
+    }
+  }
+  report.bundles.assign(bundles.begin(), bundles.end());
+  const fs::path state_dir = clc_state_dir(*plan);
+  if (auto ok = sys::make_directories(state_dir, 0700); !ok) return fail(ok.error());
+  report.database = state_dir / "clc.sqlite";
+  auto outcome = fill_database(report.database, *plan, ask_password);
+  if (!outcome && outcome.error().code == ErrorCode::conflict && !changed_hosts && !plan->arguments.reset_admin_password) {
+    report.database_in_use = true;
+    return report;
+  }
+  if (!outcome) return fail(outcome.error());
+  report.admin_created = outcome->created;
+  report.admin_password_set = outcome->password_set;
+  return report;
+}
+
+}  // namespace educloud::cli

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "common/base/result.hpp"
+
+namespace educloud::cli {
+
+/// One host of the cloud.
+struct HostSpec {
+  std::string name;
+  std::string address;  ///< IPv4 that the others reach it by, and that its daemon listens on
+  std::string cluster;  ///< of a node: name of its cluster controller
+  int port = 0;         ///< of its HTTP server
+  bool on_this_machine = true;
+};
+
+/// What `educloud init` was told, as it stands on the command line.
+struct InitArguments {
+  std::string host;
+  std::vector<std::string> clusters;   ///< NAME
+  std::vector<std::string> nodes;      ///< NAME or NAME@CLUSTER
+  std::vector<std::string> addresses;  ///< NAME=ADDRESS
+  std::filesystem::path config_dir = "/etc/educloud";
+  std::filesystem::path state_dir = "/var/lib/educloud";
+  std::filesystem::path prefix = "/storage";
+  std::filesystem::path out;  ///< empty: CONFIG_DIR/hosts
+  std::filesystem::path admin_password_file;
+  std::string broker_host;  ///< empty: the controller's address
+  int broker_port = 5672;
+  int clc_port = 8000;
+  int walrus_port = 8001;
+  int cc_port = 8002;
+  int nc_port = 8003;
+  std::string admin = "admin";
+  std::string hypervisor = "libvirt";
+  std::string accel = "auto";
+  std::string libvirt_uri;
+  bool in_place = false;
+  bool replace_config = false;
+  bool definitions_only = false;
+  bool reset_admin_password = false;
+};
+
+/// The same, checked and completed: every host has an address, a port and a place.
+struct InitPlan {
+  InitArguments arguments;
+  HostSpec controller;  ///< clc and walrus
+  std::vector<HostSpec> clusters;
+  std::vector<HostSpec> nodes;
+
+  /// True if one machine runs more than clc and walrus, so that its daemons need separate directories.
+  bool shares_machine() const;
+  /// Logins of the broker, `operator` included, in a fixed order.
+  std::vector<std::string> broker_users() const;
+};
+
+/// Pure. Errors: invalid_argument naming the option.
+Result<InitPlan> make_plan(InitArguments arguments);
+
+}  // namespace educloud::cli

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "cli/init/options.hpp"
+
+namespace educloud::cli {
+
+/// Every secret of a cloud, as hex text. They live in files of mode 0600 in one directory of mode 0700.
+struct Secrets {
+  std::filesystem::path directory;
+  std::string data_key;                          ///< `data_key`
+  std::map<std::string, std::string> passwords;  ///< by broker login: `broker-<login>.password`
+  std::map<std::string, std::string> node_keys;  ///< by host name: `node-<name>.key`, derived from data_key
+
+  static std::string password_file(const std::string& login) { return "broker-" + login + ".password"; }
+  static std::string node_key_file(const std::string& node) { return "node-" + node + ".key"; }
+};
+
+/// Reads the secrets that are there and makes those that are missing, so a second call changes nothing.
+/// Errors: a file that others may read, or that cannot be written; never the secret itself.
+Result<Secrets> load_or_make_secrets(const std::filesystem::path& directory, const InitPlan& plan);
+
+/// A new password for a person: 20 letters and digits without look-alikes, about 115 bits.
+std::string make_password();
+
+}  // namespace educloud::cli
