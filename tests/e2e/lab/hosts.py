@@ -114,12 +114,13 @@ class Host:
             self.logs.append(path)
 
     def run(self, command, env=None, timeout_s=60, check=True, data=None):
-        """Runs a command to its end; CompletedProcess whose `stdout` has all its words. CommandFailed if it fails."""
+        """Runs a command to its end; CompletedProcess with text output. CommandFailed if it fails and `check`."""
         # Files, not pipes: a daemon that the command leaves behind would keep a pipe open for ever.
-        with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+", errors="replace") as out:
+        with (tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+", errors="replace") as out,
+              tempfile.TemporaryFile("w+", errors="replace") as err):
             given.write(data or "")
             given.seek(0)
-            popen = self.popen(command, env, stdin=given, stdout=out, stderr=subprocess.STDOUT)
+            popen = self.popen(command, env, stdin=given, stdout=out, stderr=err)
             try:
                 popen.wait(timeout=timeout_s)
                 trouble = f"exit code {popen.returncode}" if check and popen.returncode != 0 else None
@@ -128,10 +129,12 @@ class Host:
                 popen.wait(timeout=30)
                 trouble = f"no end after {timeout_s} s"
             out.seek(0)
-            text = out.read()
+            err.seek(0)
+            done = subprocess.CompletedProcess(command, popen.returncode, out.read(), err.read())
         if trouble:
-            raise CommandFailed(f"{self.name}: {command}: {trouble}: {text[-2000:]}")
-        return subprocess.CompletedProcess(command, popen.returncode, text)
+            words = " ".join(str(word) for word in command)
+            raise CommandFailed(f"{self.name}: {words}: {trouble}: {done.stdout[-1000:]}{done.stderr[-2000:]}")
+        return done
 
     def http(self, method, url, data=None, headers=None, timeout_s=10):
         """(status, body bytes) of a request made from this host. OSError if there is no HTTP answer."""
@@ -153,12 +156,20 @@ class Host:
         """Runs a command (`ip`, `tc` on `self.port`) in the switch's network namespace."""
         subprocess.run(self._switch.enter("net") + command, check=True)
 
+    def on_switch(self, command):
+        """Runs a command where the other end of our cable is (`port`): rates, losses, captures. Returns its output."""
+        done = subprocess.run(self._switch.enter("net") + [str(word) for word in command], capture_output=True, text=True,
+                              timeout=60, check=False)
+        if done.returncode != 0:
+            raise CommandFailed(f"switch: {command}: exit code {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
+
     def link_down(self):
         """Pulls the network cable, at the switch's side."""
-        subprocess.run(self._switch.enter("net") + ["ip", "link", "set", self.port, "down"], check=True)
+        self.on_switch(["ip", "link", "set", self.port, "down"])
 
     def link_up(self):
-        subprocess.run(self._switch.enter("net") + ["ip", "link", "set", self.port, "up"], check=True)
+        self.on_switch(["ip", "link", "set", self.port, "up"])
 
     def note_cgroups(self):
         """Remembers libvirt's cgroups of the guests that run now, to remove them after."""
