@@ -72,6 +72,20 @@ class NetworkTest(unittest.TestCase):
         for mark in marks:
             self.assertEqual(processes_about(mark), [])
 
+    def test_a_mount_on_one_host_is_seen_there_only(self):
+        with Lab() as lab:
+            nc1, nc2 = lab.host("nc1"), lab.host("nc2")
+            small = os.path.join(nc1.dir, "small")
+            os.mkdir(small)
+            nc1.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small])
+            # By a relative path too: the working directory must be the one of the host's own mounts.
+            for command in (["head", "-c", "3000000", "/dev/zero"], ["true"]):
+                full = nc1.run(["sh", "-c", f"{' '.join(command)} >small/file"], check=False)
+                self.assertEqual("No space left" in full.stderr, command[0] == "head", full)
+            self.assertTrue(nc1.run(["ls", small]).stdout)
+            self.assertEqual(nc2.run(["ls", small]).stdout, "")
+            self.assertEqual(os.listdir(small), [])
+
     def test_a_deadline_tells_what_was_waited_for_and_the_log(self):
         with Lab() as lab:
             host = lab.host("nc1")

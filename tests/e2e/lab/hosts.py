@@ -96,7 +96,7 @@ class Host:
                 environment[name] = os.environ[name]
         environment.update(env or {})
         words = self.namespaces.enter("net", "mount", "uts")
-        words[1:1] = [f"--wd={options.pop('cwd', self.dir)}"]
+        words[1:1] = [f"--wdns={options.pop('cwd', self.dir)}"]
         return self.namespaces.spawn(words + [str(word) for word in command], env=environment, **options)
 
     def start(self, command, name, env=None):
