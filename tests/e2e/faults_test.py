@@ -56,7 +56,7 @@ class Faults(unittest.TestCase):
         insid = self.cli.define(imgid, "prepare-faults")
         self.cloud.limit_rate("cc1", "6mbit")
         self.cloud.limit_rate("nc1", "6mbit")
-        tid = self.cli("vm", "run", insid)["tid"]
+        tid = self.cli("vm", "run", insid)["task"]["tid"]
         for name in ("walrus", "clc", "cc1", "nc1"):
             self.wait_progress(tid, "preparing/downloading")
             self.cloud.restart(name)
@@ -93,7 +93,7 @@ class Faults(unittest.TestCase):
         imgid = self.cli.import_image(self.cloud.lab.sample_image("third"), "third")
         insid = self.cli.define(imgid, "broker-faults")
         self.cloud.limit_rate("nc1", "8mbit")
-        tid = self.cli("vm", "run", insid)["tid"]
+        tid = self.cli("vm", "run", insid)["task"]["tid"]
         self.wait_progress(tid, "preparing/downloading")
         self.cloud.broker.kill()
         self.cloud.broker.start()

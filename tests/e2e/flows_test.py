@@ -51,7 +51,7 @@ class Flows(unittest.TestCase):
             thread.join()
         self.assertEqual(sorted(made), ["nc1", "nc2"])
         for node, vm in made.items():
-            self.assertEqual(vm["node"], node)
+            self.assertEqual(vm["task"]["node"], node)
             self.cloud.guest(vm["insid"])
             self.assertIn(vm["insid"], self.cloud.libvirtd[node].virsh("list", "--name"))
             self.assertTrue((self.cloud.storage(node) / "images" / self.image / "machine").is_file())
@@ -142,7 +142,8 @@ class Flows(unittest.TestCase):
         self.cli("vm", "delete", built, "--wait")
 
     def test_41_a_temporary_desktop_goes_when_it_stops(self):
-        vm = self.cli("vm", "run", self.image, "--temporary", "--name", "passing", "--memory-mib", 160, "--wait", "--timeout", 300)
+        vm = self.cli("vm", "define", "--image", self.image, "--temporary", "--name", "passing", "--memory-mib", 160, "--wait",
+                      "--timeout", 300)
         insid = vm["insid"]
         self.assertTrue(insid.startswith("TVD"))
         self.cloud.guest(insid)
