@@ -9,6 +9,8 @@ target_include_directories(educloud_pch PUBLIC ${CMAKE_SOURCE_DIR}/src)
 function(educloud_library name)
   cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
+  # main.cpp belongs to the program: in a library it would compete with a test's own main.
+  list(FILTER sources EXCLUDE REGEX "/main\\.cpp$")
   if(sources)
     add_library(educloud_${name} STATIC ${sources})
     target_precompile_headers(educloud_${name} REUSE_FROM educloud_pch)

@@ -1,0 +1,127 @@
+#include "cc/app/bridge.hpp"
+
+#include "common/obs/log.hpp"
+#include "common/obs/metrics.hpp"
+
+namespace educloud::cc {
+namespace {
+
+constexpr std::uint16_t kPrefetch = 64;
+constexpr const char* kToNodes = "nc_cmd";
+constexpr const char* kToClc = "clc_status";
+
+void count(const char* kind, const char* result) {
+  obs::metrics().count("educloud_cc_messages_total", "Messages relayed, by kind and what became of them", 1,
+                       {{"kind", kind}, {"result", result}});
+}
+
+bus::Outgoing outgoing(const char* exchange, Forward forward) {
+  return {exchange, std::move(forward.routing_key), std::move(forward.body), std::move(forward.msgid),
+          forward.expiration};
+}
+
+}  // namespace
+
+Bridge::Bridge(bus::Bus& bus, const Clock& clock, NodeRegistry& nodes, std::string host)
+    : bus_(bus), clock_(clock), nodes_(nodes), host_(std::move(host)) {}
+
+void Bridge::subscribe() {
+  bus_.subscribe({"cc_cmd_queue." + host_, kPrefetch, [this](bus::Delivery d) { on_command(std::move(d)); }});
+  bus_.subscribe({"cc_status_queue", kPrefetch, [this](bus::Delivery d) { on_status(std::move(d)); }});
+  bus_.subscribe({"cc_heartbeat_queue", kPrefetch, [this](bus::Delivery d) { on_heartbeat(std::move(d)); }});
+}
+
+void Bridge::refuse(const bus::Delivery& delivery, const Error& error) {
+  obs::warn("message.refused", {{"queue", delivery.queue},
+                                {"user_id", delivery.user_id},
+                                {"routing_key", delivery.routing_key},
+                                {"key", error.key},
+                                {"error", error.message}});
+  delivery.settle(bus::Verdict::reject);
+}
+
+void Bridge::pass_on(const char* exchange, Forward forward, Held held, std::function<void(bus::Outcome)> then) {
+  auto queued = bus_.publish(outgoing(exchange, std::move(forward)), std::move(then));
+  if (queued) return;
+  if (queued.error().code == ErrorCode::too_large || queued.error().code == ErrorCode::invalid_argument) {
+    return refuse(*held, queued.error());
+  }
+  held->settle(bus::Verdict::requeue);
+}
+
+void Bridge::on_command(bus::Delivery delivery) {
+  auto route = route_command(delivery.body, host_, clock_.wall_ms());
+  if (!route && route.error().code == ErrorCode::timeout) {
+    count("command", "expired");
+    obs::warn("command.expired", {{"queue", delivery.queue}, {"error", route.error().message}});
+    return delivery.settle(bus::Verdict::ack);
+  }
+  if (!route) {
+    count("command", "refused");
+    return refuse(delivery, route.error());
+  }
+  const auto held = std::make_shared<bus::Delivery>(std::move(delivery));
+  pass_on(kToNodes, std::move(route->forward), held,
+          [this, held, command = std::move(route->command)](bus::Outcome outcome) {
+            switch (outcome) {
+              case bus::Outcome::confirmed:
+                count("command", "passed");
+                obs::debug("command.passed", {{"tid", command.tid}, {"op", command.op}, {"node", command.nid}});
+                return held->settle(bus::Verdict::ack);
+              case bus::Outcome::returned: return tell_undeliverable(held, command);
+              case bus::Outcome::failed: count("command", "retried"); return held->settle(bus::Verdict::requeue);
+            }
+          });
+}
+
+void Bridge::tell_undeliverable(Held held, const msg::Command& command) {
+  count("command", "returned");
+  obs::warn("command.undeliverable", {{"tid", command.tid}, {"op", command.op}, {"node", command.nid}});
+  Forward forward;
+  forward.routing_key = "taskstatus.cc-" + host_;
+  forward.body = msg::serialize(undeliverable(command, host_, clock_.wall_ms()));
+  forward.msgid = command.cmdid + "-returned";
+  pass_on(kToClc, std::move(forward), held, [held](bus::Outcome outcome) {
+    held->settle(outcome == bus::Outcome::confirmed ? bus::Verdict::ack : bus::Verdict::requeue);
+  });
+}
+
+void Bridge::on_status(bus::Delivery delivery) {
+  auto route = route_status(delivery.body, delivery.user_id, host_);
+  if (!route) {
+    count("status", "refused");
+    return refuse(delivery, route.error());
+  }
+  const auto held = std::make_shared<bus::Delivery>(std::move(delivery));
+  pass_on(kToClc, std::move(route->forward), held, [held](bus::Outcome outcome) {
+    // Returned: the broker lacks clc's queue. Keep it; an operator restores the definitions.
+    const bool passed = outcome == bus::Outcome::confirmed;
+    count("status", passed ? "passed" : "retried");
+    if (outcome == bus::Outcome::returned) {
+      obs::error("status.unroutable", {{"exchange", kToClc}, {"remedy", "import the broker's definitions again"}});
+    }
+    held->settle(passed ? bus::Verdict::ack : bus::Verdict::requeue);
+  });
+}
+
+void Bridge::on_heartbeat(bus::Delivery delivery) {
+  auto route = route_heartbeat(delivery.body, delivery.user_id, host_);
+  if (!route) {
+    count("heartbeat", "refused");
+    return refuse(delivery, route.error());
+  }
+  delivery.settle(bus::Verdict::ack);  // the next one comes in 5 s
+  const auto& status = route->status;
+  auto known = nodes_.remember(status.host, {status.net_data.ip0, status.service_data.data_port}, clock_.boot_ms());
+  if (!known) obs::debug("node.address_unusable", {{"node", status.host}, {"error", known.error().message}});
+  if (!bus_.is_ready()) return count("heartbeat", "dropped");
+  const bool queued = bus_.publish(outgoing(kToClc, std::move(route->forward)), {}).has_value();
+  count("heartbeat", queued ? "passed" : "dropped");
+}
+
+void Bridge::send_heartbeat(const msg::CcStatus& status) {
+  if (!bus_.is_ready()) return;
+  (void)bus_.publish(outgoing(kToClc, own_heartbeat(status, host_)), {});
+}
+
+}  // namespace educloud::cc
