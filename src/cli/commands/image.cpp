@@ -26,7 +26,7 @@ Result<> list_images(Context& context, Session& session) {
   if (!images) return fail(images.error());
   std::vector<std::vector<std::string>> rows = {{"IMAGE", "NAME", "STATE", "VERSION", "SIZE", "DISK", "OS", "USAGE", "OWNER"}};
   for (const auto& one : *images) {
-    rows.push_back({cell(one, "imgid"), cell(one, "name"), cell(one, "state"), cell(one, "current_version"),
+    rows.push_back({cell(one, "imgid"), cell(one, "name"), cell(one, "state"), cell(one, "version"),
                     size_cell(one, "size_bytes"), size_cell(one, "virtual_size_bytes"), cell(one, "ostype"),
                     cell(one, "usage"), cell(one, "owner")});
   }
@@ -38,7 +38,7 @@ Result<> show_image(Context& context, Session& session, const std::string& imgid
   auto image = session.get(path_of(imgid));
   if (!image) return fail(image.error());
   std::vector<std::vector<std::string>> rows;
-  for (const char* key : {"imgid", "name", "state", "current_version", "ostype", "usage", "owner", "description", "tid"}) {
+  for (const char* key : {"imgid", "name", "state", "version", "ostype", "usage", "owner", "description", "tid"}) {
     rows.push_back({key, cell(*image, key)});
   }
   rows.push_back({"size", size_cell(*image, "size_bytes")});

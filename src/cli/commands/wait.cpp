@@ -57,7 +57,7 @@ Standing judge(const nlohmann::json& task, Goal goal) {
       return state == "gone" || (editing && state == "stopped") ? Standing::reached : Standing::under_way;
     case Goal::ended:
       if (state != "gone") return Standing::under_way;
-      return flag_of(task, "achieved") ? Standing::reached : Standing::failed;
+      return flag_of(task, "done") ? Standing::reached : Standing::failed;
     case Goal::gone: return state == "gone" ? Standing::reached : Standing::under_way;
   }
   return Standing::failed;

@@ -1,0 +1,158 @@
+#include <gmock/gmock.h>
+
+#include <CLI/CLI.hpp>
+#include <fstream>
+#include <sstream>
+
+#include "cli/commands/context.hpp"
+#include "cli/commands/program.hpp"
+#include "cli/commands/upload_target.hpp"
+#include "cli/commands/vm_view.hpp"
+#include "cli/commands/wait.hpp"
+
+namespace educloud::cli {
+namespace {
+
+using nlohmann::json;
+
+/// Every leaf command as "image import", with its long options.
+void collect(const CLI::App& app, const std::string& path, std::map<std::string, std::vector<std::string>>& out) {
+  const auto subcommands = app.get_subcommands([](const CLI::App*) { return true; });
+  for (const auto* one : subcommands) collect(*one, path.empty() ? one->get_name() : path + " " + one->get_name(), out);
+  if (!subcommands.empty()) return;
+  for (const auto* option : app.get_options()) {
+    for (const auto& name : option->get_lnames()) out[path].push_back("--" + name);
+  }
+}
+
+std::map<std::string, std::vector<std::string>> commands() {
+  Context context;
+  auto app = make_app(context);
+  std::map<std::string, std::vector<std::string>> out;
+  collect(*app, "", out);
+  return out;
+}
+
+std::string file(const char* name) {
+  std::ifstream stream(std::string(EDUCLOUD_SOURCE_DIR) + "/" + name);
+  std::stringstream text;
+  text << stream.rdbuf();
+  return text.str();
+}
+
+TEST(Commands, AreThoseThatAreDocumented) {
+  std::vector<std::string> names;
+  for (const auto& [name, options] : commands()) names.push_back(name);
+  EXPECT_THAT(names, testing::UnorderedElementsAre(
+      "init", "login", "logout", "status", "node list", "node show", "image import", "image list", "image show", "image build",
+      "image modify", "image submit", "image versions", "image rollback", "image prune", "image delete", "vm define", "vm run",
+      "vm stop", "vm delete", "vm list", "vm show", "vm console", "vm screenshot", "task list", "task show", "task watch",
+      "task cancel", "task submit", "task start", "task stop"));
+}
+
+TEST(Commands, StandInCompletionAndManualWithEveryOption) {
+  const std::string completion = file("packaging/completion/educloud.bash");
+  const std::string manual = file("docs/cli.md");
+  for (const auto& [name, options] : commands()) {
+    EXPECT_NE(manual.find("`educloud " + name), std::string::npos) << "docs/cli.md lacks " << name;
+    const auto at = completion.find("[" + name + "]=");
+    ASSERT_NE(at, std::string::npos) << "the completion lacks " << name;
+    const std::string line = completion.substr(at, completion.find('\n', at) - at);
+    for (const auto& option : options) {
+      if (option == "--help") continue;
+      EXPECT_NE((line + " ").find(option), std::string::npos) << "the completion of " << name << " lacks " << option;
+    }
+  }
+}
+
+int run(std::vector<const char*> words) {
+  words.insert(words.begin(), "educloud");
+  return run_program(static_cast<int>(words.size()), words.data());
+}
+
+TEST(Program, TellsWrongUsageByItsExitCode) {
+  testing::internal::CaptureStderr();
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(run({}), 2);
+  EXPECT_EQ(run({"frobnicate"}), 2);
+  EXPECT_EQ(run({"vm", "run"}), 2);
+  EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--cpus", "-3"}), 2);
+  EXPECT_EQ(run({"init", "--host", "../x", "--cluster", "cc1"}), 2);
+  EXPECT_EQ(run({"--help"}), 0);
+  EXPECT_EQ(run({"--version"}), 0);
+  testing::internal::GetCapturedStderr();
+  EXPECT_NE(testing::internal::GetCapturedStdout().find("Exit codes"), std::string::npos);
+}
+
+TEST(Program, WithoutALoginSaysSo) {
+  ::setenv("EDUCLOUD_TOKEN_FILE", "/nonexistent/credentials", 1);
+  testing::internal::CaptureStderr();
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(run({"status", "--json"}), 3);
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("educloud login"), std::string::npos);
+  const auto document = json::parse(testing::internal::GetCapturedStdout());
+  EXPECT_EQ(document["error"]["code"], "unauthenticated");
+  ::unsetenv("EDUCLOUD_TOKEN_FILE");
+}
+
+json task(const char* phase, const char* state, bool failed = false, bool achieved = false) {
+  return {{"phase", phase}, {"state", state}, {"failed", failed ? 1 : 0}, {"done", achieved ? 1 : 0}};
+}
+
+TEST(Judge, KnowsWhenAVmRuns) {
+  EXPECT_EQ(judge(task("preparing", "downloading"), Goal::running), Standing::under_way);
+  EXPECT_EQ(judge(task("editing", "running"), Goal::running), Standing::reached);
+  EXPECT_EQ(judge(task("preparing", "init", true), Goal::running), Standing::failed);
+  EXPECT_EQ(judge(task("editing", "stopped"), Goal::running), Standing::failed);
+  EXPECT_EQ(judge(task("editing", "deleting"), Goal::running), Standing::failed);
+}
+
+TEST(Judge, KnowsWhenItHasStopped) {
+  EXPECT_EQ(judge(task("editing", "running"), Goal::stopped), Standing::under_way);
+  EXPECT_EQ(judge(task("editing", "stopped"), Goal::stopped), Standing::reached);
+  EXPECT_EQ(judge(task("editing", "stopped", true), Goal::stopped), Standing::reached);
+  EXPECT_EQ(judge(task("submitting", "gone"), Goal::stopped), Standing::reached);
+}
+
+TEST(Judge, KnowsHowATaskEnded) {
+  EXPECT_EQ(judge(task("submitting", "uploading"), Goal::ended), Standing::under_way);
+  EXPECT_EQ(judge(task("submitting", "done", true), Goal::ended), Standing::under_way) << "tidied up again later";
+  EXPECT_EQ(judge(task("submitting", "init", true), Goal::ended), Standing::failed);
+  EXPECT_EQ(judge(task("submitting", "gone", false, true), Goal::ended), Standing::reached);
+  EXPECT_EQ(judge(task("submitting", "gone"), Goal::ended), Standing::failed) << "cancelled";
+  EXPECT_EQ(judge(task("submitting", "gone"), Goal::gone), Standing::reached);
+}
+
+TEST(UploadTarget, IsTakenApartAndChecked) {
+  json target = {{"url", "http://10.0.0.1:8001/uploads"}, {"cmdid", "c"}, {"format", "raw"}};
+  target["query"] = "image=IMG0123abcd&version=1&node=user&expires=99&sig=abc";
+  auto request = parse_upload_target(target);
+  ASSERT_TRUE(request) << request.error().message;
+  EXPECT_EQ(request->base.host, "10.0.0.1");
+  EXPECT_EQ(request->base.port, 8001);
+  EXPECT_EQ(request->imgid, "IMG0123abcd");
+  EXPECT_EQ(request->version, 1);
+  EXPECT_EQ(request->grant, "node=user&expires=99&sig=abc");
+  for (const auto& [key, bad] : std::vector<std::pair<std::string, std::string>>{{"url", "http://10.0.0.1:8001/other"}, {"url", "nonsense/uploads"},
+                                                                  {"query", "image=../x&version=1&sig=a"}, {"query", ""},
+                                                                  {"query", "image=IMG0123abcd&version=1\r\nX: y&sig=a"}}) {
+    auto changed = target;
+    changed[key] = bad;
+    EXPECT_FALSE(parse_upload_target(changed)) << bad;
+  }
+  EXPECT_FALSE(parse_upload_target(json::object()));
+}
+
+TEST(VmView, ShowsAddressesOnlyWhileThereAreSome) {
+  json vm = {{"insid", "VD01234567"}, {"access", {{"address", "10.0.0.3"}, {"display_port", 5901}, {"web_port", 20001}, {"display_password", "pw"}}}};
+  add_addresses(vm);
+  EXPECT_EQ(vm["display_address"], "10.0.0.3:5901");
+  EXPECT_EQ(vm["web_url"], "http://10.0.0.3:20001/");
+  json idle = {{"insid", "VD01234567"}, {"access", nullptr}};
+  add_addresses(idle);
+  EXPECT_TRUE(idle["display_address"].is_null());
+  EXPECT_TRUE(idle["web_url"].is_null());
+}
+
+}  // namespace
+}  // namespace educloud::cli
