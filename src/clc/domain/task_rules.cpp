@@ -100,9 +100,9 @@ Judgement judge_status(const Task& task, const msg::TaskStatus& status, std::str
     return out;  // those are ours to say
   }
   out.event = *event;
-  // A VM that a node says has failed while it was told to remove it is still to be removed, and so on:
-  // the table decides.
-  out.transition = task::step(task.state, *event);
+  // Upkeep of an image has one step; "deleted" is walrus' natural word for the end of a prune.
+  if (is_maintenance(task.kind) && *event == Event::deleted && task.state == kSubmitInit) out.event = Event::submitted;
+  out.transition = task::step(task.state, out.event);
   out.verdict = out.transition ? Verdict::accept : Verdict::not_allowed;
   return out;
 }

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -62,10 +64,15 @@ class Sql {
   /// The single integer of a query that always has a row; 0 for NULL.
   std::int64_t number(std::string_view sql, std::initializer_list<Value> values = {});
   std::int64_t last_row_id() const;
+  /// Runs on the writer thread once the work in hand is durable, in the order of the commits; not at all if
+  /// it is rolled back. Must not block or write.
+  void after_commit(std::function<void()> hook) { hooks_.push_back(std::move(hook)); }
+  std::vector<std::function<void()>> take_hooks() { return std::exchange(hooks_, {}); }
   Impl& impl() { return *impl_; }
 
  private:
   std::unique_ptr<Impl> impl_;
+  std::vector<std::function<void()>> hooks_;
 };
 
 }  // namespace educloud::clc::store

@@ -19,6 +19,7 @@ struct Job {
   Store::Work work;
   std::function<void(Result<>)> on_done;
   Result<> outcome;
+  std::vector<std::function<void()>> hooks;
 };
 
 /// Lets a waiting writer withdraw a job that has not begun.
@@ -141,7 +142,12 @@ void Store::Impl::loop() {
       }
     }
     run_group(group);
-    for (auto& job : group) job.on_done(std::move(job.outcome));
+    for (auto& job : group) {
+      if (job.outcome) {
+        for (const auto& hook : job.hooks) hook();
+      }
+      job.on_done(std::move(job.outcome));
+    }
   }
 }
 
@@ -152,6 +158,7 @@ void Store::Impl::run_group(std::vector<Job>& group) {
     for (auto& job : group) {
       db.exec("SAVEPOINT job");
       job.outcome = guarded(job.work, *writer);
+      job.hooks = writer->take_hooks();
       if (!job.outcome) db.exec("ROLLBACK TO job");
       db.exec("RELEASE job");
     }
@@ -171,7 +178,7 @@ bool Store::post(Work work, std::function<void(Result<>)> on_done) {
   {
     const std::scoped_lock guard(impl_->mutex);
     if (impl_->stopping || impl_->queue.size() >= impl_->options.queue_limit) return false;
-    impl_->queue.push_back({std::move(work), std::move(on_done), {}});
+    impl_->queue.push_back({std::move(work), std::move(on_done), {}, {}});
   }
   impl_->wake.notify_one();
   return true;

@@ -1,0 +1,180 @@
+#include "clc/app/cloud.hpp"
+
+#include <charconv>
+
+#include "clc/app/cloud_impl.hpp"
+
+namespace educloud::clc {
+
+Cloud::Cloud(store::Store& store, Heartbeats& heartbeats, EventHub& events, const Clock& clock, CloudOptions options)
+    : impl_(std::make_unique<Impl>(store, heartbeats, events, clock, std::move(options))) {}
+Cloud::~Cloud() = default;
+
+void Cloud::on_outbox(std::function<void()> wake) { impl_->engine.on_outbox(std::move(wake)); }
+void Cloud::broker_state(std::function<bool()> is_ready) { impl_->is_ready = std::move(is_ready); }
+EventHub& Cloud::events() { return impl_->events; }
+const CloudOptions& Cloud::options() const { return impl_->options; }
+
+Result<std::int64_t> parse_cursor(const PageRequest& page) {
+  if (page.limit < 1 || page.limit > 500) return fail(ErrorCode::invalid_argument, "'limit' must be 1 to 500", "limit");
+  std::int64_t value = 0;
+  if (page.cursor.empty()) return value;
+  const auto* end = page.cursor.data() + page.cursor.size();
+  const auto [at, error] = std::from_chars(page.cursor.data(), end, value);
+  if (error != std::errc() || at != end || value < 1) {
+    return fail(ErrorCode::invalid_argument, "'cursor' is not one this list gave out", "cursor");
+  }
+  return value;
+}
+
+Result<> check_name(std::string_view name, std::string_view key) {
+  bool ok = !name.empty() && name.size() <= 60 && name.front() != ' ' && name.back() != ' ';
+  for (const char c : name) ok = ok && static_cast<unsigned char>(c) >= 0x20 && c != 0x7f && c != '/';
+  if (ok) return {};
+  return fail(ErrorCode::invalid_argument,
+              "'" + std::string(key) + "' must be 1 to 60 characters, no control characters, no '/', no blank at the ends",
+              std::string(key));
+}
+
+Result<> check_description(std::string_view text) {
+  bool ok = text.size() <= 1000;
+  for (const char c : text) ok = ok && (static_cast<unsigned char>(c) >= 0x20 || c == '\n');
+  if (ok) return {};
+  return fail(ErrorCode::invalid_argument, "'description' must be at most 1000 characters, no control characters",
+              "description");
+}
+
+Result<Image> Cloud::Impl::image(store::Sql& sql, const Principal& who, Deed deed, std::string_view imgid) {
+  if (auto id = ImageId::parse(imgid); !id) return fail(id.error());
+  auto image = store::find_image(sql, imgid);
+  if (!image) return fail(ErrorCode::not_found, "there is no image " + std::string(imgid));
+  if (auto ok = check(who, deed, image->owner, "image " + image->name); !ok) return fail(ok.error());
+  return *image;
+}
+
+Result<Instance> Cloud::Impl::instance(store::Sql& sql, const Principal& who, Deed deed, std::string_view insid) {
+  if (auto id = InstanceId::parse(insid); !id) return fail(id.error());
+  auto instance = store::find_instance(sql, insid);
+  if (!instance) return fail(ErrorCode::not_found, "there is no instance " + std::string(insid));
+  if (auto ok = check(who, deed, instance->owner, "instance " + instance->insid); !ok) return fail(ok.error());
+  return *instance;
+}
+
+Result<Task> Cloud::Impl::task(store::Sql& sql, const Principal& who, Deed deed, std::string_view tid) {
+  if (auto id = TaskId::parse(tid); !id) return fail(id.error());
+  auto task = store::find_task(sql, tid);
+  if (!task) return fail(ErrorCode::not_found, "there is no task " + std::string(tid));
+  if (auto ok = check(who, deed, task->owner, "task " + task->tid); !ok) return fail(ok.error());
+  return *task;
+}
+
+namespace {
+
+NodeView node_view(const std::string& host, const std::string& cluster, const std::optional<Heartbeats::NodeBeat>& beat,
+                   std::int64_t max_age_ms) {
+  NodeView view;
+  view.host = host;
+  view.cluster = cluster;
+  if (!beat) return view;
+  const auto& status = beat->status;
+  view.age_ms = beat->age_ms;
+  view.alive = beat->age_ms <= max_age_ms;
+  view.hypervisor = status.service_data.hypervisor;
+  view.version = status.service_data.version;
+  view.address = status.net_data.ip0;
+  view.warnings = status.service_data.warnings;
+  view.cpus = status.hardware_data.cpus;
+  view.cpu_usage = status.hardware_data.cpu_usage;
+  view.mem_mib = status.hardware_data.mem;
+  view.mem_usage_mib = status.hardware_data.mem_usage;
+  view.disk_mib = status.hardware_data.disk;
+  view.disk_usage_mib = status.hardware_data.disk_usage;
+  view.vms = msg::encode(status.vm_data);
+  view.images = msg::encode(status.images);
+  return view;
+}
+
+}  // namespace
+
+Result<Page<NodeView>> Cloud::nodes(const Principal& who) {
+  if (auto ok = check(who, Deed::see_nodes, "", "nodes"); !ok) return fail(ok.error());
+  auto& impl = *impl_;
+  return impl.store.read([&](store::Sql& sql) -> Result<Page<NodeView>> {
+    Page<NodeView> page;
+    const auto reserved = store::reservations(sql);
+    const auto max_age_ms = impl.options.placement.max_age_ms;
+    std::map<std::pair<std::string, std::string>, bool> known;
+    for (const auto& node : store::list_nodes(sql)) {
+      known[{node.cluster, node.host}] = true;
+      auto view = node_view(node.host, node.cluster, impl.heartbeats.node(node.host, node.cluster), max_age_ms);
+      view.enabled = node.enabled;
+      for (const auto& one : reserved) {
+        if (one.node != node.host) continue;
+        view.committed_mib += one.memory_mib;
+        view.committed_cpus += one.cpus;
+      }
+      page.items.push_back(std::move(view));
+    }
+    // Whoever knocks without being registered is shown, so that the operator sees why it gets no work.
+    for (const auto& beat : impl.heartbeats.nodes()) {
+      if (known.contains({beat.cluster, beat.status.host})) continue;
+      auto view = node_view(beat.status.host, beat.cluster, beat, max_age_ms);
+      view.registered = view.enabled = false;
+      page.items.push_back(std::move(view));
+    }
+    return page;
+  });
+}
+
+Result<NodeView> Cloud::node(const Principal& who, std::string_view host) {
+  if (auto name = HostName::parse(host); !name) return fail(name.error());
+  auto all = nodes(who);
+  if (!all) return fail(all.error());
+  for (auto& one : all->items) {
+    if (one.host == host) return std::move(one);
+  }
+  return fail(ErrorCode::not_found, "there is no node " + std::string(host));
+}
+
+Result<Page<VmType>> Cloud::vmtypes(const Principal& who) {
+  if (auto ok = check(who, Deed::see_vmtypes, "", ""); !ok) return fail(ok.error());
+  return impl_->store.read([](store::Sql& sql) -> Result<Page<VmType>> { return Page<VmType>{store::list_vmtypes(sql), ""}; });
+}
+
+Result<StatusView> Cloud::status(const Principal& who) {
+  if (auto ok = check(who, Deed::see_status, "", ""); !ok) return fail(ok.error());
+  auto& impl = *impl_;
+  return impl.store.read([&](store::Sql& sql) -> Result<StatusView> {
+    StatusView view;
+    view.version = impl.options.version;
+    view.started_at = impl.started_at;
+    view.broker_ready = impl.is_ready();
+    view.walrus_url = impl.options.walrus_url;
+    view.images = static_cast<int>(sql.number("SELECT COUNT(*) FROM images"));
+    view.instances = static_cast<int>(sql.number("SELECT COUNT(*) FROM instances WHERE insid NOT LIKE 'TMP%'"));
+    view.open_tasks = static_cast<int>(sql.number("SELECT COUNT(*) FROM tasks WHERE state <> 'gone'"));
+    view.failed_tasks = static_cast<int>(sql.number("SELECT COUNT(*) FROM tasks WHERE state <> 'gone' AND failed = 1"));
+    view.running_vms = static_cast<int>(sql.number("SELECT COUNT(*) FROM tasks WHERE state = 'running'"));
+    view.outbox = store::outbox_size(sql);
+    const auto max_age_ms = impl.options.placement.max_age_ms;
+    for (const auto& node : store::list_nodes(sql)) {
+      ++view.nodes;
+      const auto beat = impl.heartbeats.node(node.host, node.cluster);
+      if (beat && beat->age_ms <= max_age_ms) ++view.nodes_alive;
+    }
+    for (const auto& cluster : store::list_clusters(sql)) {
+      ClusterView one;
+      one.host = cluster.host;
+      if (const auto beat = impl.heartbeats.cluster(cluster.host)) {
+        one.age_ms = beat->age_ms;
+        one.alive = beat->age_ms <= max_age_ms;
+        one.version = beat->status.service_data.version;
+        one.address = beat->status.net_data.ip0 + ":" + std::to_string(beat->status.service_data.data_port);
+      }
+      view.clusters.push_back(std::move(one));
+    }
+    return view;
+  });
+}
+
+}  // namespace educloud::clc

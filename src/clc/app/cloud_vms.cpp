@@ -1,0 +1,218 @@
+#include "clc/app/cloud_impl.hpp"
+#include "common/transfer/grant.hpp"
+
+namespace educloud::clc {
+
+Result<> Cloud::Impl::size(store::Sql& sql, Instance& instance, std::string_view usage, const std::string& vmtype,
+                           std::int64_t memory_mib, int cpus) {
+  instance.vmtype = vmtype.empty() ? (usage == "server" ? "vssmall" : "vdsmall") : vmtype;
+  const auto type = store::find_vmtype(sql, instance.vmtype);
+  if (!type) {
+    std::string known;
+    for (const auto& one : store::list_vmtypes(sql)) known += (known.empty() ? "" : ", ") + one.name;
+    return fail(ErrorCode::invalid_argument, "'vmtype' must be one of " + known, "vmtype");
+  }
+  instance.memory_mib = memory_mib == 0 ? type->memory_mib : memory_mib;
+  instance.cpus = cpus == 0 ? type->cpus : cpus;
+  if (instance.memory_mib < 64 || instance.memory_mib > 4'000'000) {
+    return fail(ErrorCode::invalid_argument, "'memory_mib' must be 64 to 4000000", "memory_mib");
+  }
+  if (instance.cpus < 1 || instance.cpus > 256) {
+    return fail(ErrorCode::invalid_argument, "'cpus' must be 1 to 256", "cpus");
+  }
+  return {};
+}
+
+Result<> Cloud::Impl::check_pins(store::Sql& sql, const std::string& cluster, const std::string& node) {
+  if (!cluster.empty()) {
+    const auto all = store::list_clusters(sql);
+    const bool known = std::any_of(all.begin(), all.end(), [&](const auto& one) { return one.host == cluster; });
+    if (!known) return fail(ErrorCode::not_found, "there is no cluster of that name", "cluster");
+  }
+  if (!node.empty() && !store::find_node(sql, node)) {
+    return fail(ErrorCode::not_found, "there is no node of that name", "node");
+  }
+  return {};
+}
+
+VmView Cloud::Impl::vm_view(store::Sql& sql, const Principal& who, const Instance& instance) {
+  VmView view;
+  view.instance = instance;
+  view.state = "defined";
+  if (const auto image = store::find_image(sql, instance.imgid)) view.image_name = image->name;
+  const auto task = store::open_task_of_instance(sql, instance.insid);
+  if (!task) return view;
+  view.task = engine.view(sql, *task);
+  view.state = vm_state(*task);
+  const int display = store::port_of(sql, instance.insid, "display");
+  if (display == 0) return view;
+  Access access;
+  if (const auto beat = heartbeats.node(task->node, task->cluster)) access.address = beat->status.net_data.ip0;
+  access.display_port = display;
+  access.web_port = store::port_of(sql, instance.insid, "web");
+  if (may(who, Deed::see_secret, instance.owner)) access.display_password = store::display_password(sql, instance.insid);
+  view.access = std::move(access);
+  return view;
+}
+
+Result<Page<VmView>> Cloud::vms(const Principal& who, const PageRequest& page) {
+  auto after = parse_cursor(page);
+  if (!after) return fail(after.error());
+  const std::string owner = who.admin ? "" : who.account;
+  return impl_->store.read([&](store::Sql& sql) -> Result<Page<VmView>> {
+    Page<VmView> out;
+    const auto rows = store::list_instances(sql, *after, page.limit, owner);
+    for (const auto& row : rows) {
+      if (may(who, Deed::see_vm, row.value.owner)) out.items.push_back(impl_->vm_view(sql, who, row.value));
+    }
+    if (static_cast<int>(rows.size()) == page.limit) out.next = std::to_string(rows.back().id);
+    return out;
+  });
+}
+
+Result<VmView> Cloud::vm(const Principal& who, std::string_view insid) {
+  return impl_->store.read([&](store::Sql& sql) -> Result<VmView> {
+    auto instance = impl_->instance(sql, who, Deed::see_vm, insid);
+    if (!instance) return fail(instance.error());
+    return impl_->vm_view(sql, who, *instance);
+  });
+}
+
+namespace {
+
+Task run_task(const Instance& instance, const Principal& who) {
+  Task task;
+  task.kind = TaskKind::run;
+  task.owner = instance.owner.empty() ? who.account : instance.owner;
+  task.src = task.dst = instance.imgid;
+  task.insid = instance.insid;
+  task.tid = instance.imgid + ":" + instance.imgid + ":" + instance.insid;
+  return task;
+}
+
+}  // namespace
+
+Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
+  auto& impl = *impl_;
+  if (auto ok = check(who, Deed::create_vm, "", ""); !ok) return fail(ok.error());
+  if (request.kind != "VD" && request.kind != "TVD") {
+    return fail(ErrorCode::invalid_argument, "'kind' must be VD or TVD", "kind");
+  }
+  return impl.store.write([&](store::Sql& sql) -> Result<VmView> {
+    auto image = impl.image(sql, who, Deed::see_image, request.imgid);
+    if (!image) return fail(image.error());
+    if (image->deleting) return fail(ErrorCode::conflict, "image " + image->name + " is being deleted");
+    if (request.version < 0) return fail(ErrorCode::invalid_argument, "'version' must not be negative", "version");
+    if (request.version != 0) {
+      const auto version = store::find_version(sql, image->imgid, request.version);
+      if (!version || version->pruning) {
+        return fail(ErrorCode::not_found, "image " + image->name + " has no version " + std::to_string(request.version),
+                    "version");
+      }
+    }
+    Instance instance;
+    const auto kind = request.kind == "VD" ? InstanceKind::VD : InstanceKind::TVD;
+    instance.insid = impl.free_instance_id(sql, kind).str();
+    instance.name = request.name.empty() ? instance.insid : request.name;
+    if (auto ok = check_name(instance.name, "name"); !ok) return fail(ok.error());
+    instance.owner = who.account;
+    instance.imgid = image->imgid;
+    instance.version = request.version;
+    instance.cluster_pin = request.cluster;
+    instance.node_pin = request.node;
+    instance.created_at = impl.clock.wall_ms();
+    if (auto ok = impl.size(sql, instance, "desktop", request.vmtype, request.memory_mib, request.cpus); !ok) {
+      return fail(ok.error());
+    }
+    if (auto ok = impl.check_pins(sql, request.cluster, request.node); !ok) return fail(ok.error());
+    store::add_instance(sql, instance);
+    impl.audit(sql, who, "vm.define", instance.insid, image->imgid);
+    if (kind == InstanceKind::TVD) {
+      auto begun = impl.engine.begin(sql, run_task(instance, who));
+      if (!begun) return fail(begun.error());
+    }
+    return impl.vm_view(sql, who, instance);
+  });
+}
+
+Result<TaskView> Cloud::run_vm(const Principal& who, std::string_view insid) {
+  auto& impl = *impl_;
+  return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
+    auto instance = impl.instance(sql, who, Deed::control_vm, insid);
+    if (!instance) return fail(instance.error());
+    if (instance->deleting) return fail(ErrorCode::conflict, "instance " + instance->insid + " is being deleted");
+    const auto open = store::open_task_of_instance(sql, instance->insid);
+    auto task = open ? impl.engine.user_event(sql, *open, task::Event::start)
+                     : impl.engine.begin(sql, run_task(*instance, who));
+    if (!task) return fail(task.error());
+    impl.audit(sql, who, "vm.run", instance->insid, task->node);
+    return impl.engine.view(sql, *task);
+  });
+}
+
+Result<TaskView> Cloud::stop_vm(const Principal& who, std::string_view insid) {
+  auto& impl = *impl_;
+  return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
+    auto instance = impl.instance(sql, who, Deed::control_vm, insid);
+    if (!instance) return fail(instance.error());
+    const auto open = store::open_task_of_instance(sql, instance->insid);
+    if (!open) return fail(ErrorCode::conflict, "instance " + instance->insid + " does not run");
+    auto task = impl.engine.user_event(sql, *open, task::Event::stop);
+    if (!task) return fail(task.error());
+    impl.audit(sql, who, "vm.stop", instance->insid);
+    return impl.engine.view(sql, *task);
+  });
+}
+
+Result<VmView> Cloud::delete_vm(const Principal& who, std::string_view insid) {
+  auto& impl = *impl_;
+  return impl.store.write([&](store::Sql& sql) -> Result<VmView> {
+    auto instance = impl.instance(sql, who, Deed::control_vm, insid);
+    if (!instance) return fail(instance.error());
+    const auto open = store::open_task_of_instance(sql, instance->insid);
+    if (instance->insid.starts_with("TMP")) {
+      return fail(ErrorCode::conflict, instance->insid + " edits an image: cancel task " + (open ? open->tid : "") + " instead");
+    }
+    impl.audit(sql, who, "vm.delete", instance->insid, instance->name);
+    VmView view = impl.vm_view(sql, who, *instance);
+    view.state = "deleting";
+    if (!open) {
+      store::remove_instance(sql, instance->insid);
+      view.state = "deleted";
+      return view;
+    }
+    store::set_instance_deleting(sql, instance->insid);
+    view.instance.deleting = true;
+    if (open->state.state == task::State::deleting) return view;  // asked before
+    auto task = impl.engine.user_event(sql, *open, task::Event::cancel);
+    if (!task) return fail(task.error());
+    view.task = impl.engine.view(sql, *task);
+    return view;
+  });
+}
+
+Result<InstanceFile> Cloud::instance_file(const Principal& who, std::string_view insid, std::string_view what) {
+  auto& impl = *impl_;
+  if (what != "console" && what != "screenshot") {
+    return fail(ErrorCode::invalid_argument, "only console and screenshot can be read");
+  }
+  return impl.store.read([&](store::Sql& sql) -> Result<InstanceFile> {
+    auto instance = impl.instance(sql, who, Deed::see_secret, insid);
+    if (!instance) return fail(instance.error());
+    const auto task = store::open_task_of_instance(sql, instance->insid);
+    if (!task || task->node.empty()) return fail(ErrorCode::conflict, "instance " + instance->insid + " is on no node");
+    const auto cc = impl.heartbeats.cluster(task->cluster);
+    if (!cc || cc->age_ms > impl.options.placement.max_age_ms || cc->status.service_data.data_port == 0) {
+      return fail(ErrorCode::unavailable, "cluster controller " + task->cluster + " is silent: check educloud-cc there");
+    }
+    const std::string path = "/instances/" + instance->insid + "/" + std::string(what);
+    const transfer::Grant grant{"GET", path, task->node, impl.clock.wall_ms() / 1000 + 60};
+    InstanceFile file;
+    file.base_url = "http://" + cc->status.net_data.ip0 + ":" + std::to_string(cc->status.service_data.data_port);
+    file.target = "/nodes/" + task->node + path + "?" +
+                  transfer::sign_grant(transfer::derive_node_key(impl.options.data_key, task->node), grant);
+    return file;
+  });
+}
+
+}  // namespace educloud::clc

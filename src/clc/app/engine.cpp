@@ -1,0 +1,261 @@
+#include "clc/app/engine.hpp"
+
+#include "clc/store/accounts.hpp"
+#include "common/base/ids.hpp"
+#include "common/obs/log.hpp"
+#include "common/obs/metrics.hpp"
+
+namespace educloud::clc {
+
+using task::Action;
+using task::Event;
+
+namespace {
+
+constexpr task::TaskState kStopped{task::Phase::editing, task::State::stopped};
+
+tl::unexpected<Error> vanished(std::string_view what) {
+  return fail(ErrorCode::not_found, std::string(what) + " is not there any more");
+}
+
+}  // namespace
+
+void RateMeter::saw(const Task& task, std::int64_t now_ms) {
+  const std::scoped_lock guard(mutex_);
+  if (task.state.state == task::State::gone) {
+    marks_.erase(task.id);
+    return;
+  }
+  auto& mark = marks_[task.id];
+  if (mark.state != task.state || task.bytes_done < mark.bytes) {
+    mark = {task.state, task.bytes_done, now_ms, 0};
+    return;
+  }
+  const auto elapsed_ms = now_ms - mark.at_ms;
+  if (elapsed_ms < 500) return;  // too short to say
+  const double fresh = static_cast<double>(task.bytes_done - mark.bytes) * 1000.0 / static_cast<double>(elapsed_ms);
+  mark = {task.state, task.bytes_done, now_ms, mark.rate == 0 ? fresh : 0.6 * mark.rate + 0.4 * fresh};
+}
+
+double RateMeter::rate(std::int64_t task_id) const {
+  const std::scoped_lock guard(mutex_);
+  const auto at = marks_.find(task_id);
+  return at == marks_.end() ? 0 : at->second.rate;
+}
+
+void Engine::on_outbox(std::function<void()> wake) { wake_ = std::move(wake); }
+
+Result<Task> Engine::begin(store::Sql& sql, Task task, const std::vector<int>& versions) {
+  task.created_at = task.updated_at = now();
+  if (!is_walrus_task(task.kind)) {
+    if (auto ok = place(sql, task); !ok) return fail(ok.error());
+  }
+  task.id = store::add_task(sql, task);
+  Result<> sent;
+  switch (task.kind) {
+    case TaskKind::import: sent = send(sql, task, "image/import"); break;
+    case TaskKind::use: sent = send(sql, task, "image/use"); break;
+    case TaskKind::prune: sent = send(sql, task, "image/prune", versions); break;
+    case TaskKind::remove: sent = send(sql, task, "image/delete", versions); break;
+    case TaskKind::modify:
+    case TaskKind::build:
+    case TaskKind::run: sent = send(sql, task, "image/prepare"); break;
+  }
+  if (!sent) return fail(sent.error());
+  store::update_task(sql, task);
+  changed(sql, task);
+  obs::info("task.created", {{"tid", task.tid}, {"kind", to_string(task.kind)}, {"node", task.node}});
+  return task;
+}
+
+Result<Task> Engine::user_event(store::Sql& sql, Task task, Event event) {
+  auto row = user_transition(task, event);
+  if (!row) return fail(row.error());
+  if (event == Event::start) {
+    const std::string old_node = task.node, old_cluster = task.cluster;
+    if (auto ok = place(sql, task); !ok) return fail(ok.error());
+    ++task.attempt;
+    if (task.node != old_node) {
+      // Nothing of a stopped desktop is worth carrying over. The old node is told to forget it; its answer
+      // is not awaited, and a new epoch makes whatever it still says about it too old to count.
+      Task old = task;
+      old.node = old_node;
+      old.cluster = old_cluster;
+      const auto farewell = make_command(old, "task/delete", {}, new_command_id().str(), now(), 3'600'000);
+      queue_command(sql, old, msg::serialize(farewell), farewell.deadline);
+      store::free_ports(sql, task.insid);
+      ++task.epoch;
+    }
+  }
+  if (event == Event::submit) ++task.attempt;
+  if (auto ok = apply(sql, task, *row, nullptr); !ok) return fail(ok.error());
+  return task;
+}
+
+Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement, const msg::TaskStatus& status) {
+  task::Transition row = *judgement.transition;
+  if (row.action != Action::publish_version || is_maintenance(task.kind)) return apply(sql, task, row, &status);
+  // A node cannot make a version by saying so: without walrus' signature the submit has failed.
+  auto version = version_from_receipt(task, status.receipt, options_.data_key);
+  if (!version) {
+    obs::error("task.bad_receipt", {{"tid", task.tid}, {"node", task.node}, {"error", version.error().message}});
+    const auto failed = task::step(task.state, Event::failed);
+    if (!failed) return fail(ErrorCode::internal, "no way to fail from here");
+    msg::TaskStatus refused = status;
+    refused.errormsg = "the submit was refused: " + version.error().message + "; submit again";
+    return apply(sql, task, *failed, &refused);
+  }
+  return apply(sql, task, row, &status);
+}
+
+Result<> Engine::timed_out(store::Sql& sql, Task task) {
+  const auto row = task::step(task.state, Event::timeout);
+  if (!row) return {};
+  task.errormsg = timeout_text(task);
+  obs::warn("task.timeout", {{"tid", task.tid}, {"op", task.op}, {"node", task.node}});
+  return apply(sql, task, *row, nullptr);
+}
+
+void Engine::resend(store::Sql& sql, Task task) {
+  if (task.command.empty()) return;
+  const auto command = msg::parse<msg::Command>(task.command);
+  queue_command(sql, task, task.command, command ? command->deadline : 0);
+  task.cmd_sent_at = now();
+  store::update_task(sql, task);
+  obs::metrics().count("educloud_clc_commands_resent_total", "Commands sent again for want of news");
+}
+
+Result<> Engine::apply(store::Sql& sql, Task& task, const task::Transition& row, const msg::TaskStatus* status) {
+  const bool moved = task.state != row.to;
+  task = after_event(std::move(task), row, status, now());
+  rates_.saw(task, now());
+  if (auto ok = act(sql, task, row.action, status); !ok) return ok;
+  if (auto ok = after(sql, task, row.event); !ok) return ok;
+  store::update_task(sql, task);
+  changed(sql, task);
+  if (moved || task.failed) {
+    obs::info("task.state", {{"tid", task.tid},
+                             {"phase", to_string(task.state.phase)},
+                             {"state", to_string(task.state.state)},
+                             {"event", to_string(row.event)},
+                             {"failed", task.failed},
+                             {"error", task.errormsg}});
+    obs::metrics().count("educloud_clc_task_transitions_total", "Transitions of tasks, by event", 1,
+                         {{"event", std::string(to_string(row.event))}});
+  }
+  return {};
+}
+
+Result<> Engine::act(store::Sql& sql, Task& task, Action action, const msg::TaskStatus* status) {
+  switch (action) {
+    case Action::none: return {};
+    case Action::send_prepare: return send(sql, task, "image/prepare");
+    case Action::send_run: {
+      auto sent = send(sql, task, "image/run");
+      if (sent) return sent;
+      // No port is free, say: that is the user's to see, not a reason to lose the node's message.
+      const auto failed = task::step(task.state, Event::failed);
+      if (!failed) return sent;
+      msg::TaskStatus refusal;
+      refusal.seq = task.seq;
+      refusal.errormsg = sent.error().message;
+      task = after_event(std::move(task), *failed, &refusal, now());
+      return {};
+    }
+    case Action::send_stop: return send(sql, task, "image/stop");
+    case Action::send_submit: {
+      if (task.kind == TaskKind::import) return send(sql, task, "image/import");
+      if (task.kind == TaskKind::use) return send(sql, task, "image/use");
+      if (is_maintenance(task.kind)) {
+        const auto last = msg::parse<msg::Command>(task.command);
+        return send(sql, task, task.op, last ? last->versions : std::vector<int>{});
+      }
+      return send(sql, task, "image/submit");
+    }
+    case Action::send_delete: {
+      if (!is_maintenance(task.kind)) return send(sql, task, "task/delete");
+      // Nobody holds anything of an upkeep task: it is over.
+      const auto gone = task::step(task.state, Event::deleted);
+      if (!gone) return fail(ErrorCode::internal, "an upkeep task cannot end from here");
+      return apply(sql, task, *gone, nullptr);
+    }
+    case Action::publish_version: {
+      if (is_maintenance(task.kind)) return finish_upkeep(sql, task);
+      if (auto ok = publish_version(sql, task, status); !ok) return ok;
+      return send(sql, task, "task/delete");
+    }
+    case Action::release: release(sql, task); return {};
+  }
+  return {};
+}
+
+Result<> Engine::after(store::Sql& sql, Task& task, Event event) {
+  const bool ended = event == Event::stopped || event == Event::failed;
+  if (is_walrus_task(task.kind) || task.state != kStopped || !ended) return {};
+  store::free_ports(sql, task.insid);
+  if (task.kind != TaskKind::run || task.failed) return {};
+  const auto instance = store::find_instance(sql, task.insid);
+  if (!instance || (!task.insid.starts_with("TVD") && !instance->deleting)) return {};
+  const auto row = task::step(task.state, Event::cancel);
+  return row ? apply(sql, task, *row, nullptr) : Result<>{};
+}
+
+Result<> Engine::place(store::Sql& sql, Task& task) {
+  const auto instance = store::find_instance(sql, task.insid);
+  if (!instance) return vanished("instance " + task.insid);
+  const auto image = store::find_image(sql, task.src);
+  if (!image) return vanished("image " + task.src);
+  // An edited image stays on the version and node its overlay belongs to.
+  const bool bound = task.kind != TaskKind::run && !task.node.empty();
+  const int wanted = bound ? task.source_version : (instance->version != 0 ? instance->version : image->current_version);
+  const auto version = store::find_version(sql, task.src, wanted);
+  if (!version || version->pruning) {
+    return fail(ErrorCode::conflict, wanted == 0 ? "image " + image->name + " has no version yet: its import has not ended"
+                                                 : "image " + image->name + " has no version " + std::to_string(wanted));
+  }
+  PlacementRequest request;
+  request.insid = task.insid;
+  request.memory_mib = instance->memory_mib;
+  request.cpus = instance->cpus;
+  request.image_mib = version->size_bytes >> 20;
+  // A build works on a copy of its own.
+  if (task.kind == TaskKind::build) request.image_mib *= 2;
+  request.cluster_pin = bound ? "" : instance->cluster_pin;
+  request.node_pin = bound ? task.node : instance->node_pin;
+  const auto& limits = options_.placement;
+  const auto nodes = heartbeats_.snapshots(store::list_nodes(sql), task.src, wanted, limits.max_age_ms);
+  auto chosen = plan(nodes, store::reservations(sql), request, limits);
+  if (!chosen) return fail(chosen.error());
+  task.node = chosen->node;
+  task.cluster = chosen->cluster;
+  task.source_version = wanted;
+  task.placement = chosen->explain().substr(0, 8000);
+  return {};
+}
+
+void Engine::queue_command(store::Sql& sql, const Task& task, const std::string& body, std::int64_t deadline_at) {
+  store::OutboxRow row;
+  const bool walrus = is_walrus_task(task.kind);
+  row.exchange = walrus ? "walrus_cmd" : "cc_cmd";
+  row.routing_key = walrus ? "walrus" : task.cluster;
+  row.body = body;
+  row.msgid = new_command_id().str();
+  row.deadline_at = deadline_at;
+  store::add_outbox(sql, row, now());
+  sql.after_commit([this] { wake_(); });
+}
+
+void Engine::changed(store::Sql& sql, const Task& task) {
+  sql.after_commit([this, seen = view(sql, task)] { events_.publish(seen); });
+}
+
+TaskView Engine::view(store::Sql& sql, const Task& task) const {
+  TaskView view;
+  view.task = task;
+  if (const auto image = store::find_image(sql, task.dst)) view.image_name = image->name;
+  if (const auto instance = store::find_instance(sql, task.insid)) view.instance_name = instance->name;
+  view.rate_bytes_per_s = rates_.rate(task.id);
+  return view;
+}
+
+}  // namespace educloud::clc

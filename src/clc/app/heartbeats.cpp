@@ -1,0 +1,112 @@
+#include "clc/app/heartbeats.hpp"
+
+#include "common/base/ids.hpp"
+#include "common/obs/log.hpp"
+#include "common/obs/metrics.hpp"
+
+namespace educloud::clc {
+namespace {
+
+void count(const char* what) {
+  obs::metrics().count("educloud_clc_heartbeats_total", "Heartbeats received, by what became of them", 1,
+                       {{"result", what}});
+}
+
+bus::Verdict refuse(const bus::Delivery& delivery, std::string_view why) {
+  count("refused");
+  obs::warn("heartbeat.refused", {{"sender", delivery.user_id}, {"key", delivery.routing_key}, {"why", why}});
+  return bus::Verdict::reject;
+}
+
+}  // namespace
+
+void Heartbeats::subscribe(bus::Bus& bus) {
+  bus.subscribe({"clc_heartbeat_queue", 64, [this](bus::Delivery delivery) { delivery.settle(take(delivery)); }});
+}
+
+bus::Verdict Heartbeats::take(const bus::Delivery& delivery) {
+  if (delivery.routing_key.starts_with("nodestatus.")) return take_node(delivery);
+  if (delivery.routing_key.starts_with("ccstatus.")) return take_cluster(delivery);
+  return refuse(delivery, "neither nodestatus nor ccstatus");
+}
+
+bus::Verdict Heartbeats::take_node(const bus::Delivery& delivery) {
+  auto status = msg::parse<msg::NodeStatus>(delivery.body);
+  if (!status) return refuse(delivery, status.error().message);
+  if (!HostName::parse(status->host) || !HostName::parse(status->ccid)) return refuse(delivery, "host or ccid is no host name");
+  if (delivery.user_id != "cc-" + status->ccid) return refuse(delivery, "not sent by the cc it names");
+  const std::scoped_lock guard(mutex_);
+  const auto key = std::pair(status->ccid, status->host);
+  if (!nodes_.contains(key) && nodes_.size() >= kHosts) return refuse(delivery, "too many hosts");
+  nodes_[key] = {std::move(*status), clock_.boot_ms()};
+  count("taken");
+  return bus::Verdict::ack;
+}
+
+bus::Verdict Heartbeats::take_cluster(const bus::Delivery& delivery) {
+  auto status = msg::parse<msg::CcStatus>(delivery.body);
+  if (!status) return refuse(delivery, status.error().message);
+  if (!HostName::parse(status->host)) return refuse(delivery, "host is no host name");
+  if (delivery.user_id != "cc-" + status->host) return refuse(delivery, "not sent by the cc it names");
+  const std::scoped_lock guard(mutex_);
+  if (!clusters_.contains(status->host) && clusters_.size() >= kHosts) return refuse(delivery, "too many hosts");
+  const std::string host = status->host;
+  clusters_[host] = {std::move(*status), clock_.boot_ms()};
+  count("taken");
+  return bus::Verdict::ack;
+}
+
+std::optional<Heartbeats::NodeBeat> Heartbeats::node(const std::string& host, const std::string& cluster) const {
+  const std::scoped_lock guard(mutex_);
+  const auto at = nodes_.find({cluster, host});
+  if (at == nodes_.end()) return std::nullopt;
+  return NodeBeat{at->second.status, cluster, age(at->second.at_boot_ms)};
+}
+
+std::vector<Heartbeats::NodeBeat> Heartbeats::nodes() const {
+  const std::scoped_lock guard(mutex_);
+  std::vector<NodeBeat> out;
+  for (const auto& [key, entry] : nodes_) out.push_back({entry.status, key.first, age(entry.at_boot_ms)});
+  return out;
+}
+
+std::optional<Heartbeats::ClusterBeat> Heartbeats::cluster(const std::string& host) const {
+  const std::scoped_lock guard(mutex_);
+  const auto at = clusters_.find(host);
+  if (at == clusters_.end()) return std::nullopt;
+  return ClusterBeat{at->second.status, age(at->second.at_boot_ms)};
+}
+
+std::vector<NodeSnapshot> Heartbeats::snapshots(const std::vector<Node>& nodes, const std::string& imgid, int version,
+                                                std::int64_t max_age_ms) const {
+  const std::scoped_lock guard(mutex_);
+  std::vector<NodeSnapshot> out;
+  for (const auto& node : nodes) {
+    NodeSnapshot one;
+    one.host = node.host;
+    one.cluster = node.cluster;
+    one.enabled = node.enabled;
+    const auto cc = clusters_.find(node.cluster);
+    one.cluster_alive = cc != clusters_.end() && age(cc->second.at_boot_ms) <= max_age_ms;
+    const auto beat = nodes_.find({node.cluster, node.host});
+    if (beat != nodes_.end()) {
+      const auto& status = beat->second.status;
+      const auto& hardware = status.hardware_data;
+      one.age_ms = age(beat->second.at_boot_ms);
+      one.cpus = hardware.cpus;
+      one.cpu_usage = hardware.cpu_usage;
+      one.mem_mib = hardware.mem;
+      one.mem_usage_mib = hardware.mem_usage;
+      one.disk_mib = hardware.disk;
+      one.disk_usage_mib = hardware.disk_usage;
+      for (const auto& image : status.images) {
+        one.has_image = one.has_image || (image.imgid == imgid && image.version == version);
+      }
+      for (const auto& vm : status.vm_data) one.resident_mib[vm.insid] = vm.phy_mem;
+    }
+    out.push_back(std::move(one));
+  }
+  return out;
+}
+
+}  // namespace educloud::clc

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "clc/domain/planner.hpp"
+#include "clc/domain/types.hpp"
+#include "common/base/clock.hpp"
+#include "common/bus/bus.hpp"
+#include "common/msg/host_status.hpp"
+
+namespace educloud::clc {
+
+/// The last heartbeat of every node and cc, in memory: nothing here is worth keeping over a restart,
+/// the next one comes within 5 s.
+class Heartbeats {
+ public:
+  static constexpr std::size_t kHosts = 4000;  ///< remembered; more unknown ones are ignored
+
+  explicit Heartbeats(const Clock& clock) : clock_(clock) {}
+
+  /// Consumes `clc_heartbeat_queue`. `bus` must be stopped before this object goes.
+  void subscribe(bus::Bus& bus);
+  /// One message. Malformed ones and those not sent by the cc they name are rejected.
+  bus::Verdict take(const bus::Delivery& delivery);
+
+  struct NodeBeat {
+    msg::NodeStatus status;
+    std::string cluster;  ///< the cc that relayed it
+    std::int64_t age_ms = 0;
+  };
+  struct ClusterBeat {
+    msg::CcStatus status;
+    std::int64_t age_ms = 0;
+  };
+  /// Of the node under that cluster.
+  std::optional<NodeBeat> node(const std::string& host, const std::string& cluster) const;
+  std::vector<NodeBeat> nodes() const;
+  std::optional<ClusterBeat> cluster(const std::string& host) const;
+
+  /// What the planner needs of `nodes`, with whether they have that version.
+  std::vector<NodeSnapshot> snapshots(const std::vector<Node>& nodes, const std::string& imgid, int version,
+                                      std::int64_t max_age_ms) const;
+
+ private:
+  bus::Verdict take_node(const bus::Delivery& delivery);
+  bus::Verdict take_cluster(const bus::Delivery& delivery);
+  std::int64_t age(std::int64_t at_boot_ms) const { return clock_.boot_ms() - at_boot_ms; }
+
+  struct NodeEntry {
+    msg::NodeStatus status;
+    std::int64_t at_boot_ms = 0;
+  };
+  struct ClusterEntry {
+    msg::CcStatus status;
+    std::int64_t at_boot_ms = 0;
+  };
+  const Clock& clock_;
+  mutable std::mutex mutex_;
+  // By (cluster, host): a cc cannot speak for the nodes of another.
+  std::map<std::pair<std::string, std::string>, NodeEntry> nodes_;
+  std::map<std::string, ClusterEntry> clusters_;
+};
+
+}  // namespace educloud::clc

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "clc/app/engine.hpp"
+#include "clc/store/store.hpp"
+
+namespace educloud::clc {
+
+/// clc's own clock, once a second: commands without news are sent again, states that last too long time
+/// out, what has expired is removed.
+class Ticker {
+ public:
+  Ticker(store::Store& store, Engine& engine, Heartbeats& heartbeats, const Clock& clock)
+      : store_(store), engine_(engine), heartbeats_(heartbeats), clock_(clock) {}
+  ~Ticker() { stop(); }
+  Ticker(const Ticker&) = delete;
+  Ticker& operator=(const Ticker&) = delete;
+
+  /// Deadlines that passed while clc was down get a minute more: the answer may be waiting in the queue.
+  Result<> prepare();
+  /// One round. Tests call it themselves.
+  Result<> tick();
+  void start();
+  void stop();
+
+ private:
+  Result<> heed_clock_jump();
+  Result<> look_at_tasks();
+  Result<> look_for_lost_vms();
+
+  store::Store& store_;
+  Engine& engine_;
+  Heartbeats& heartbeats_;
+  const Clock& clock_;
+  std::int64_t offset_ms_ = 0;  ///< wall - boot at the last round
+  bool has_offset_ = false;
+  std::int64_t swept_at_boot_ms_ = -1'000'000;
+  std::int64_t lost_looked_at_boot_ms_ = -1'000'000;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace educloud::clc

@@ -1,0 +1,166 @@
+#include "clc/app/views.hpp"
+
+#include "clc/domain/task_rules.hpp"
+
+namespace educloud::clc {
+
+using nlohmann::json;
+
+json to_json(const Session& session) {
+  return {{"token", session.token},
+          {"expires", session.expires_at},
+          {"account", session.who.account},
+          {"admin", session.who.admin}};
+}
+
+json to_json(const ImageView& view) {
+  const auto& image = view.image;
+  return {{"imgid", image.imgid},
+          {"name", image.name},
+          {"owner", image.owner},
+          {"ostype", image.ostype},
+          {"usage", image.usage},
+          {"description", image.description},
+          {"version", image.current_version},
+          {"state", view.state},
+          {"tid", view.tid},
+          {"size_bytes", view.size_bytes},
+          {"virtual_size_bytes", view.virtual_size_bytes},
+          {"created_at", image.created_at}};
+}
+
+json to_json(const UploadTarget& upload) {
+  return {{"url", upload.url}, {"query", upload.query}, {"cmdid", upload.cmdid}, {"format", upload.format}};
+}
+
+json to_json(const ImageCreated& created) {
+  return {{"imgid", created.imgid}, {"tid", created.tid}, {"upload", to_json(created.upload)}};
+}
+
+json to_json(const VersionView& view) {
+  const auto& version = view.version;
+  return {{"imgid", version.imgid},
+          {"version", version.version},
+          {"digest", version.digest},
+          {"size_bytes", version.size_bytes},
+          {"virtual_size_bytes", version.virtual_size_bytes},
+          {"format", version.format},
+          {"parent", version.parent},
+          {"current", view.current},
+          {"pruning", version.pruning},
+          {"used_by", view.used_by},
+          {"created_at", version.created_at}};
+}
+
+json to_json(const TaskView& view) {
+  const auto& task = view.task;
+  return {{"tid", task.tid},
+          {"kind", to_string(task.kind)},
+          {"owner", task.owner},
+          {"phase", to_string(task.state.phase)},
+          {"state", to_string(task.state.state)},
+          {"progress", task.progress},
+          {"bytes_done", task.bytes_done},
+          {"bytes_total", task.bytes_total},
+          {"rate", static_cast<std::int64_t>(view.rate_bytes_per_s)},
+          {"prompt", task.prompt},
+          {"errormsg", task.errormsg},
+          {"failed", task.failed ? 1 : 0},
+          {"done", task.achieved ? 1 : 0},
+          {"final", task.state.state == task::State::gone ? 1 : 0},
+          {"src", task.src},
+          {"dst", task.dst},
+          {"insid", task.insid},
+          {"image_name", view.image_name},
+          {"instance_name", view.instance_name},
+          {"cluster", task.cluster},
+          {"node", task.node},
+          {"source_version", task.source_version},
+          {"target_version", task.target_version},
+          {"placement", task.placement},
+          {"op", task.op},
+          {"attempt", task.attempt},
+          {"created_at", task.created_at},
+          {"updated_at", task.updated_at},
+          {"ended_at", task.ended_at}};
+}
+
+json to_json(const VmView& view) {
+  const auto& instance = view.instance;
+  json out{{"insid", instance.insid},
+           {"name", instance.name},
+           {"owner", instance.owner},
+           {"imgid", instance.imgid},
+           {"image_name", view.image_name},
+           {"version", instance.version},
+           {"vmtype", instance.vmtype},
+           {"memory_mib", instance.memory_mib},
+           {"cpus", instance.cpus},
+           {"cluster_pin", instance.cluster_pin},
+           {"node_pin", instance.node_pin},
+           {"state", view.state},
+           {"task", nullptr},
+           {"access", nullptr},
+           {"created_at", instance.created_at}};
+  if (view.task) out["task"] = to_json(*view.task);
+  if (view.access) {
+    out["access"] = {{"address", view.access->address},
+                     {"display_port", view.access->display_port},
+                     {"web_port", view.access->web_port},
+                     {"display_password", view.access->display_password}};
+  }
+  return out;
+}
+
+json to_json(const NodeView& node) {
+  return {{"host", node.host},
+          {"cluster", node.cluster},
+          {"registered", node.registered},
+          {"enabled", node.enabled},
+          {"alive", node.alive},
+          {"age_ms", node.age_ms},
+          {"hypervisor", node.hypervisor},
+          {"version", node.version},
+          {"address", node.address},
+          {"cpus", node.cpus},
+          {"cpu_usage", node.cpu_usage},
+          {"mem_mib", node.mem_mib},
+          {"mem_usage_mib", node.mem_usage_mib},
+          {"disk_mib", node.disk_mib},
+          {"disk_usage_mib", node.disk_usage_mib},
+          {"committed_mib", node.committed_mib},
+          {"committed_cpus", node.committed_cpus},
+          {"warnings", node.warnings},
+          {"vms", node.vms},
+          {"images", node.images}};
+}
+
+json to_json(const StatusView& status) {
+  auto clusters = json::array();
+  for (const auto& one : status.clusters) {
+    clusters.push_back({{"host", one.host},
+                        {"alive", one.alive},
+                        {"age_ms", one.age_ms},
+                        {"version", one.version},
+                        {"address", one.address}});
+  }
+  return {{"version", status.version},
+          {"started_at", status.started_at},
+          {"broker_ready", status.broker_ready},
+          {"images", status.images},
+          {"instances", status.instances},
+          {"open_tasks", status.open_tasks},
+          {"failed_tasks", status.failed_tasks},
+          {"running_vms", status.running_vms},
+          {"nodes", status.nodes},
+          {"nodes_alive", status.nodes_alive},
+          {"outbox", status.outbox},
+          {"clusters", std::move(clusters)},
+          {"walrus_url", status.walrus_url}};
+}
+
+json to_json(const VmType& type) {
+  return {{"name", type.name}, {"memory_mib", type.memory_mib}, {"cpus", type.cpus}};
+}
+
+}  // namespace educloud::clc

@@ -1,0 +1,177 @@
+#include "clc/store/catalogue.hpp"
+
+namespace educloud::clc::store {
+namespace {
+
+// The columns in the order the readers below take them; id last, where a list needs it.
+constexpr std::string_view kImageById =
+    "SELECT imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, created_at, id "
+    "FROM images WHERE imgid = ?";
+constexpr std::string_view kImageByName =
+    "SELECT imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, created_at, id "
+    "FROM images WHERE name = ?";
+constexpr std::string_view kImages =
+    "SELECT imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, created_at, id "
+    "FROM images WHERE id > ? ORDER BY id LIMIT ?";
+
+Image image_of(const Row& row) {
+  Image image;
+  image.imgid = row.text(0);
+  image.name = row.text(1);
+  image.owner = row.text(2);
+  image.ostype = row.text(3);
+  image.usage = row.text(4);
+  image.description = row.text(5);
+  image.current_version = static_cast<int>(row.number(6));
+  image.next_version = static_cast<int>(row.number(7));
+  image.deleting = row.flag(8);
+  image.created_at = row.number(9);
+  return image;
+}
+
+Version version_of(const Row& row) {
+  Version version;
+  version.imgid = row.text(0);
+  version.version = static_cast<int>(row.number(1));
+  version.digest = row.text(2);
+  version.size_bytes = row.number(3);
+  version.virtual_size_bytes = row.number(4);
+  version.format = row.text(5);
+  version.parent = static_cast<int>(row.number(6));
+  version.pruning = row.flag(7);
+  version.created_at = row.number(8);
+  version.receipt = row.text(9);
+  return version;
+}
+
+}  // namespace
+
+std::optional<Image> find_image(Sql& sql, std::string_view imgid) {
+  const auto row = sql.one(kImageById, {imgid});
+  return row ? std::optional(image_of(*row)) : std::nullopt;
+}
+
+std::optional<Image> find_image_named(Sql& sql, std::string_view name) {
+  const auto row = sql.one(kImageByName, {name});
+  return row ? std::optional(image_of(*row)) : std::nullopt;
+}
+
+std::vector<Listed<Image>> list_images(Sql& sql, std::int64_t after, int limit) {
+  std::vector<Listed<Image>> out;
+  for (const auto& row : sql.all(kImages, {after, limit})) out.push_back({row.number(10), image_of(row)});
+  return out;
+}
+
+void add_image(Sql& sql, const Image& image) {
+  sql.run("INSERT INTO images (imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, "
+          "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+          {image.imgid, image.name, image.owner, image.ostype, image.usage, image.description, image.current_version,
+           image.next_version, image.deleting, image.created_at});
+}
+
+void update_image(Sql& sql, const Image& image) {
+  sql.run("UPDATE images SET name = ?, ostype = ?, usage = ?, description = ?, current_version = ?, next_version = ?, "
+          "deleting = ? WHERE imgid = ?",
+          {image.name, image.ostype, image.usage, image.description, image.current_version, image.next_version,
+           image.deleting, image.imgid});
+}
+
+void remove_image(Sql& sql, std::string_view imgid) { sql.run("DELETE FROM images WHERE imgid = ?", {imgid}); }
+
+int take_version_number(Sql& sql, std::string_view imgid) {
+  const auto taken = sql.number("SELECT next_version FROM images WHERE imgid = ?", {imgid});
+  sql.run("UPDATE images SET next_version = next_version + 1 WHERE imgid = ?", {imgid});
+  return static_cast<int>(taken);
+}
+
+std::optional<Version> find_version(Sql& sql, std::string_view imgid, int version) {
+  const auto row = sql.one("SELECT imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, pruning, "
+                           "created_at, receipt FROM versions WHERE imgid = ? AND version = ?",
+                           {imgid, version});
+  return row ? std::optional(version_of(*row)) : std::nullopt;
+}
+
+std::vector<Version> list_versions(Sql& sql, std::string_view imgid) {
+  std::vector<Version> out;
+  for (const auto& row : sql.all("SELECT imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, "
+                                 "pruning, created_at, receipt FROM versions WHERE imgid = ? ORDER BY version",
+                                 {imgid})) {
+    out.push_back(version_of(row));
+  }
+  return out;
+}
+
+void add_version(Sql& sql, const Version& version) {
+  sql.run("INSERT INTO versions (imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, pruning, "
+          "created_at, receipt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+          {version.imgid, version.version, version.digest, version.size_bytes, version.virtual_size_bytes,
+           version.format, version.parent, version.pruning, version.created_at, version.receipt});
+}
+
+void set_pruning(Sql& sql, std::string_view imgid, int version, bool pruning) {
+  sql.run("UPDATE versions SET pruning = ? WHERE imgid = ? AND version = ?", {pruning, imgid, version});
+}
+
+void remove_version(Sql& sql, std::string_view imgid, int version) {
+  sql.run("DELETE FROM versions WHERE imgid = ? AND version = ?", {imgid, version});
+}
+
+std::vector<VmType> list_vmtypes(Sql& sql) {
+  std::vector<VmType> out;
+  for (const auto& row : sql.all("SELECT name, memory_mib, cpus FROM vmtypes ORDER BY name")) {
+    out.push_back({row.text(0), row.number(1), static_cast<int>(row.number(2))});
+  }
+  return out;
+}
+
+std::optional<VmType> find_vmtype(Sql& sql, std::string_view name) {
+  const auto row = sql.one("SELECT name, memory_mib, cpus FROM vmtypes WHERE name = ?", {name});
+  if (!row) return std::nullopt;
+  return VmType{row->text(0), row->number(1), static_cast<int>(row->number(2))};
+}
+
+std::optional<OsType> find_ostype(Sql& sql, std::string_view name) {
+  const auto row = sql.one("SELECT name, disk_type, nic_type FROM ostypes WHERE name = ?", {name});
+  if (!row) return std::nullopt;
+  return OsType{row->text(0), row->text(1), row->text(2)};
+}
+
+std::vector<OsType> list_ostypes(Sql& sql) {
+  std::vector<OsType> out;
+  for (const auto& row : sql.all("SELECT name, disk_type, nic_type FROM ostypes ORDER BY name")) {
+    out.push_back({row.text(0), row.text(1), row.text(2)});
+  }
+  return out;
+}
+
+std::vector<Cluster> list_clusters(Sql& sql) {
+  std::vector<Cluster> out;
+  for (const auto& row : sql.all("SELECT host FROM clusters ORDER BY host")) out.push_back({row.text(0)});
+  return out;
+}
+
+std::vector<Node> list_nodes(Sql& sql) {
+  std::vector<Node> out;
+  for (const auto& row : sql.all("SELECT host, cluster, enabled FROM nodes ORDER BY host")) {
+    out.push_back({row.text(0), row.text(1), row.flag(2)});
+  }
+  return out;
+}
+
+std::optional<Node> find_node(Sql& sql, std::string_view host) {
+  const auto row = sql.one("SELECT host, cluster, enabled FROM nodes WHERE host = ?", {host});
+  if (!row) return std::nullopt;
+  return Node{row->text(0), row->text(1), row->flag(2)};
+}
+
+void put_cluster(Sql& sql, std::string_view host) {
+  sql.run("INSERT OR IGNORE INTO clusters (host) VALUES (?)", {host});
+}
+
+void put_node(Sql& sql, const Node& node) {
+  sql.run("INSERT INTO nodes (host, cluster, enabled) VALUES (?, ?, ?) "
+          "ON CONFLICT (host) DO UPDATE SET cluster = excluded.cluster, enabled = excluded.enabled",
+          {node.host, node.cluster, node.enabled});
+}
+
+}  // namespace educloud::clc::store

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "clc/domain/types.hpp"
+#include "clc/store/sql.hpp"
+
+namespace educloud::clc::store {
+
+/// A row with its place in the list: `id` is the cursor.
+template <class T>
+struct Listed {
+  std::int64_t id = 0;
+  T value;
+};
+
+std::optional<Image> find_image(Sql& sql, std::string_view imgid);
+std::optional<Image> find_image_named(Sql& sql, std::string_view name);
+/// At most `limit` images after `after`, in the order they were made.
+std::vector<Listed<Image>> list_images(Sql& sql, std::int64_t after, int limit);
+void add_image(Sql& sql, const Image& image);
+/// Everything but imgid, owner and created_at.
+void update_image(Sql& sql, const Image& image);
+/// Its versions go with it.
+void remove_image(Sql& sql, std::string_view imgid);
+/// Gives out the next version number of an image, for good.
+int take_version_number(Sql& sql, std::string_view imgid);
+
+std::optional<Version> find_version(Sql& sql, std::string_view imgid, int version);
+std::vector<Version> list_versions(Sql& sql, std::string_view imgid);
+void add_version(Sql& sql, const Version& version);
+void set_pruning(Sql& sql, std::string_view imgid, int version, bool pruning);
+void remove_version(Sql& sql, std::string_view imgid, int version);
+
+std::vector<VmType> list_vmtypes(Sql& sql);
+std::optional<VmType> find_vmtype(Sql& sql, std::string_view name);
+std::optional<OsType> find_ostype(Sql& sql, std::string_view name);
+std::vector<OsType> list_ostypes(Sql& sql);
+
+std::vector<Cluster> list_clusters(Sql& sql);
+std::vector<Node> list_nodes(Sql& sql);
+std::optional<Node> find_node(Sql& sql, std::string_view host);
+void put_cluster(Sql& sql, std::string_view host);
+void put_node(Sql& sql, const Node& node);
+
+}  // namespace educloud::clc::store
