@@ -1,0 +1,96 @@
+# bash completion for educloud. A test compares the table below with the program.
+
+declare -gA _educloud_commands=(
+  [init]="--host --cluster --node --address --config-dir --state-dir --prefix --out --broker-host --broker-port --clc-port --walrus-port --cc-port --nc-port --admin --admin-password-file --reset-admin-password --hypervisor --accel --libvirt-uri --in-place --replace-config --definitions-only"
+  [login]="--user --password-file"
+  [logout]=""
+  [status]=""
+  [node list]=""
+  [node show]=""
+  [image list]=""
+  [image show]=""
+  [image versions]=""
+  [image import]="--name --resume --format --ostype --usage --description --wait --timeout"
+  [image modify]="--type --memory-mib --cpus --cluster --node --version --description --wait-running --wait --timeout"
+  [image build]="--name --type --memory-mib --cpus --cluster --node --version --description --wait-running --wait --timeout"
+  [image submit]="--wait --timeout"
+  [image rollback]="--to --wait --timeout"
+  [image prune]="--versions --keep --wait --timeout"
+  [image delete]="--wait --timeout"
+  [vm define]="--image --name --type --memory-mib --cpus --cluster --node --version --temporary --wait --timeout"
+  [vm list]=""
+  [vm show]=""
+  [vm run]="--wait --timeout"
+  [vm stop]="--wait --timeout"
+  [vm delete]="--wait --timeout"
+  [vm console]=""
+  [vm screenshot]="--output"
+  [task list]="--all"
+  [task show]=""
+  [task watch]="--timeout"
+  [task submit]="--wait --timeout"
+  [task start]="--wait --timeout"
+  [task stop]="--wait --timeout"
+  [task cancel]="--wait --timeout"
+)
+_educloud_global="--url --ca --json --quiet --help --version"
+
+_educloud() {
+  local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} path='' one at
+  COMPREPLY=()
+  # The words of the command itself: skip options, and stop as soon as a command is complete.
+  for ((at = 1; at < COMP_CWORD; at++)); do
+    one=${COMP_WORDS[at]}
+    [[ $one == -* ]] && continue
+    if [[ -z ${_educloud_commands[${path:-none}]+x} ]] && _educloud_is_prefix "${path:+$path }$one"; then
+      path=${path:+$path }$one
+    fi
+  done
+  case $previous in
+    --*-file | --ca | --output | -o | --config-dir | --state-dir | --prefix | --out)
+      mapfile -t COMPREPLY < <(compgen -f -- "$word")
+      return ;;
+    --format) mapfile -t COMPREPLY < <(compgen -W "auto qcow2 raw vdi vmdk vhdx" -- "$word"); return ;;
+    --usage) mapfile -t COMPREPLY < <(compgen -W "desktop server" -- "$word"); return ;;
+    --ostype) mapfile -t COMPREPLY < <(compgen -W "linux windows other" -- "$word"); return ;;
+    --accel) mapfile -t COMPREPLY < <(compgen -W "auto kvm tcg" -- "$word"); return ;;
+    --hypervisor) mapfile -t COMPREPLY < <(compgen -W "libvirt fake" -- "$word"); return ;;
+  esac
+  if [[ -n $path && -n ${_educloud_commands[${path:-none}]+x} ]]; then
+    if [[ $word == -* ]]; then
+      mapfile -t COMPREPLY < <(compgen -W "${_educloud_commands[$path]} $_educloud_global" -- "$word")
+    elif [[ $path == "image import" ]]; then
+      mapfile -t COMPREPLY < <(compgen -f -- "$word")
+    fi
+    return
+  fi
+  if [[ $word == -* ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "$_educloud_global" -- "$word")
+  else
+    mapfile -t COMPREPLY < <(compgen -W "$(_educloud_next "$path")" -- "$word")
+  fi
+}
+
+# True if $1 begins a command or is one.
+_educloud_is_prefix() {
+  local name
+  for name in "${!_educloud_commands[@]}"; do
+    [[ $name == "$1" || $name == "$1 "* ]] && return 0
+  done
+  return 1
+}
+
+# The words that may follow $1.
+_educloud_next() {
+  local name rest
+  for name in "${!_educloud_commands[@]}"; do
+    rest=$name
+    if [[ -n $1 ]]; then
+      [[ $name == "$1 "* ]] || continue
+      rest=${name#"$1 "}
+    fi
+    echo "${rest%% *}"
+  done | sort -u
+}
+
+complete -F _educloud educloud
