@@ -155,7 +155,11 @@ Result<> Child::start() {
   argv.push_back(nullptr);
   std::string path = "PATH=" + std::string(kSearchPath);
   std::string lang = "LANG=C.UTF-8";
-  std::array<char*, 3> environment{path.data(), lang.data(), nullptr};
+  // Each thread's malloc arena reserves 64 MiB of addresses: without this, qemu-img's threads alone
+  // break a limit of 1 GiB now and then (measured: 16 of 40 runs, none with it).
+  std::string arenas = "MALLOC_ARENA_MAX=1";
+  char* const last = options_.address_space_limit != 0 ? arenas.data() : nullptr;
+  std::array<char*, 4> environment{path.data(), lang.data(), last, nullptr};
   plan.argv = argv.data();
   plan.environment = environment.data();
   if ((options_.without_network || !options_.run_as_user.empty()) && ::geteuid() != 0) {

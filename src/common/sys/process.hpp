@@ -34,7 +34,8 @@ struct ProcessResult {
   std::string err;
 };
 
-/// Runs a program to its end. Its environment is only PATH, LANG=C.UTF-8; it inherits no descriptor but
+/// Runs a program to its end. Its environment is only PATH, LANG=C.UTF-8 and, with an address_space_limit,
+/// MALLOC_ARENA_MAX=1; it inherits no descriptor but
 /// its three streams, ignores no signal, and dies with its parent (PDEATHSIG, which watches the calling
 /// thread: that one waits here until the program is reaped, so any thread may call). The program has a
 /// process group of its own; whatever of it is left at the end, or at a timeout, is killed: to start a
