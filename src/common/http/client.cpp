@@ -3,9 +3,9 @@
 #include <sys/socket.h>
 
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 
+#include <cerrno>
 #include <exception>
 
 #include "common/http/client_impl.hpp"
@@ -28,7 +28,8 @@ Result<> Client::Impl::load_trust() {
   net::ssl::context context(net::ssl::context::tls_client);
   error_code ec;
   context.set_options(net::ssl::context::default_workarounds | net::ssl::context::no_sslv2 |
-                          net::ssl::context::no_sslv3 | net::ssl::context::no_tlsv1 | net::ssl::context::no_tlsv1_1,
+                          net::ssl::context::no_sslv3 | net::ssl::context::no_tlsv1 |
+                          net::ssl::context::no_tlsv1_1,
                       ec);
   if (options.tls_ca_file.empty()) {
     context.set_default_verify_paths(ec);
@@ -36,7 +37,8 @@ Result<> Client::Impl::load_trust() {
     context.load_verify_file(options.tls_ca_file, ec);
   }
   if (ec) {
-    return fail(ErrorCode::invalid_argument, "cannot read the CA file " + options.tls_ca_file + ": " + ec.message());
+    return fail(ErrorCode::invalid_argument,
+                "cannot read the CA file " + options.tls_ca_file + ": " + ec.message());
   }
   tls.emplace(std::move(context));
   return {};
@@ -46,10 +48,8 @@ bool Client::Impl::is_reusable() {
   if (!transport || !transport->is_open() || buffer.size() > 0) return false;
   char byte = 0;
   const ssize_t got = ::recv(transport->socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-  if (got == 0) return false;
-  if (got < 0) return errno == EAGAIN || errno == EWOULDBLOCK;
-  // Under TLS that may be a session ticket; in the open it is an answer nobody asked for.
-  return transport->is_tls();
+  // Bytes nobody asked for are a good-bye (TLS close_notify) or nonsense; a new connection is safe for both.
+  return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
 net::awaitable<Result<>> Client::Impl::connect(const ClientCall* call) {
@@ -108,7 +108,8 @@ net::awaitable<void> Client::Impl::perform(ClientCall* call) {
     call->response = {};
     call->request_sent = false;
   }
-  call->error = Error{ErrorCode::unavailable, "the connection to " + base.authority() + " was closed twice", {}};
+  call->error =
+      Error{ErrorCode::unavailable, "the connection to " + base.authority() + " was closed twice", {}};
 }
 
 Result<ClientResponse> Client::Impl::execute(ClientCall call) {
@@ -144,13 +145,16 @@ Result<ClientResponse> Client::Impl::execute(ClientCall call) {
       std::rethrow_exception(failure);
     } catch (const std::exception& e) {
       return fail(ErrorCode::internal, std::string("HTTP client: ") + e.what());
+    } catch (...) {
+      return fail(ErrorCode::internal, "HTTP client: a callback threw");
     }
   }
   if (call.error) return fail(std::move(*call.error));
   return std::move(call.response);
 }
 
-Client::Client(Url base, ClientOptions options) : impl_(std::make_unique<Impl>(std::move(base), std::move(options))) {}
+Client::Client(Url base, ClientOptions options)
+    : impl_(std::make_unique<Impl>(std::move(base), std::move(options))) {}
 Client::~Client() = default;
 Client::Client(Client&&) noexcept = default;
 
@@ -158,18 +162,20 @@ Result<ClientResponse> Client::send(const ClientRequest& request, std::stop_toke
   return impl_->execute(ClientCall{.request = request, .stop = std::move(stop)});
 }
 
-Result<ClientResponse> Client::download(const ClientRequest& request, const OnHead& on_head, const OnData& on_data,
-                                        std::stop_token stop) {
+Result<ClientResponse> Client::download(const ClientRequest& request, const OnHead& on_head,
+                                        const OnData& on_data, std::stop_token stop) {
   return impl_->execute(
       ClientCall{.request = request, .stop = std::move(stop), .on_head = &on_head, .on_data = &on_data});
 }
 
-Result<ClientResponse> Client::upload(const ClientRequest& request, std::uint64_t length, const ReadData& read,
-                                      std::stop_token stop) {
+Result<ClientResponse> Client::upload(const ClientRequest& request, std::uint64_t length,
+                                      const ReadData& read, std::stop_token stop) {
   return impl_->execute(
       ClientCall{.request = request, .stop = std::move(stop), .upload_bytes = length, .read = &read});
 }
 
-const Url& Client::base() const { return impl_->base; }
+const Url& Client::base() const {
+  return impl_->base;
+}
 
 }  // namespace educloud::http

@@ -25,9 +25,9 @@ std::string url_encode(std::string_view text);
 
 struct ClientOptions {
   std::chrono::seconds connect_timeout{5};
-  std::chrono::seconds io_timeout{30};  ///< without a single byte of progress
+  std::chrono::seconds io_timeout{30};     ///< without a single byte of progress
   std::uint64_t body_limit = 16ull << 20;  ///< of an answer kept in memory
-  std::string tls_ca_file = {};  ///< empty: the system's
+  std::string tls_ca_file = {};            ///< empty: the system's
 };
 
 struct ClientRequest {

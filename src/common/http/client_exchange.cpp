@@ -16,7 +16,9 @@ bool is_clean(std::string_view text) {
   return true;
 }
 
-bool carries_body(std::string_view method) { return method == "POST" || method == "PUT" || method == "PATCH"; }
+bool carries_body(std::string_view method) {
+  return method == "POST" || method == "PUT" || method == "PATCH";
+}
 
 }  // namespace
 
@@ -78,7 +80,8 @@ net::awaitable<Result<>> Client::Impl::send_upload(ClientCall* call) {
     const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(left, kUploadPiece));
     Result<std::size_t> got = (*call->read)(std::span<char>(piece.get(), want));
     if (!got) co_return fail(std::move(got.error()));
-    if (*got == 0 || *got > want) co_return fail(ErrorCode::invalid_argument, "the upload's source ended early");
+    if (*got == 0 || *got > want)
+      co_return fail(ErrorCode::invalid_argument, "the upload's source ended early");
     const net::const_buffer bytes(piece.get(), *got);
     const IoResult io_result = co_await transport->write_all(bytes, options.io_timeout);
     if (io_result.ec) co_return fail(transport_error("upload to " + base.authority(), io_result.ec));
@@ -147,7 +150,8 @@ net::awaitable<Result<>> Client::Impl::read_answer(ClientCall* call) {
       auto taken = (*call->on_data)(std::span<const char>(data.data(), data.size()));
       if (!taken) refused = std::move(taken.error());
     } else if (call->response.body.size() + data.size() > limit) {
-      refused = Error{ErrorCode::too_large, "the answer is larger than " + std::to_string(limit) + " bytes", {}};
+      refused =
+          Error{ErrorCode::too_large, "the answer is larger than " + std::to_string(limit) + " bytes", {}};
     } else {
       call->response.body.append(data);
     }

@@ -64,6 +64,7 @@ struct Client::Impl {
 /// cancelled, so it runs on a thread of its own that is left behind.
 /// Errors: unavailable (no such name), timeout, cancelled.
 Result<std::vector<net::ip::tcp::endpoint>> resolve(const std::string& host, int port,
-                                                    std::chrono::milliseconds timeout, const std::stop_token& stop);
+                                                    std::chrono::milliseconds timeout,
+                                                    const std::stop_token& stop);
 
 }  // namespace educloud::http

@@ -15,7 +15,8 @@ ErrorCode parse_code(std::string_view name, int status) {
 
 std::string text_at(const nlohmann::json& object, const char* key) {
   const auto it = object.find(key);
-  return it != object.end() && it->is_string() ? it->get<std::string>().substr(0, kMaxMessageBytes) : std::string{};
+  return it != object.end() && it->is_string() ? it->get<std::string>().substr(0, kMaxMessageBytes)
+                                               : std::string{};
 }
 
 }  // namespace

@@ -51,7 +51,9 @@ void EventStream::Impl::detach() {
 
 EventStream::EventStream() : impl_(std::make_shared<Impl>()) {}
 
-EventStream::~EventStream() { close(); }
+EventStream::~EventStream() {
+  close();
+}
 
 bool EventStream::push(std::string_view event, std::string_view data, std::string_view id) {
   std::string text = format_event(event, data, id);

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cassert>
 #include <stdexcept>
 
 #include "common/base/limits.hpp"
@@ -12,9 +11,12 @@
 namespace educloud::http {
 namespace {
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+char lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
 
-/// True if brackets outside of strings nest deeper than the limit. Checked on the text, before any parser sees it.
+/// True if brackets outside of strings nest deeper than the limit. Checked on the text, before any parser
+/// sees it.
 bool too_deep(std::string_view text) {
   int depth = 0;
   bool in_string = false;
@@ -95,8 +97,9 @@ Response file_response(const Request& request, int fd, std::uint64_t size, std::
 
   if (range.kind == Range::Kind::unsatisfiable) {
     ::close(fd);
-    response = error_response({ErrorCode::invalid_argument, "the range is outside of the file's " +
-                                                                std::to_string(size) + " bytes", "Range"});
+    response =
+        error_response({ErrorCode::invalid_argument,
+                        "the range is outside of the file's " + std::to_string(size) + " bytes", "Range"});
     response.status = 416;
     response.headers["Content-Range"] = "bytes */" + std::to_string(size);
     return response;
@@ -105,7 +108,8 @@ Response file_response(const Request& request, int fd, std::uint64_t size, std::
   if (range.kind == Range::Kind::part) {
     response.status = 206;
     response.headers["Content-Range"] = "bytes " + std::to_string(range.offset) + "-" +
-                                        std::to_string(range.offset + range.length - 1) + "/" + std::to_string(size);
+                                        std::to_string(range.offset + range.length - 1) + "/" +
+                                        std::to_string(size);
   }
   response.body = FileBody{fd, range.offset, range.length};
   return response;

@@ -27,11 +27,11 @@ using Headers = std::map<std::string, std::string, HeaderLess>;
 /// A request as a handler sees it.
 struct Request {
   std::string method;
-  std::string path;                          ///< decoded, without query; never holds NUL, "//" or a ".." segment
-  std::map<std::string, std::string> query;  ///< decoded; the last of a repeated key
-  std::map<std::string, std::string> params; ///< {name} parts of the route's pattern, decoded
+  std::string path;  ///< decoded, without query; never holds NUL, "//" or a ".." segment
+  std::map<std::string, std::string> query;   ///< decoded; the last of a repeated key
+  std::map<std::string, std::string> params;  ///< {name} parts of the route's pattern, decoded
   Headers headers;
-  std::string body;                          ///< empty on streaming routes
+  std::string body;  ///< empty on streaming routes
   std::string remote_address;
   std::uint64_t content_length = 0;
 
@@ -51,7 +51,8 @@ struct FileBody {
 };
 
 /// Live events (text/event-stream). The handler keeps one reference and pushes from any thread.
-/// Bounded: when the client is slower than `kMaxQueued` events, the stream is closed and the client reconnects.
+/// Bounded: when the client is slower than `kMaxQueued` events, the stream is closed and the client
+/// reconnects.
 class EventStream {
  public:
   static constexpr std::size_t kMaxQueued = 1000;
@@ -99,7 +100,7 @@ struct Route {
   std::string method;
   std::string pattern;  ///< "/images/{id}/versions/{version}"; a {name} matches one segment
   Handler handler;
-  StreamHandler stream = {};         ///< instead of `handler`
+  StreamHandler stream = {};  ///< instead of `handler`
   std::uint64_t body_limit = 256 * 1024;
 };
 

@@ -36,8 +36,8 @@ class MessageParser : public boost::beast::http::basic_parser<IsRequest> {
   std::function<bool(std::string_view)> on_data;
 
  private:
-  void on_request_impl(boost::beast::http::verb, string_view method_text, string_view target_text, int version_number,
-                       error_code&) override {
+  void on_request_impl(boost::beast::http::verb, string_view method_text, string_view target_text,
+                       int version_number, error_code&) override {
     method.assign(method_text.data(), method_text.size());
     target.assign(target_text.data(), target_text.size());
     version = version_number;
@@ -57,8 +57,9 @@ class MessageParser : public boost::beast::http::basic_parser<IsRequest> {
     const auto [it, inserted] =
         headers.try_emplace(std::string(name_text.data(), name_text.size()), value.data(), value.size());
     if (inserted) return;
-    if (name == field::host || name == field::content_type || name == field::authorization || name == field::expect ||
-        name == field::transfer_encoding || name == field::content_length || name == field::range) {
+    if (name == field::host || name == field::content_type || name == field::authorization ||
+        name == field::expect || name == field::transfer_encoding || name == field::content_length ||
+        name == field::range) {
       duplicate_header = true;
       return;
     }

@@ -20,7 +20,8 @@ struct Range {
 /// "bytes=0-99", "bytes=100-", "bytes=-50".
 Range parse_range(std::string_view header, std::uint64_t size);
 
-/// True if the list of an If-None-Match header names `etag` (given without quotes), or is "*". Weak comparison.
+/// True if the list of an If-None-Match header names `etag` (given without quotes), or is "*". Weak
+/// comparison.
 bool etag_matches(std::string_view list, std::string_view etag);
 
 }  // namespace educloud::http

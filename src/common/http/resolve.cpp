@@ -45,8 +45,8 @@ void look_up(const std::shared_ptr<Lookup>& lookup, const std::string& host) {
 
 }  // namespace
 
-Result<std::vector<tcp::endpoint>> resolve(const std::string& host, int port, std::chrono::milliseconds timeout,
-                                           const std::stop_token& stop) {
+Result<std::vector<tcp::endpoint>> resolve(const std::string& host, int port,
+                                           std::chrono::milliseconds timeout, const std::stop_token& stop) {
   const auto number = static_cast<std::uint16_t>(port);
   error_code ec;
   const auto literal = net::ip::make_address(host, ec);

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cassert>
 #include <stdexcept>
 
 #include "common/http/message.hpp"
@@ -16,7 +15,9 @@ std::string_view take_segment(std::string_view& rest) {
   return segment;
 }
 
-bool is_name(std::string_view segment) { return segment.size() > 2 && segment.front() == '{' && segment.back() == '}'; }
+bool is_name(std::string_view segment) {
+  return segment.size() > 2 && segment.front() == '{' && segment.back() == '}';
+}
 
 bool matches(std::string_view pattern, std::string_view path, std::map<std::string, std::string>* params) {
   while (!pattern.empty() && !path.empty()) {
@@ -27,7 +28,8 @@ bool matches(std::string_view pattern, std::string_view path, std::map<std::stri
       continue;
     }
     if (actual.empty()) return false;
-    if (params != nullptr) params->insert_or_assign(std::string(expected.substr(1, expected.size() - 2)), actual);
+    if (params != nullptr)
+      params->insert_or_assign(std::string(expected.substr(1, expected.size() - 2)), actual);
   }
   return pattern.empty() && path.empty();
 }
@@ -46,8 +48,10 @@ bool is_more_exact(std::string_view a, std::string_view b) {
 
 void Router::add(Route route) {
   // A route without exactly one handler is a defect of the daemon, found at its first start.
-  if (!route.pattern.starts_with('/') || static_cast<bool>(route.handler) == static_cast<bool>(route.stream)) {
-    throw std::logic_error("route " + route.method + " " + route.pattern + " needs a '/' pattern and one handler");
+  if (!route.pattern.starts_with('/') ||
+      static_cast<bool>(route.handler) == static_cast<bool>(route.stream)) {
+    throw std::logic_error("route " + route.method + " " + route.pattern +
+                           " needs a '/' pattern and one handler");
   }
   routes_.push_back(std::move(route));
 }
@@ -61,7 +65,8 @@ Router::Match Router::match(std::string_view method, std::string_view path) cons
   for (const Route& route : routes_) {
     if (!matches(route.pattern, path, nullptr)) continue;
     if (std::find(allow.begin(), allow.end(), route.method) == allow.end()) allow.push_back(route.method);
-    if (route.method == method && (best == nullptr || is_more_exact(route.pattern, best->pattern))) best = &route;
+    if (route.method == method && (best == nullptr || is_more_exact(route.pattern, best->pattern)))
+      best = &route;
     if (route.method == "GET" && (get == nullptr || is_more_exact(route.pattern, get->pattern))) get = &route;
   }
   if (best == nullptr && method == "HEAD") best = get;

@@ -37,7 +37,9 @@ std::string describe(std::exception_ptr failure) {
   }
 }
 
-net::awaitable<void> run_session(std::shared_ptr<Session> session) { co_await session->run(); }
+net::awaitable<void> run_session(std::shared_ptr<Session> session) {
+  co_await session->run();
+}
 
 }  // namespace
 
@@ -83,7 +85,8 @@ Result<> Server::Impl::load_certificate() {
   }
   core.tls->use_private_key_file(options.tls_key_file, net::ssl::context::pem, ec);
   if (ec) {
-    return fail(ErrorCode::invalid_argument, "cannot read the TLS key " + options.tls_key_file + ": " + ec.message());
+    return fail(ErrorCode::invalid_argument,
+                "cannot read the TLS key " + options.tls_key_file + ": " + ec.message());
   }
   return {};
 }
@@ -100,7 +103,11 @@ Result<> Server::Impl::listen() {
   if (!ec) acceptor.set_option(net::socket_base::reuse_address(true), ec);
   if (!ec) acceptor.bind(endpoint, ec);
   if (!ec) acceptor.listen(net::socket_base::max_listen_connections, ec);
-  if (ec) return fail(ErrorCode::unavailable, "cannot listen on " + where + ": " + ec.message());
+  if (ec) {
+    error_code ignored;
+    acceptor.close(ignored);
+    return fail(ErrorCode::unavailable, "cannot listen on " + where + ": " + ec.message());
+  }
   port = acceptor.local_endpoint().port();
   return {};
 }
@@ -166,7 +173,9 @@ void Server::Impl::admit(tcp::socket socket) {
 Server::Server(ServerOptions options, Router router)
     : impl_(std::make_unique<Impl>(std::move(options), std::move(router))) {}
 
-Server::~Server() { stop(); }
+Server::~Server() {
+  stop();
+}
 
 Result<> Server::start() {
   std::lock_guard lock(impl_->stop_mutex);
@@ -208,6 +217,8 @@ void Server::stop(std::chrono::seconds grace) {
   impl_->threads.clear();
 }
 
-int Server::port() const { return impl_->port; }
+int Server::port() const {
+  return impl_->port;
+}
 
 }  // namespace educloud::http

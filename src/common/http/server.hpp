@@ -17,7 +17,7 @@ struct ServerOptions {
   std::chrono::seconds body_timeout{60};    ///< without a single byte of progress
   std::string tls_certificate_file = {};    ///< both set: TLS 1.2 or newer
   std::string tls_key_file = {};
-  std::string server_name = "educloud";     ///< Server header
+  std::string server_name = "educloud";               ///< Server header
   std::chrono::milliseconds event_keepalive{15'000};  ///< a comment line on a silent event stream
 };
 

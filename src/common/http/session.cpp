@@ -10,7 +10,8 @@ namespace educloud::http {
 namespace {
 
 constexpr std::size_t kBufferBytes = 64 * 1024;
-constexpr std::size_t kReadBytes = 32 * 1024;
+constexpr std::size_t kBodyReadBytes = 48 * 1024;
+constexpr std::size_t kHeadReadBytes = 4 * 1024;
 constexpr std::chrono::milliseconds kLinger{2000};
 
 /// Our error shape with a status that no ErrorCode maps to.
@@ -83,8 +84,8 @@ void Session::abort() {
   });
 }
 
-net::awaitable<IoResult> Session::fill_buffer() {
-  const std::size_t room = std::min(kReadBytes, kBufferBytes - buffer_.size());
+net::awaitable<IoResult> Session::fill_buffer(std::size_t most) {
+  const std::size_t room = std::min(most, kBufferBytes - buffer_.size());
   if (room == 0) {
     const IoResult full{net::error::no_buffer_space, 0};
     co_return full;
@@ -97,6 +98,7 @@ net::awaitable<IoResult> Session::fill_buffer() {
 
 net::awaitable<Session::Head> Session::read_head(Parser* parser) {
   idle_ = buffer_.size() == 0;
+  if (idle_) buffer_.shrink_to_fit();  // thousands of idle connections must cost little
   if (draining_) co_return Head::closed;
   transport_->expires_after(core_.options.header_timeout);
   std::size_t taken = 0;
@@ -111,7 +113,7 @@ net::awaitable<Session::Head> Session::read_head(Parser* parser) {
       if (ec && ec != boost::beast::http::error::need_more) co_return Head::malformed;
       if (parser->is_header_done()) break;
     }
-    const IoResult io = co_await fill_buffer();
+    const IoResult io = co_await fill_buffer(kHeadReadBytes);
     if (io.ec == net::error::no_buffer_space) co_return Head::too_large;
     if (io.ec) co_return Head::closed;
   }
@@ -132,7 +134,7 @@ net::awaitable<Session::Body> Session::read_body(Parser* parser) {
     }
     if (!need_more || parser->is_done()) continue;
     transport_->expires_after(core_.options.body_timeout);
-    const IoResult io = co_await fill_buffer();
+    const IoResult io = co_await fill_buffer(kBodyReadBytes);
     if (io.ec == net::error::no_buffer_space) co_return Body::malformed;
     if (io.ec) co_return Body::cut;
   }
@@ -142,7 +144,8 @@ net::awaitable<Session::Body> Session::read_body(Parser* parser) {
 
 std::optional<Response> Session::build_request(const Parser& parser, Request& request) const {
   if (parser.too_many_headers) {
-    return status_response(431, ErrorCode::too_large, "more than " + std::to_string(kMaxHeaderFields) + " headers");
+    return status_response(431, ErrorCode::too_large,
+                           "more than " + std::to_string(kMaxHeaderFields) + " headers");
   }
   if (parser.duplicate_header) {
     return status_response(400, ErrorCode::invalid_argument, "a header that may stand once stands twice");
@@ -158,7 +161,8 @@ std::optional<Response> Session::build_request(const Parser& parser, Request& re
     // Whatever is not plainly "chunked" has an end that two readers may see at different places.
     if (parser.version == 10 || !parser.chunked() || HeaderLess{}(coding, "chunked") ||
         HeaderLess{}("chunked", coding)) {
-      return status_response(400, ErrorCode::invalid_argument, "Transfer-Encoding must be chunked, in HTTP/1.1");
+      return status_response(400, ErrorCode::invalid_argument,
+                             "Transfer-Encoding must be chunked, in HTTP/1.1");
     }
   }
   if (const auto length = parser.content_length()) request.content_length = *length;
@@ -211,7 +215,7 @@ net::awaitable<bool> Session::serve_one() {
                               {"status", status},
                               {"remote", remote_},
                               {"ms", std::chrono::duration_cast<std::chrono::milliseconds>(spent).count()}});
-  co_return sent && keep_alive_ && !draining_;
+  co_return sent&& keep_alive_ && !draining_;
 }
 
 net::awaitable<std::optional<Response>> Session::dispatch(Parser* parser, Request* request) {
@@ -262,7 +266,8 @@ net::awaitable<bool> Session::send_continue(const Parser* parser) {
   co_return !io.ec;
 }
 
-net::awaitable<std::optional<Response>> Session::serve_buffered(Parser* parser, const Route* route, Request* request) {
+net::awaitable<std::optional<Response>> Session::serve_buffered(Parser* parser, const Route* route,
+                                                                Request* request) {
   std::optional<Response> response;
   const bool ready = co_await send_continue(parser);
   if (!ready) co_return response;
@@ -308,8 +313,8 @@ net::awaitable<std::optional<Response>> Session::serve_streaming(Parser* parser,
     received += data.size();
     Response failure = guarded(*request, [route, &sink, received, data] {
       if (received > route->body_limit) {
-        return error_response(
-            {ErrorCode::too_large, "the body is larger than " + std::to_string(route->body_limit) + " bytes"});
+        return error_response({ErrorCode::too_large,
+                               "the body is larger than " + std::to_string(route->body_limit) + " bytes"});
       }
       auto written = sink->write(std::span<const char>(data.data(), data.size()));
       return written ? Response{} : error_response(written.error());
@@ -319,7 +324,8 @@ net::awaitable<std::optional<Response>> Session::serve_streaming(Parser* parser,
   };
   const Body end = co_await read_body(parser);
   parser->on_data = nullptr;
-  if (end == Body::malformed) response = status_response(400, ErrorCode::invalid_argument, "the body is not valid HTTP/1.1");
+  if (end == Body::malformed)
+    response = status_response(400, ErrorCode::invalid_argument, "the body is not valid HTTP/1.1");
   if (end == Body::complete && !response) response = guarded(*request, [&sink] { return sink->finish(); });
   co_return response;
 }

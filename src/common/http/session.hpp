@@ -46,11 +46,14 @@ class Session : public std::enable_shared_from_this<Session> {
   net::awaitable<bool> serve_one();
   net::awaitable<Head> read_head(Parser* parser);
   net::awaitable<Body> read_body(Parser* parser);
-  net::awaitable<IoResult> fill_buffer();
+  /// Reads up to `most` bytes; `no_buffer_space` if nothing of what is buffered could be parsed.
+  net::awaitable<IoResult> fill_buffer(std::size_t most);
   /// The response to `request`, after its body was read; sets `keep_alive_` to false if it was not.
   net::awaitable<std::optional<Response>> dispatch(Parser* parser, Request* request);
-  net::awaitable<std::optional<Response>> serve_buffered(Parser* parser, const Route* route, Request* request);
-  net::awaitable<std::optional<Response>> serve_streaming(Parser* parser, const Route* route, Request* request);
+  net::awaitable<std::optional<Response>> serve_buffered(Parser* parser, const Route* route,
+                                                         Request* request);
+  net::awaitable<std::optional<Response>> serve_streaming(Parser* parser, const Route* route,
+                                                          Request* request);
   net::awaitable<bool> send_continue(const Parser* parser);
   std::optional<Response> build_request(const Parser& parser, Request& request) const;
 
@@ -65,7 +68,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::string remote_;
   bool refuse_;
   bool keep_alive_ = true;
-  bool idle_ = true;       ///< between two requests
+  bool idle_ = true;  ///< between two requests
   bool draining_ = false;
   std::shared_ptr<EventStream::Impl> events_;  ///< while this connection carries live events
   net::steady_timer events_timer_;

@@ -44,11 +44,14 @@ void append_header(std::string& out, std::string_view name, std::string_view val
   out += "\r\n";
 }
 
-bool has_no_body(int status) { return status < 200 || status == 204 || status == 304; }
+bool has_no_body(int status) {
+  return status < 200 || status == 204 || status == 304;
+}
 
 }  // namespace
 
-std::string Session::format_head(const Response& response, int version, std::optional<std::uint64_t> length) const {
+std::string Session::format_head(const Response& response, int version,
+                                 std::optional<std::uint64_t> length) const {
   std::string out = "HTTP/1.1 " + std::to_string(response.status) + " ";
   const auto reason = boost::beast::http::obsolete_reason(
       boost::beast::http::int_to_status(static_cast<unsigned>(response.status)));
@@ -71,6 +74,10 @@ std::string Session::format_head(const Response& response, int version, std::opt
 net::awaitable<bool> Session::write_response(Response response, bool head_only, int version) {
   auto* file = std::get_if<FileBody>(&response.body);
   const FileCloser closer{file != nullptr ? file->fd : -1};
+  if (response.status < 200 || response.status > 599) {
+    obs::error("http.bad_status", {{"status", response.status}});
+    response.status = 500;
+  }
   auto* stream = std::get_if<std::shared_ptr<EventStream>>(&response.body);
   auto* text = std::get_if<std::string>(&response.body);
 
@@ -85,7 +92,8 @@ net::awaitable<bool> Session::write_response(Response response, bool head_only, 
   const bool bare = has_no_body(response.status);
   if (bare) length.reset();
   const auto wish = response.headers.find("Connection");
-  if (wish != response.headers.end() && !HeaderLess{}(wish->second, "close") && !HeaderLess{}("close", wish->second)) {
+  if (wish != response.headers.end() && !HeaderLess{}(wish->second, "close") &&
+      !HeaderLess{}("close", wish->second)) {
     keep_alive_ = false;
   }
   if (draining_) keep_alive_ = false;

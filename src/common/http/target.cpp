@@ -137,7 +137,8 @@ std::string url_encode(std::string_view text) {
 Result<Url> Url::parse(std::string_view text) {
   const std::string shown(text.substr(0, std::min(text.find('?'), std::size_t{100})));
   auto refuse = [&shown](std::string_view why) {
-    return fail(ErrorCode::invalid_argument, "'" + shown + "' is no URL like http://host:port/path: " + std::string(why));
+    return fail(ErrorCode::invalid_argument,
+                "'" + shown + "' is no URL like http://host:port/path: " + std::string(why));
   };
   Url url;
   if (text.starts_with("https://")) {

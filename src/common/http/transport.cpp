@@ -201,7 +201,9 @@ void Transport::expires_after(std::chrono::milliseconds time) {
   if (is_open() && (!timer_pending_ || deadline_ < timer_.expiry())) start_timer();
 }
 
-void Transport::expires_never() { deadline_ = std::chrono::steady_clock::time_point::max(); }
+void Transport::expires_never() {
+  deadline_ = std::chrono::steady_clock::time_point::max();
+}
 
 void Transport::start_timer() {
   // The timer is not moved for every piece of progress: it looks at the deadline when it fires.

@@ -68,7 +68,8 @@ TEST_F(Basic, AHandlerThatThrowsIsA500AndTheConnectionLives) {
 }
 
 TEST_F(Basic, LimitsBodies) {
-  post("/small", [](const Request& r) { return text(std::to_string(r.body.size())); }, 100);
+  post(
+      "/small", [](const Request& r) { return text(std::to_string(r.body.size())); }, 100);
   start();
   auto c = client();
   EXPECT_EQ(c.send({.method = "POST", .target = "/small", .body = std::string(100, 'x')})->body, "100");
@@ -88,7 +89,8 @@ TEST_F(Basic, LimitsBodies) {
 }
 
 TEST_F(Basic, SaysContinueOnlyToWhomItWillListen) {
-  post("/small", [](const Request& r) { return text("got " + r.body); }, 100);
+  post(
+      "/small", [](const Request& r) { return text("got " + r.body); }, 100);
   start();
   RawPeer peer(port());
   peer.send("POST /small HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");

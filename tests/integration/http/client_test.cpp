@@ -148,8 +148,10 @@ TEST_F(ClientTest, ABodyCutShortIsAnError) {
 
 TEST_F(ClientTest, ReadsChunkedAndUntilCloseAndSkipsInterimAnswers) {
   Listener other;
-  other.answer({"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
-                "HTTP/1.1 200 OK\r\n\r\nuntil the end"});
+  other.answer(
+      {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: "
+       "chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+       "HTTP/1.1 200 OK\r\n\r\nuntil the end"});
   auto c = client_for(other.port());
   EXPECT_EQ(c.send({.target = "/"})->body, "abcde");
   EXPECT_EQ(c.send({.target = "/"})->body, "until the end");
@@ -168,7 +170,8 @@ TEST_F(ClientTest, RefusesToSendWhatWouldSplitARequest) {
   start();
   auto c = client();
   EXPECT_EQ(c.send({.target = "/a HTTP/1.1\r\nX: y"}).error().code, ErrorCode::invalid_argument);
-  EXPECT_EQ(c.send({.target = "/a", .headers = {{"X", "a\r\nY: b"}}}).error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(c.send({.target = "/a", .headers = {{"X", "a\r\nY: b"}}}).error().code,
+            ErrorCode::invalid_argument);
   EXPECT_EQ(c.send({.target = "/a"})->body, "x");
 }
 

@@ -59,10 +59,16 @@ class HttpTest : public ::testing::Test {
     router_.add({.method = "GET", .pattern = std::move(pattern), .handler = std::move(handler)});
   }
   void post(std::string pattern, http::Handler handler, std::uint64_t limit = 1024) {
-    router_.add({.method = "POST", .pattern = std::move(pattern), .handler = std::move(handler), .body_limit = limit});
+    router_.add({.method = "POST",
+                 .pattern = std::move(pattern),
+                 .handler = std::move(handler),
+                 .body_limit = limit});
   }
   void stream(std::string pattern, http::StreamHandler handler, std::uint64_t limit = 1ull << 30) {
-    router_.add({.method = "PATCH", .pattern = std::move(pattern), .handler = {}, .stream = std::move(handler),
+    router_.add({.method = "PATCH",
+                 .pattern = std::move(pattern),
+                 .handler = {},
+                 .stream = std::move(handler),
                  .body_limit = limit});
   }
   void start() {

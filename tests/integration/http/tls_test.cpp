@@ -33,8 +33,9 @@ class Tls : public HttpTest {
   void SetUp() override {
     const std::string d = dir_.path().string() + "/";
     std::ofstream(d + "ext") << "subjectAltName=IP:127.0.0.1,DNS:localhost\n";
-    ASSERT_TRUE(openssl({"req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
-                         d + "ca.key", "-out", d + "ca.pem", "-subj", "/CN=test CA", "-days", "2"}));
+    ASSERT_TRUE(
+        openssl({"req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
+                 d + "ca.key", "-out", d + "ca.pem", "-subj", "/CN=test CA", "-days", "2"}));
     ASSERT_TRUE(openssl({"req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
                          d + "srv.key", "-out", d + "srv.csr", "-subj", "/CN=server"}));
     ASSERT_TRUE(openssl({"x509", "-req", "-in", d + "srv.csr", "-CA", d + "ca.pem", "-CAkey", d + "ca.key",
@@ -58,7 +59,8 @@ TEST_F(Tls, RequestsUploadsAndFilesGoThrough) {
   get("/file", [path, size = big.size()](const Request& r) {
     return http::file_response(r, ::open(path.c_str(), O_RDONLY | O_CLOEXEC), size, "v1");
   });
-  post("/echo", [](const Request& r) { return text(r.body); }, 10u << 20);
+  post(
+      "/echo", [](const Request& r) { return text(r.body); }, 10u << 20);
   start();
   for (const char* host : {"127.0.0.1", "localhost"}) {
     auto c = secure(host, ca_);
@@ -106,7 +108,8 @@ TEST_F(Tls, AnUnknownCaOrAWrongNameIsRefused) {
   const auto unknown = secure("127.0.0.1", "").send({.target = "/a"});
   ASSERT_FALSE(unknown);
   EXPECT_EQ(unknown.error().code, ErrorCode::unavailable);
-  EXPECT_NE(unknown.error().message.find("certificate verify failed"), std::string::npos) << unknown.error().message;
+  EXPECT_NE(unknown.error().message.find("certificate verify failed"), std::string::npos)
+      << unknown.error().message;
   // The same certificate under an address that it does not name.
   options_.address = "127.0.0.2";
   get("/a", [](const Request&) { return text("x"); });

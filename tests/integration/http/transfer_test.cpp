@@ -50,12 +50,13 @@ class LogSink : public http::BodySink {
 class Transfer : public HttpTest {
  protected:
   void serve_sink(std::uint64_t refuse_after = UINT64_MAX, std::uint64_t limit = 1ull << 30) {
-    stream("/up",
-           [this, refuse_after](const Request& r) -> Result<std::unique_ptr<http::BodySink>> {
-             if (r.query.contains("no")) return fail(ErrorCode::permission_denied, "not for you");
-             return std::make_unique<LogSink>(log_, refuse_after);
-           },
-           limit);
+    stream(
+        "/up",
+        [this, refuse_after](const Request& r) -> Result<std::unique_ptr<http::BodySink>> {
+          if (r.query.contains("no")) return fail(ErrorCode::permission_denied, "not for you");
+          return std::make_unique<LogSink>(log_, refuse_after);
+        },
+        limit);
     start();
   }
   /// A file of random bytes, served at /file.
@@ -214,7 +215,8 @@ TEST_F(Transfer, StreamsHaveALimitToo) {
   EXPECT_NE(declared.read_to_end().find("413"), std::string::npos);
   EXPECT_EQ(log_.bytes, 0U);
   RawPeer counted(port());
-  counted.send("PATCH /up HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" + std::string(1001, 'x'));
+  counted.send("PATCH /up HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" +
+               std::string(1001, 'x'));
   EXPECT_NE(counted.read_to_end().find("413"), std::string::npos);
   EXPECT_FALSE(log_.was_finished);
 }

@@ -8,7 +8,9 @@
 namespace educloud::http {
 namespace {
 
-Response nothing(const Request&) { return {}; }
+Response nothing(const Request&) {
+  return {};
+}
 
 Router example() {
   Router router;
@@ -28,7 +30,8 @@ TEST(Router, MatchesSegmentsAndNames) {
   ASSERT_NE(match.route, nullptr);
   EXPECT_EQ(match.params.at("id"), "IMG1");
   EXPECT_EQ(match.params.at("n"), "7");
-  for (const char* path : {"", "/", "/image", "/images/", "/images/a/", "/images/a/b", "/imagesx", "images"}) {
+  for (const char* path :
+       {"", "/", "/image", "/images/", "/images/a/", "/images/a/b", "/imagesx", "images"}) {
     EXPECT_EQ(router.match("GET", path).route, nullptr) << path;
     EXPECT_EQ(router.match("GET", path).allow, "") << path;
   }
@@ -62,8 +65,9 @@ TEST(Request, JsonIsBoundedInDepthAndKind) {
   Request request;
   request.body = R"({"a": "[[[[\"[[["})";
   EXPECT_TRUE(request.json());
-  for (const std::string& bad : {std::string(), std::string("[1]"), std::string("{"), std::string("{\"a\":1}x"),
-                                 "{\"a\":" + std::string(100000, '[') + std::string(100000, ']') + "}"}) {
+  for (const std::string& bad :
+       {std::string(), std::string("[1]"), std::string("{"), std::string("{\"a\":1}x"),
+        "{\"a\":" + std::string(100000, '[') + std::string(100000, ']') + "}"}) {
     request.body = bad;
     ASSERT_FALSE(request.json());
     EXPECT_EQ(request.json().error().code, ErrorCode::invalid_argument);
@@ -89,7 +93,8 @@ TEST(Errors, TravelThroughAResponseUnchanged) {
 }
 
 TEST(Errors, AreMadeFromTheStatusIfTheBodyIsNotOurs) {
-  for (const char* body : {"", "<html>", "[]", "{\"error\": 1}", "{\"error\": {\"code\": 7, \"message\": []}}"}) {
+  for (const char* body :
+       {"", "<html>", "[]", "{\"error\": 1}", "{\"error\": {\"code\": 7, \"message\": []}}"}) {
     ClientResponse response;
     response.status = 404;
     response.body = body;

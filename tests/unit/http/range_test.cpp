@@ -32,18 +32,19 @@ TEST_P(RangeHeader, IsReadAsRfc9110Says) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, RangeHeader,
-    ::testing::Values(Case{"", 100, Kind::whole, 0, 100}, Case{"bytes=0-9", 100, Kind::part, 0, 10},
-                      Case{"bytes=90-", 100, Kind::part, 90, 10}, Case{"bytes=-10", 100, Kind::part, 90, 10},
-                      Case{"bytes=-200", 100, Kind::part, 0, 100}, Case{"bytes=0-1000", 100, Kind::part, 0, 100},
-                      Case{"bytes=99-99", 100, Kind::part, 99, 1}, Case{"bytes=100-", 100, Kind::unsatisfiable, 0, 0},
-                      Case{"bytes=-0", 100, Kind::unsatisfiable, 0, 0}, Case{"bytes=0-", 0, Kind::unsatisfiable, 0, 0},
-                      Case{"bytes=-5", 0, Kind::unsatisfiable, 0, 0}, Case{"bytes=5-4", 100, Kind::whole, 0, 100},
-                      Case{"bytes=0-1,3-4", 100, Kind::whole, 0, 100}, Case{"items=0-1", 100, Kind::whole, 0, 100},
-                      Case{"bytes=-", 100, Kind::whole, 0, 100}, Case{"bytes=a-b", 100, Kind::whole, 0, 100},
-                      Case{"bytes=+1-2", 100, Kind::whole, 0, 100}, Case{"bytes=-1-2", 100, Kind::whole, 0, 100},
-                      Case{"bytes=0-99999999999999999999999", 100, Kind::part, 0, 100},
-                      Case{"bytes=99999999999999999999999-", 100, Kind::unsatisfiable, 0, 0},
-                      Case{"bytes=18446744073709551615-", UINT64_MAX, Kind::unsatisfiable, 0, 0}));
+    ::testing::Values(
+        Case{"", 100, Kind::whole, 0, 100}, Case{"bytes=0-9", 100, Kind::part, 0, 10},
+        Case{"bytes=90-", 100, Kind::part, 90, 10}, Case{"bytes=-10", 100, Kind::part, 90, 10},
+        Case{"bytes=-200", 100, Kind::part, 0, 100}, Case{"bytes=0-1000", 100, Kind::part, 0, 100},
+        Case{"bytes=99-99", 100, Kind::part, 99, 1}, Case{"bytes=100-", 100, Kind::unsatisfiable, 0, 0},
+        Case{"bytes=-0", 100, Kind::unsatisfiable, 0, 0}, Case{"bytes=0-", 0, Kind::unsatisfiable, 0, 0},
+        Case{"bytes=-5", 0, Kind::unsatisfiable, 0, 0}, Case{"bytes=5-4", 100, Kind::whole, 0, 100},
+        Case{"bytes=0-1,3-4", 100, Kind::whole, 0, 100}, Case{"items=0-1", 100, Kind::whole, 0, 100},
+        Case{"bytes=-", 100, Kind::whole, 0, 100}, Case{"bytes=a-b", 100, Kind::whole, 0, 100},
+        Case{"bytes=+1-2", 100, Kind::whole, 0, 100}, Case{"bytes=-1-2", 100, Kind::whole, 0, 100},
+        Case{"bytes=0-99999999999999999999999", 100, Kind::part, 0, 100},
+        Case{"bytes=99999999999999999999999-", 100, Kind::unsatisfiable, 0, 0},
+        Case{"bytes=18446744073709551615-", UINT64_MAX, Kind::unsatisfiable, 0, 0}));
 
 TEST(Etag, MatchesListsWeaklyAndTheStar) {
   EXPECT_TRUE(etag_matches("\"a\"", "a"));
@@ -110,7 +111,9 @@ TEST_F(FileResponse, NotModifiedClosesTheFile) {
   EXPECT_EQ(::fcntl(fd_, F_GETFD), -1);
 }
 
-TEST_F(FileResponse, RangeBelongsToGetOnly) { EXPECT_EQ(ask({{"Range", "bytes=1-2"}}, "HEAD").status, 200); }
+TEST_F(FileResponse, RangeBelongsToGetOnly) {
+  EXPECT_EQ(ask({{"Range", "bytes=1-2"}}, "HEAD").status, 200);
+}
 
 }  // namespace
 }  // namespace educloud::http
