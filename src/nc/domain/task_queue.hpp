@@ -19,9 +19,9 @@ Lane lane_of(const std::string& op);
 /// Something to do for one task.
 struct Job {
   msg::Command command;
-  bool vm_ended = false;  ///< not a command: the VM ended by itself, `command` is the task's last one
-  std::string detail;     ///< of vm_ended: how
-  bool crashed = false;   ///< of vm_ended
+  bool vm_ended = false;    ///< not a command: the VM ended by itself, `command` is the task's last one
+  std::string detail = {};  ///< of vm_ended: how
+  bool crashed = false;     ///< of vm_ended
 };
 
 /// Which job may run now: at most one per task; a newer command of a task interrupts the running one and

@@ -1,0 +1,189 @@
+#include "nc/app/daemon.hpp"
+
+#include "common/bus/rabbit_bus.hpp"
+#include "common/http/server.hpp"
+#include "common/inbox/inbox.hpp"
+#include "common/obs/log.hpp"
+#include "common/obs/metrics.hpp"
+#include "common/sys/file.hpp"
+#include "common/sys/thread_pool.hpp"
+#include "common/transfer/grant.hpp"
+#include "nc/app/api.hpp"
+#include "nc/app/heartbeat.hpp"
+#include "nc/hypervisor/fake_hypervisor.hpp"
+#include "nc/hypervisor/libvirt_hypervisor.hpp"
+
+namespace educloud::nc {
+namespace {
+
+constexpr std::uint16_t kPrefetch = 4;
+constexpr int kMachineWorkers = 16;  // a stop may wait a minute for its guest
+
+std::unique_ptr<bus::Bus> make_bus(const Config& config) {
+  const auto& broker = config.common.broker;
+  bus::RabbitOptions options;
+  options.host = broker.host;
+  options.port = broker.port;
+  options.vhost = broker.vhost;
+  options.user = broker.user;
+  options.password_file = broker.password_file.string();
+  options.tls_ca_file = broker.tls_ca_file;
+  options.connection_name = "nc-" + config.common.host;
+  return bus::make_rabbit_bus(std::move(options));
+}
+
+std::unique_ptr<Hypervisor> make_hypervisor(const Config& config) {
+  if (config.hypervisor == "fake") return std::make_unique<FakeHypervisor>();
+  return make_libvirt_hypervisor({.uri = config.libvirt_uri, .accel = config.accel});
+}
+
+/// What one VM may have at most, from nc.conf and the host.
+Result<NodeLimits> node_limits(const Config& config) {
+  hostinfo::HostSampler host(config.common.prefix, config.common.advertise);
+  auto hardware = host.hardware();
+  if (!hardware) return fail(hardware.error());
+  NodeLimits limits;
+  limits.max_memory_mib =
+      config.max_memory_mib > 0 ? config.max_memory_mib : hardware->mem - config.reserve_mib;
+  limits.max_cpus = config.max_cpus > 0 ? config.max_cpus : hardware->cpus;
+  limits.guest_egress = config.guest_egress;
+  limits.advertise = config.common.advertise;
+  if (!limits.advertise.empty()) return limits;
+  auto network = host.network();
+  if (!network) return fail(network.error());
+  limits.advertise = network->ip0;
+  return limits;
+}
+
+}  // namespace
+
+// Destroyed in the reverse order: whoever calls goes before what is called.
+struct Daemon::Impl {
+  explicit Impl(Config c) : config(std::move(c)) {}
+  const Config config;
+  const SystemClock clock;
+  std::string node_key;
+  std::unique_ptr<image::VersionStore> store;
+  std::unique_ptr<bus::Bus> bus;
+  std::unique_ptr<inbox::Inbox> inbox;
+  std::unique_ptr<Hypervisor> hypervisor;
+  std::unique_ptr<ImageTools> images;
+  std::unique_ptr<Node> node;
+  std::unique_ptr<sys::ThreadPool> control;
+  std::unique_ptr<http::Server> server;
+  std::unique_ptr<Heartbeat> heartbeat;
+
+  Result<> open_state();
+  Result<> open_node();
+  Result<> open_server();
+  void subscribe();
+};
+
+Result<> Daemon::Impl::open_state() {
+  const auto& common = config.common;
+  auto key = transfer::load_key(config.node_key_file);
+  if (!key) return fail(key.error());
+  node_key = std::move(*key);
+  if (auto ok = sys::make_directories(common.state_dir, 0700); !ok) return ok;
+  auto opened = image::VersionStore::open(common.prefix);
+  if (!opened) return fail(opened.error());
+  store = std::move(*opened);
+  if (auto ok = obs::metrics().start(common.prefix, "nc"); !ok) {
+    obs::warn("metrics.not_written", {{"reason", ok.error().message}});
+  }
+  bus = make_bus(config);
+  inbox::Options options;
+  options.file = common.state_dir / "inbox.sqlite";
+  options.exchange = config.exchange;
+  options.routing_key = config.task_key();
+  options.nid = common.host;
+  auto inbox_opened = inbox::Inbox::open(std::move(options), *bus, clock);
+  if (!inbox_opened) return fail(inbox_opened.error());
+  inbox = std::move(*inbox_opened);
+  return {};
+}
+
+Result<> Daemon::Impl::open_node() {
+  auto url = http::Url::parse(config.cc_url);
+  if (!url) return fail(url.error());
+  NodeImageOptions image_options{.cc = std::move(*url)};
+  image_options.client.tls_ca_file = config.cc_ca_file;
+  images = make_image_tools(std::move(image_options), *store);
+  auto limits = node_limits(config);
+  if (!limits) return fail(limits.error());
+  OperationOptions options;
+  options.layout = Layout(config.common.prefix);
+  options.limits = std::move(*limits);
+  options.stop_grace = std::chrono::seconds{config.stop_grace_s};
+  options.min_free_disk_bytes = std::uint64_t(config.min_free_disk_mib) << 20;
+  hypervisor = make_hypervisor(config);
+  node = std::make_unique<Node>(std::move(options), config.common.host, *inbox, *hypervisor, *images, clock);
+  return hypervisor->start([this](const VmEvent& event) { node->on_vm_event(event); });
+}
+
+Result<> Daemon::Impl::open_server() {
+  http::ServerOptions options;
+  options.address = config.common.listen;
+  options.port = config.common.port;
+  options.tls_certificate_file = config.common.tls.certificate_file;
+  options.tls_key_file = config.common.tls.key_file;
+  options.server_name = "educloud-nc";
+  ApiOptions api{Layout(config.common.prefix), config.common.host, node_key};
+  server =
+      std::make_unique<http::Server>(std::move(options), make_router(std::move(api), *hypervisor, clock));
+  return server->start();
+}
+
+void Daemon::Impl::subscribe() {
+  // The bus's thread must not wait for a disk: commands are taken over one after the other on this one.
+  control = std::make_unique<sys::ThreadPool>(sys::ThreadPool::Options{
+      .name = "nc-control", .threads = 1, .queue_limit = 64, .on_exception = [](auto what) {
+        obs::error("control.exception", {{"what", what}});
+      }});
+  bus->subscribe({config.queue(), kPrefetch, [this](bus::Delivery delivery) {
+                    auto shared = std::make_shared<bus::Delivery>(std::move(delivery));
+                    auto queued = control->submit(
+                        [this, shared](std::stop_token) { node->handle(std::move(*shared)); });
+                    if (!queued && shared->settle) shared->settle(bus::Verdict::requeue);
+                  }});
+}
+
+Daemon::Daemon(Config config) : impl_(std::make_unique<Impl>(std::move(config))) {}
+Daemon::~Daemon() {
+  stop();
+}
+
+Result<> Daemon::start() {
+  if (auto ok = impl_->open_state(); !ok) return ok;
+  if (auto ok = impl_->open_node(); !ok) return ok;
+  if (auto ok = impl_->open_server(); !ok) return ok;
+  impl_->subscribe();
+  impl_->node->redo_unfinished();
+  impl_->node->start(impl_->config.copies, kMachineWorkers);
+  impl_->inbox->start();
+  Heartbeat::Parts parts{*impl_->bus, *impl_->hypervisor, *impl_->images, *impl_->node, impl_->clock};
+  impl_->heartbeat = std::make_unique<Heartbeat>(impl_->config, parts, impl_->server->port());
+  impl_->bus->start([this] { impl_->inbox->resend(); });
+  impl_->heartbeat->start();
+  obs::info("nc.started", {{"host", impl_->config.common.host},
+                           {"port", impl_->server->port()},
+                           {"hypervisor", impl_->hypervisor->kind()}});
+  return {};
+}
+
+void Daemon::stop() {
+  if (impl_->heartbeat) impl_->heartbeat->stop();
+  if (impl_->server) impl_->server->stop();
+  if (impl_->control) impl_->control->stop();
+  if (impl_->node) impl_->node->stop();
+  if (impl_->hypervisor) impl_->hypervisor->stop();
+  if (impl_->inbox) impl_->inbox->stop();
+  if (impl_->bus) impl_->bus->stop();
+  obs::metrics().stop();
+}
+
+int Daemon::port() const {
+  return impl_->server ? impl_->server->port() : 0;
+}
+
+}  // namespace educloud::nc

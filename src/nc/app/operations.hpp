@@ -1,0 +1,72 @@
+#pragma once
+
+#include <chrono>
+#include <stop_token>
+
+#include "common/base/clock.hpp"
+#include "common/inbox/inbox.hpp"
+#include "nc/app/image_tools.hpp"
+#include "nc/app/instance_record.hpp"
+#include "nc/domain/task_queue.hpp"
+#include "nc/hypervisor/hypervisor.hpp"
+
+namespace educloud::nc {
+
+struct OperationOptions {
+  Layout layout{"/storage"};
+  NodeLimits limits;
+  std::chrono::milliseconds stop_grace{60'000};
+  std::uint64_t min_free_disk_bytes = 1ull << 30;
+};
+
+/// What the commands do. Each is idempotent: after a kill at any instant it is done again from its beginning.
+/// It ends with a final status, or without any if it was interrupted (a newer command took the task over, or
+/// the daemon stops and redoes it at its next start).
+class Operations {
+ public:
+  Operations(OperationOptions options, inbox::Inbox& inbox, Hypervisor& hypervisor, ImageTools& images)
+      : options_(std::move(options)), inbox_(inbox), hypervisor_(hypervisor), images_(images) {}
+
+  void run(const Job& job, std::stop_token stop);
+  /// For a command that cannot be begun: reports `error` as the operation would.
+  void report_failure(const msg::Command& command, const Error& error);
+  const OperationOptions& options() const { return options_; }
+
+ private:
+  /// One run of one command.
+  struct Call {
+    const msg::Command& command;
+    TaskId tid;
+    std::stop_token stop;
+  };
+  using Final = Result<inbox::Report>;
+
+  Final prepare(const Call& call);
+  Result<> clone_for_build(const Call& call, const msg::ImageVersion& source);
+  Final start(const Call& call);
+  Result<DiskLayer> base_of_vm(const Call& call, const InstanceRecord& record);
+  Result<> make_disk(const Call& call, VmSpec& spec);
+  Final stop(const Call& call);
+  Final submit(const Call& call);
+  Result<std::string> flat_copy(const Call& call, const InstanceRecord& record);
+  Final remove(const Call& call);
+  void vm_ended(const Job& job);
+
+  /// Presses the power button, waits `grace`, then ends it. True if it had to be ended.
+  Result<bool> end_vm(const Call& call, std::chrono::milliseconds grace);
+  /// hypervisor_.state, which waits a while for a hypervisor that is being restarted.
+  Result<VmState> state_of(const Call& call);
+  Result<> drop_overlay(const InstanceId& insid);
+  Result<> need_disk(std::uint64_t bytes, std::string_view what);
+  void progress(const Call& call, task::Event event, task::TaskState at, int percent, std::uint64_t done,
+                std::uint64_t total, std::string prompt);
+  inbox::Report final_report(const Call& call, task::Event event, task::TaskState at,
+                             std::string prompt) const;
+
+  const OperationOptions options_;
+  inbox::Inbox& inbox_;
+  Hypervisor& hypervisor_;
+  ImageTools& images_;
+};
+
+}  // namespace educloud::nc

@@ -1,0 +1,202 @@
+// image/run, image/stop, task/delete, and VMs that end by themselves.
+#include <condition_variable>
+
+#include "common/obs/log.hpp"
+#include "common/sys/file.hpp"
+#include "nc/app/operations.hpp"
+
+namespace educloud::nc {
+
+using task::Event;
+using task::Phase;
+using task::State;
+
+namespace {
+
+constexpr task::TaskState kBooting{Phase::editing, State::booting};
+constexpr task::TaskState kRunning{Phase::editing, State::running};
+constexpr task::TaskState kStopped{Phase::editing, State::stopped};
+constexpr task::TaskState kDeleting{Phase::editing, State::deleting};
+
+constexpr std::chrono::milliseconds kPoll{100};
+constexpr std::chrono::seconds kPatience{60};  ///< for a libvirtd that is being restarted
+
+/// Sleeps for `time` or until `stop`. False: stopped.
+bool pause(std::chrono::milliseconds time, const std::stop_token& stop) {
+  std::mutex mutex;
+  std::condition_variable_any never;
+  std::unique_lock lock(mutex);
+  never.wait_for(lock, stop, time, [] { return false; });
+  return !stop.stop_requested();
+}
+
+tl::unexpected<Error> interrupted() {
+  return fail(ErrorCode::cancelled, "interrupted");
+}
+
+}  // namespace
+
+Result<VmState> Operations::state_of(const Call& call) {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  for (;;) {
+    auto state = hypervisor_.state(call.tid.instance);
+    if (state || state.error().code != ErrorCode::unavailable) return state;
+    if (std::chrono::steady_clock::now() > deadline) return state;
+    if (!pause(kPoll, call.stop)) return interrupted();
+  }
+}
+
+Result<DiskLayer> Operations::base_of_vm(const Call& call, const InstanceRecord& record) {
+  if (base_of(call.tid) == Base::cached_version) {
+    auto base = images_.base(record.imgid, record.version);
+    if (base || base.error().code != ErrorCode::not_found) return base;
+    return fail(ErrorCode::not_found, record.imgid + " version " + std::to_string(record.version) +
+                                          " is not on this node; prepare it first");
+  }
+  const auto file = options_.layout.build(call.tid.target);
+  std::error_code ignored;
+  if (std::filesystem::exists(file, ignored)) return DiskLayer{file, record.format};
+  return fail(ErrorCode::not_found, file.string() + " is not there; prepare the build first");
+}
+
+/// The overlay the VM writes to: new for a desktop, kept for a build or modify.
+Result<> Operations::make_disk(const Call& call, VmSpec& spec) {
+  const auto& layout = options_.layout;
+  const auto& insid = call.tid.instance;
+  const auto overlay = layout.overlay(insid);
+  auto found = read_record(layout, insid);
+  if (!found) return fail(found.error());
+  std::optional<InstanceRecord> record = std::move(*found);
+  std::error_code ignored;
+  const bool exists = std::filesystem::exists(overlay, ignored);
+  const bool build = base_of(call.tid) == Base::build_copy;
+  if (!build && !call.command.source)
+    return fail(ErrorCode::invalid_argument, "image/run without source", "source");
+  if (build && !record) return fail(ErrorCode::not_found, "the build was not prepared on this node");
+  if (!build && !(keeps_overlay(insid) && exists && record)) {
+    record = InstanceRecord{call.tid.str(), call.command.source->imgid, call.command.source->version,
+                            call.command.source->format};
+  }
+  if (!build && record->version != call.command.source->version) {
+    return fail(ErrorCode::conflict, "the changes of " + insid.str() + " stand on version " +
+                                         std::to_string(record->version) + ", not on " +
+                                         std::to_string(call.command.source->version) +
+                                         "; submit or delete the task");
+  }
+  auto base = base_of_vm(call, *record);
+  if (!base) return fail(base.error());
+  if (!keeps_overlay(insid) || !exists) {
+    // In this order a kill leaves an overlay only with the record that belongs to it.
+    if (auto ok = remove_file(overlay); !ok) return ok;
+    record->format = base->format;
+    if (auto ok = write_record(layout, insid, *record); !ok) return ok;
+    if (auto ok = images_.make_overlay(*base, overlay); !ok) return ok;
+  }
+  spec.disk = {{overlay, "qcow2"}, std::move(*base)};
+  return {};
+}
+
+Operations::Final Operations::start(const Call& call) {
+  const auto& insid = call.tid.instance;
+  auto spec = make_spec(call.command, call.tid, options_.layout, options_.limits);
+  if (!spec) return fail(spec.error());
+  progress(call, Event::booting, kBooting, 0, 0, 0, "starting the VM");
+  auto state = state_of(call);
+  if (!state && state.error().code != ErrorCode::not_found) return fail(state.error());
+  // Redone after a restart of ours: its disk is in use and must not be touched.
+  if (state) {
+    if (auto ok = hypervisor_.define_and_start(*spec); !ok) return fail(ok.error());
+    return final_report(call, Event::running, kRunning, "the VM runs");
+  }
+  if (auto ok = need_disk(0, "starting a VM"); !ok) return fail(ok.error());
+  if (auto ok = make_disk(call, *spec); !ok) return fail(ok.error());
+  if (auto ok = remove_file(spec->console_log); !ok) return fail(ok.error());
+  if (call.stop.stop_requested()) return interrupted();
+  auto started = hypervisor_.define_and_start(*spec);
+  if (!started) {
+    if (auto ok = drop_overlay(insid); !ok) {
+      obs::warn("overlay.not_removed", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
+    }
+    return fail(started.error());
+  }
+  state = hypervisor_.state(insid);
+  if (!state && state.error().code == ErrorCode::not_found) {
+    return fail(ErrorCode::unavailable, "the VM ended right after its start; see its console log");
+  }
+  return final_report(call, Event::running, kRunning, "the VM runs");
+}
+
+Result<bool> Operations::end_vm(const Call& call, std::chrono::milliseconds grace) {
+  const auto& insid = call.tid.instance;
+  const auto begun = std::chrono::steady_clock::now();
+  bool pressed = grace.count() == 0;
+  bool hard = false;
+  for (;;) {
+    const auto waited = std::chrono::steady_clock::now() - begun;
+    Result<> done;
+    if (!pressed) {
+      done = hypervisor_.shutdown(insid);
+      pressed = done.has_value();
+    } else if (waited >= grace) {
+      hard = hypervisor_.state(insid).has_value() || hard;
+      done = hypervisor_.destroy(insid);
+    }
+    auto state = hypervisor_.state(insid);
+    if (!state && state.error().code == ErrorCode::not_found) return hard;
+    // A guest without ACPI, or one that is paused, refuses the button: then it is the plug's turn.
+    if (!done && done.error().code != ErrorCode::unavailable && !pressed) pressed = true;
+    if (waited > grace + kPatience) {
+      return fail(done ? Error{ErrorCode::timeout, "VM " + insid.str() + " does not end", {}} : done.error());
+    }
+    if (!pause(kPoll, call.stop)) return interrupted();
+  }
+}
+
+Operations::Final Operations::stop(const Call& call) {
+  auto hard = end_vm(call, options_.stop_grace);
+  if (!hard) return fail(hard.error());
+  if (auto ok = drop_overlay(call.tid.instance); !ok) return fail(ok.error());
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(options_.stop_grace).count();
+  return final_report(
+      call, Event::stopped, kStopped,
+      *hard ? "the guest did not power off within " + std::to_string(seconds) + " s and was switched off"
+            : std::string("the guest powered off"));
+}
+
+Operations::Final Operations::remove(const Call& call) {
+  const auto& layout = options_.layout;
+  auto ended = end_vm(call, std::chrono::milliseconds{0});
+  if (!ended) return fail(ended.error());
+  std::vector<std::filesystem::path> theirs{layout.submit_folder(call.tid.instance),
+                                            layout.instance(call.tid.instance)};
+  if (call.tid.is_build()) theirs.push_back(layout.build_folder(call.tid.target));
+  for (const auto& path : theirs) {
+    if (auto ok = remove_tree(path); !ok) return fail(ok.error());
+  }
+  return final_report(call, Event::deleted, kDeleting, "nothing of the task is left on the node");
+}
+
+void Operations::vm_ended(const Job& job) {
+  const auto entry = inbox_.find(job.command.tid);
+  // A command that came meanwhile sees for itself; a task that is not up has nothing to lose.
+  if (!entry || entry->command.cmdid != job.command.cmdid || !entry->finished || !entry->status ||
+      entry->status->event != to_string(Event::running)) {
+    return;
+  }
+  auto tid = TaskId::parse(job.command.tid);
+  if (!tid) return;
+  auto state = hypervisor_.state(tid->instance);
+  if (state || state.error().code != ErrorCode::not_found) return;
+  const Call call{job.command, std::move(*tid), {}};
+  if (auto ok = drop_overlay(call.tid.instance); !ok) {
+    obs::warn("overlay.not_removed", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
+  }
+  obs::info("vm.ended", {{"tid", call.tid.str()}, {"detail", job.detail}, {"crashed", job.crashed}});
+  auto report = final_report(call, job.crashed ? Event::failed : Event::stopped, kStopped, job.detail);
+  if (job.crashed) report.error = Error{ErrorCode::unavailable, job.detail + "; start it again", {}};
+  if (auto told = inbox_.report(report); !told) {
+    obs::warn("operation.not_told", {{"tid", call.tid.str()}, {"reason", told.error().message}});
+  }
+}
+
+}  // namespace educloud::nc
