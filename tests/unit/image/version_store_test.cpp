@@ -55,7 +55,9 @@ class VersionStoreTest : public ::testing::Test {
 
   std::vector<int> versions(std::string_view image = kImage) {
     std::vector<int> numbers;
-    for (const auto& info : store_->list(image).value()) numbers.push_back(info.version);
+    const auto found = store_->list(image);
+    EXPECT_TRUE(found);
+    for (const auto& info : *found) numbers.push_back(info.version);
     return numbers;
   }
 
