@@ -1,0 +1,223 @@
+#include "clc/store/store.hpp"
+
+#include <gmock/gmock.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <csignal>
+#include <fstream>
+
+#include "clc/store/accounts.hpp"
+#include "clc/store/migrations.hpp"
+#include "clc/store/tasks.hpp"
+
+namespace educloud::clc::store {
+namespace {
+
+using testing::HasSubstr;
+
+class StoreTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/clc_store_XXXXXX";
+    folder_ = ::mkdtemp(name);
+    file_ = folder_ / "clc.sqlite";
+  }
+  void TearDown() override {
+    store_.reset();
+    std::filesystem::remove_all(folder_);
+  }
+  Store& open() {
+    auto opened = Store::open(file_);
+    EXPECT_TRUE(opened) << opened.error().message;
+    store_ = std::move(*opened);
+    return *store_;
+  }
+  Result<> add(Store& store, std::string name) {
+    return store.write([&](Sql& sql) -> Result<> {
+      add_account(sql, {name, false, "x", 1});
+      return {};
+    });
+  }
+  std::int64_t accounts(Store& store) {
+    return *store.read([](Sql& sql) -> Result<std::int64_t> { return sql.number("SELECT COUNT(*) FROM accounts"); });
+  }
+
+  std::filesystem::path folder_, file_;
+  std::unique_ptr<Store> store_;
+};
+
+TEST_F(StoreTest, MakesItsSchemaOnceWithDefaults) {
+  auto& store = open();
+  const auto version = store.read([](Sql& sql) -> Result<std::int64_t> { return sql.number("PRAGMA user_version"); });
+  EXPECT_EQ(*version, migrations().back().version);
+  const auto types = store.read([](Sql& sql) -> Result<std::vector<VmType>> { return list_vmtypes(sql); });
+  EXPECT_EQ(types->size(), 6u);
+  store_.reset();
+  EXPECT_EQ(accounts(open()), 0);
+  EXPECT_EQ(std::filesystem::status(file_).permissions() & std::filesystem::perms(077), std::filesystem::perms::none);
+}
+
+TEST_F(StoreTest, RefusesASecondInstance) {
+  open();
+  const auto second = Store::open(file_);
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code, ErrorCode::conflict);
+  EXPECT_THAT(second.error().message, HasSubstr("in use by another process"));
+}
+
+TEST_F(StoreTest, RefusesANewerSchemaAndGarbage) {
+  ASSERT_TRUE(open().write([](Sql& sql) -> Result<> {
+    sql.run("PRAGMA user_version = 999");
+    return {};
+  }));
+  store_.reset();
+  EXPECT_THAT(Store::open(file_).error().message, HasSubstr("made by a newer version"));
+  std::filesystem::remove(file_);
+  std::ofstream(file_) << std::string(8192, 'x');
+  EXPECT_EQ(Store::open(file_).error().code, ErrorCode::corrupt);
+}
+
+TEST_F(StoreTest, AnErrorRollsBackOnlyItsOwnWork) {
+  auto& store = open();
+  std::mutex mutex;
+  std::condition_variable changed;
+  int done = 0, failed = 0;
+  // Held back by the first, so that the others share a commit.
+  std::atomic<bool> go = false;
+  const auto count = [&](const Result<>& result) {
+    const std::scoped_lock guard(mutex);
+    ++done;
+    failed += result ? 0 : 1;
+    changed.notify_all();
+  };
+  store.post([&](Sql&) -> Result<> {
+        while (!go) std::this_thread::yield();
+        return {};
+      }, count);
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE(store.post(
+        [i](Sql& sql) -> Result<> {
+          add_account(sql, {"a" + std::to_string(i), false, "x", 1});
+          if (i % 4 == 1) return fail(ErrorCode::conflict, "on purpose");
+          if (i % 4 == 2) sql.run("INSERT INTO nodes VALUES ('n', 'nowhere', 1)");  // breaks a foreign key
+          if (i % 4 == 3) throw std::runtime_error("a defect");
+          return {};
+        },
+        count));
+  }
+  go = true;
+  std::unique_lock guard(mutex);
+  ASSERT_TRUE(changed.wait_for(guard, std::chrono::seconds{20}, [&] { return done == 21; }));
+  EXPECT_EQ(failed, 15);
+  EXPECT_EQ(accounts(store), 5);
+}
+
+TEST_F(StoreTest, HooksRunOnlyAfterACommit) {
+  auto& store = open();
+  std::atomic<int> ran = 0;
+  ASSERT_TRUE(store.write([&](Sql& sql) -> Result<> {
+    sql.after_commit([&] { ++ran; });
+    return {};
+  }));
+  EXPECT_EQ(ran, 1);
+  EXPECT_FALSE(store.write([&](Sql& sql) -> Result<> {
+    sql.after_commit([&] { ++ran; });
+    return fail(ErrorCode::conflict, "no");
+  }));
+  EXPECT_EQ(ran, 1);
+}
+
+TEST_F(StoreTest, ReadersCannotWriteAndSeeWhatIsCommitted) {
+  auto& store = open();
+  ASSERT_TRUE(add(store, "ann"));
+  const auto result = store.read([](Sql& sql) -> Result<> {
+    sql.run("DELETE FROM accounts");
+    return {};
+  });
+  EXPECT_FALSE(result);
+  EXPECT_EQ(accounts(store), 1);
+}
+
+TEST_F(StoreTest, ManyThreadsWriteAndReadAtOnce) {
+  auto& store = open();
+  std::vector<std::thread> threads;
+  std::atomic<int> good = 0;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 50; ++i) {
+        if (add(store, "t" + std::to_string(t) + "." + std::to_string(i))) ++good;
+        accounts(store);
+      }
+    });
+  }
+  for (auto& one : threads) one.join();
+  EXPECT_EQ(good, 400);
+  EXPECT_EQ(accounts(store), 400);
+}
+
+TEST_F(StoreTest, APortHasOneOwnerAndIsFreedWithItsInstance) {
+  auto& store = open();
+  const auto result = store.write([](Sql& sql) -> Result<> {
+    EXPECT_EQ(take_port(sql, "nc1", "display", "VD1", 5900, 5901), 5900);
+    EXPECT_EQ(take_port(sql, "nc1", "display", "VD1", 5900, 5901), 5900);  // keeps it
+    EXPECT_EQ(take_port(sql, "nc1", "display", "VD2", 5900, 5901), 5901);
+    EXPECT_EQ(take_port(sql, "nc1", "display", "VD3", 5900, 5901), 0);
+    EXPECT_EQ(take_port(sql, "nc2", "display", "VD3", 5900, 5901), 5900);
+    free_ports(sql, "VD1");
+    EXPECT_EQ(take_port(sql, "nc1", "display", "VD4", 5900, 5901), 5900);
+    EXPECT_EQ(take_port(sql, "nc2", "display", "VD2", 5900, 5901), 5901);  // moved: gives the old one back
+    EXPECT_EQ(take_port(sql, "nc1", "display", "VD5", 5900, 5901), 5901);
+    return {};
+  });
+  EXPECT_TRUE(result) << result.error().message;
+}
+
+// Writes accounts until it is killed, telling each one that was acknowledged.
+[[noreturn]] void write_for_ever(const std::filesystem::path& file, int pipe) {
+  auto store = Store::open(file);
+  if (!store) ::_exit(3);
+  for (int i = 0;; ++i) {
+    auto done = (*store)->write([&](Sql& sql) -> Result<> {
+      add_account(sql, {"n" + std::to_string(i), false, "x", i});
+      add_outbox(sql, {0, "cc_cmd", "cc1", "{}", "m" + std::to_string(i), 0}, i);
+      return {};
+    });
+    if (!done || ::write(pipe, &i, sizeof i) != sizeof i) ::_exit(4);
+  }
+}
+
+TEST_F(StoreTest, AKilledWriterLosesNothingItAcknowledged) {
+  for (int round = 0; round < 3; ++round) {
+    std::filesystem::remove(file_);
+    std::filesystem::remove(file_.string() + "-wal");
+    std::filesystem::remove(file_.string() + "-shm");
+    int ends[2];
+    ASSERT_EQ(::pipe(ends), 0);
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      ::close(ends[0]);
+      write_for_ever(file_, ends[1]);
+    }
+    ::close(ends[1]);
+    int last = -1, got = 0;
+    while (last < 50 + 37 * round && ::read(ends[0], &got, sizeof got) == sizeof got) last = got;
+    ASSERT_EQ(::kill(child, SIGKILL), 0);
+    while (::read(ends[0], &got, sizeof got) == sizeof got) last = got;
+    ::close(ends[0]);
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status));
+    auto& store = open();
+    const auto count = accounts(store);
+    EXPECT_GE(count, last + 1);
+    const auto outbox = store.read([](Sql& sql) -> Result<std::int64_t> { return outbox_size(sql); });
+    EXPECT_EQ(*outbox, count) << "half a transaction";
+    store_.reset();
+  }
+}
+
+}  // namespace
+}  // namespace educloud::clc::store
