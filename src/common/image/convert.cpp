@@ -39,8 +39,9 @@ Result<Confinement> choose_confinement(const ConvertRequest& request) {
   const int code = ::getpwnam_r(request.user.c_str(), &entry, buffer.data(), buffer.size(), &found);
   if (code != 0) return fail(errno_error("look up user '" + request.user + "'", code));
   if (found == nullptr) {
-    return fail(ErrorCode::not_found, "there is no user '" + request.user + "' to convert images as: create it " +
-                                          "(useradd --system " + request.user + ") or set convert_user");
+    return fail(ErrorCode::not_found, "there is no user '" + request.user +
+                                          "' to convert images as: create it " + "(useradd --system " +
+                                          request.user + ") or set convert_user");
   }
   return Confinement{true, entry.pw_uid, entry.pw_gid};
 }
@@ -76,7 +77,8 @@ Result<> hand_over_input(const ConvertRequest& request, const Confinement& confi
   if (!fd) return fail(fd.error());
   const auto name = (request.workspace / "input").string();
   if (::linkat(AT_FDCWD, request.input.c_str(), AT_FDCWD, name.c_str(), 0) != 0) {
-    return fail(errno_error("link " + request.input.string() + " to " + name + " (must be one file system)", errno));
+    return fail(
+        errno_error("link " + request.input.string() + " to " + name + " (must be one file system)", errno));
   }
   if (!confinement.switched) return {};
   if (::fchown(fd->get(), static_cast<uid_t>(-1), confinement.gid) != 0 || ::fchmod(fd->get(), 0440) != 0) {
@@ -93,7 +95,8 @@ Result<ImageHeader> take_over_output(const ConvertRequest& request, const Confin
   struct stat info {};
   if (::fstat(fd->get(), &info) != 0) return fail(errno_error("stat " + made.string(), errno));
   if (!S_ISREG(info.st_mode) || info.st_nlink != 1) {
-    return fail(ErrorCode::invalid_argument, "the converter left something else than a file: the image is refused");
+    return fail(ErrorCode::invalid_argument,
+                "the converter left something else than a file: the image is refused");
   }
   if (confinement.switched && ::fchown(fd->get(), ::geteuid(), ::getegid()) != 0) {
     return fail(errno_error("chown " + made.string(), errno));
@@ -153,9 +156,9 @@ Result<ConvertResult> convert_to_qcow2(const ConvertRequest& request, std::stop_
   sys::ProcessOptions options;
   // Names relative to the workspace: the user need not be able to walk to it, and "./" keeps QEMU
   // from reading a protocol into a name.
-  options.argv = {"qemu-img", "convert", "-p", "-f", std::string(to_string(request.input_format)),
-                  "-O",       "qcow2",   "-o", "compat=1.1",
-                  "./input",  "./output"};
+  options.argv = {"qemu-img", "convert", "-p", "-f",         std::string(to_string(request.input_format)),
+                  "-O",       "qcow2",   "-o", "compat=1.1", "./input",
+                  "./output"};
   options.working_directory = request.workspace.string();
   options.timeout = request.timeout;
   options.run_as_user = confinement->switched ? request.user : "";
@@ -180,8 +183,9 @@ Result<> create_overlay(const fs::path& base, Format base_format, const fs::path
   auto header = inspect_file(base, {}, base_format);
   if (!header) return fail(header.error(), base.string());
   sys::ProcessOptions options;
-  options.argv = {"qemu-img", "create", "-q", "-f", "qcow2", "-F", std::string(to_string(base_format)), "-b",
-                  base.string(), overlay.string()};
+  options.argv = {
+      "qemu-img",    "create",        "-q", "-f", "qcow2", "-F", std::string(to_string(base_format)), "-b",
+      base.string(), overlay.string()};
   if (virtual_size_bytes != 0) options.argv.push_back(std::to_string(virtual_size_bytes));
   if (auto done = run_qemu_img(options, {}); !done) {
     std::error_code ignored;
@@ -195,13 +199,23 @@ Result<ImageHeader> flatten(const FlattenRequest& request, std::stop_token stop)
   if (auto ok = check_flatten_chain(request); !ok) return fail(ok.error());
   PercentParser parser(request.on_percent);
   sys::ProcessOptions options;
-  options.argv = {"qemu-img", "convert", "-p", "-f", "qcow2", "-O", "qcow2", "-o", "compat=1.1",
-                  request.overlay.string(), request.output.string()};
+  options.argv = {"qemu-img",
+                  "convert",
+                  "-p",
+                  "-f",
+                  "qcow2",
+                  "-O",
+                  "qcow2",
+                  "-o",
+                  "compat=1.1",
+                  request.overlay.string(),
+                  request.output.string()};
   options.timeout = request.timeout;
   options.on_stdout = [&parser](std::string_view piece) { parser.feed(piece); };
-  auto header = run_qemu_img(options, stop)
-                    .and_then([&] { return sys::sync_path(request.output); })
-                    .and_then([&] { return inspect_file(request.output, {}, Format::qcow2); });
+  auto header =
+      run_qemu_img(options, stop).and_then([&] { return sys::sync_path(request.output); }).and_then([&] {
+        return inspect_file(request.output, {}, Format::qcow2);
+      });
   if (!header) {
     std::error_code ignored;
     fs::remove(request.output, ignored);

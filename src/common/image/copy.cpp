@@ -26,7 +26,8 @@ struct Job {
 };
 
 Result<> failed(const char* what, const Job& job) {
-  return fail(errno_error(std::string(what) + " " + job.source.string() + " to " + job.destination.string(), errno));
+  return fail(
+      errno_error(std::string(what) + " " + job.source.string() + " to " + job.destination.string(), errno));
 }
 
 /// Up to `length` bytes at `offset`. Returns how many.
@@ -37,7 +38,8 @@ Result<std::uint64_t> copy_some(Job& job, std::uint64_t offset, std::uint64_t le
     const ssize_t done = ::copy_file_range(job.in.get(), &from, job.out.get(), &to, want, 0);
     if (done > 0) return static_cast<std::uint64_t>(done);
     if (done < 0 && errno == EINTR) continue;
-    if (done < 0 && errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP && errno != ENOSYS && errno != EBADF) {
+    if (done < 0 && errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP && errno != ENOSYS &&
+        errno != EBADF) {
       return fail(failed("copy", job).error());
     }
     // 0 can be end-of-file or a file system that pretends (some kernels): read() will tell.
@@ -45,13 +47,15 @@ Result<std::uint64_t> copy_some(Job& job, std::uint64_t offset, std::uint64_t le
   }
   job.buffer.resize(1 << 20);
   for (;;) {
-    const ssize_t got = ::pread(job.in.get(), job.buffer.data(), std::min<std::uint64_t>(want, job.buffer.size()),
-                                static_cast<off_t>(offset));
+    const ssize_t got = ::pread(job.in.get(), job.buffer.data(),
+                                std::min<std::uint64_t>(want, job.buffer.size()), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return fail(failed("copy", job).error());
-    if (got == 0) return fail(ErrorCode::corrupt, job.source.string() + " became shorter while it was copied");
+    if (got == 0)
+      return fail(ErrorCode::corrupt, job.source.string() + " became shorter while it was copied");
     const std::string_view piece(job.buffer.data(), static_cast<std::size_t>(got));
-    if (auto ok = sys::pwrite_all(job.out.get(), piece, offset); !ok) return fail(ok.error(), job.destination.string());
+    if (auto ok = sys::pwrite_all(job.out.get(), piece, offset); !ok)
+      return fail(ok.error(), job.destination.string());
     return static_cast<std::uint64_t>(got);
   }
 }
@@ -66,7 +70,8 @@ Result<> copy_data(Job& job, const OnBytes& on_bytes, const std::stop_token& sto
   ProgressMeter meter(on_bytes, job.size);
   const auto copy_run = [&](std::uint64_t offset, std::uint64_t length) -> Result<> {
     while (length > 0) {
-      if (stop.stop_requested()) return fail(ErrorCode::cancelled, "copying " + job.source.string() + " was cancelled");
+      if (stop.stop_requested())
+        return fail(ErrorCode::cancelled, "copying " + job.source.string() + " was cancelled");
       auto done = copy_some(job, offset, length);
       if (!done) return fail(done.error());
       offset += *done;
@@ -90,7 +95,8 @@ Result<CopyMethod> copy_sparse(const std::filesystem::path& source, const std::f
   job.in = std::move(*in);
   struct stat info {};
   if (::fstat(job.in.get(), &info) != 0) return fail(errno_error("stat " + source.string(), errno));
-  if (!S_ISREG(info.st_mode)) return fail(ErrorCode::invalid_argument, source.string() + " is not an ordinary file");
+  if (!S_ISREG(info.st_mode))
+    return fail(ErrorCode::invalid_argument, source.string() + " is not an ordinary file");
   job.size = static_cast<std::uint64_t>(info.st_size);
   job.out = sys::Fd(::open(destination.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!job.out.is_open()) {

@@ -23,7 +23,9 @@ void require(int ok) {
 
 }  // namespace
 
-void Sha256::Free::operator()(evp_md_ctx_st* context) const { ::EVP_MD_CTX_free(context); }
+void Sha256::Free::operator()(evp_md_ctx_st* context) const {
+  ::EVP_MD_CTX_free(context);
+}
 
 Sha256::Sha256() : context_(::EVP_MD_CTX_new()) {
   require(context_ != nullptr ? 1 : 0);
@@ -58,7 +60,8 @@ std::string Sha256::finish() {
   return text;
 }
 
-Result<std::string> sha256_file(const std::filesystem::path& path, const OnBytes& on_bytes, std::stop_token stop) {
+Result<std::string> sha256_file(const std::filesystem::path& path, const OnBytes& on_bytes,
+                                std::stop_token stop) {
   auto fd = sys::open_file(path, O_RDONLY);
   if (!fd) return fail(fd.error());
   struct stat info {};
@@ -72,7 +75,8 @@ Result<std::string> sha256_file(const std::filesystem::path& path, const OnBytes
   // Zeros in steps too: hashing a 1 TiB hole takes minutes, and must stop when asked.
   const auto skip_to = [&](std::uint64_t end) -> Result<> {
     while (done < end) {
-      if (stop.stop_requested()) return fail(ErrorCode::cancelled, "hashing " + path.string() + " was cancelled");
+      if (stop.stop_requested())
+        return fail(ErrorCode::cancelled, "hashing " + path.string() + " was cancelled");
       const auto step = std::min<std::uint64_t>(end - done, kBufferBytes);
       hash.update_zeros(step);
       done += step;
@@ -83,7 +87,8 @@ Result<std::string> sha256_file(const std::filesystem::path& path, const OnBytes
   const auto read_run = [&](std::uint64_t offset, std::uint64_t length) -> Result<> {
     if (auto skipped = skip_to(offset); !skipped) return skipped;
     while (length > 0) {
-      if (stop.stop_requested()) return fail(ErrorCode::cancelled, "hashing " + path.string() + " was cancelled");
+      if (stop.stop_requested())
+        return fail(ErrorCode::cancelled, "hashing " + path.string() + " was cancelled");
       const auto want = std::min<std::uint64_t>(length, buffer.size());
       const ssize_t got = ::pread(fd->get(), buffer.data(), want, static_cast<off_t>(done));
       if (got < 0 && errno == EINTR) continue;

@@ -37,9 +37,12 @@ constexpr std::uint64_t kVhdxRegionTable = 192 * 1024;
 constexpr std::size_t kVhdxTableBytes = 64 * 1024;
 constexpr std::uint32_t kMaxRegions = 2047;
 
-constexpr std::string_view kMetadataRegion("\x06\xa2\x7c\x8b\x90\x47\x9a\x4b\xb8\xfe\x57\x5f\x05\x0f\x88\x6e", 16);
-constexpr std::string_view kFileParameters("\x37\x67\xa1\xca\x36\xfa\x43\x4d\xb3\xb6\x33\xf0\xaa\x44\xe7\x6b", 16);
-constexpr std::string_view kVirtualDiskSize("\x24\x42\xa5\x2f\x1b\xcd\x76\x48\xb2\x11\x5d\xbe\xd8\x3b\xf4\xb8", 16);
+constexpr std::string_view kMetadataRegion("\x06\xa2\x7c\x8b\x90\x47\x9a\x4b\xb8\xfe\x57\x5f\x05\x0f\x88\x6e",
+                                           16);
+constexpr std::string_view kFileParameters("\x37\x67\xa1\xca\x36\xfa\x43\x4d\xb3\xb6\x33\xf0\xaa\x44\xe7\x6b",
+                                           16);
+constexpr std::string_view kVirtualDiskSize(
+    "\x24\x42\xa5\x2f\x1b\xcd\x76\x48\xb2\x11\x5d\xbe\xd8\x3b\xf4\xb8", 16);
 
 /// Offset of the entry of 32 bytes that begins with `guid`; nullopt if the table has none.
 std::optional<std::size_t> find_entry(std::string_view table, std::size_t first, std::uint64_t count,
@@ -61,7 +64,8 @@ Result<ImageHeader> read_vdi(const Source& source) {
   const auto type = little_endian(*head, 0x4c, 4);
   const bool has_link = head->substr(0x1a8, 32).find_first_not_of('\0') != std::string::npos;
   if ((type != 1 && type != 2) || has_link) {
-    return refuse("vdi", "it is a difference to another image; merge it first: VBoxManage clonemedium in.vdi out.vdi");
+    return refuse(
+        "vdi", "it is a difference to another image; merge it first: VBoxManage clonemedium in.vdi out.vdi");
   }
   ImageHeader header;
   header.format = Format::vdi;
@@ -80,7 +84,8 @@ Result<ImageHeader> read_vmdk(const Source& source) {
   if (capacity == 0) return refuse("vmdk", "its capacity is 0" + std::string(kVmdkRemedy));
   // QEMU looks for the parent at sector 1, wherever the header says the descriptor is.
   if (descriptor_sector != 1) {
-    return refuse("vmdk", "its descriptor is at sector " + std::to_string(descriptor_sector) + ", not 1" + std::string(kVmdkRemedy));
+    return refuse("vmdk", "its descriptor is at sector " + std::to_string(descriptor_sector) + ", not 1" +
+                              std::string(kVmdkRemedy));
   }
   auto descriptor = source.read(512, 20 * 512);
   if (!descriptor) return fail(descriptor.error());
@@ -93,7 +98,8 @@ Result<ImageHeader> read_vmdk(const Source& source) {
   }
   const auto type = descriptor_value(*descriptor, "createtype").value_or("");
   if (lower(type) != "monolithicsparse" && lower(type) != "streamoptimized") {
-    return refuse("vmdk", "its type is '" + printable(type) + "', only monolithicSparse and streamOptimized stand alone" +
+    return refuse("vmdk", "its type is '" + printable(type) +
+                              "', only monolithicSparse and streamOptimized stand alone" +
                               std::string(kVmdkRemedy));
   }
   if (capacity > (std::uint64_t{1} << 54)) return refuse("vmdk", "its capacity is out of range");
@@ -104,7 +110,9 @@ Result<ImageHeader> read_vmdk(const Source& source) {
 }
 
 Result<ImageHeader> read_vhdx(const Source& source) {
-  const auto damaged = [] { return refuse("vhdx", "its region or metadata table is damaged: upload it again"); };
+  const auto damaged = [] {
+    return refuse("vhdx", "its region or metadata table is damaged: upload it again");
+  };
   auto regions = source.read(kVhdxRegionTable, kVhdxTableBytes);
   if (!regions) return fail(regions.error());
   if (!regions->starts_with("regi")) return damaged();
@@ -128,7 +136,9 @@ Result<ImageHeader> read_vhdx(const Source& source) {
   if (!parameters) return fail(parameters.error());
   constexpr std::uint64_t kHasParent = 2;
   if ((little_endian(*parameters, 4, 4) & kHasParent) != 0) {
-    return refuse("vhdx", "it is a difference to another image; merge it first: Merge-VHD, or qemu-img convert -O qcow2");
+    return refuse(
+        "vhdx",
+        "it is a difference to another image; merge it first: Merge-VHD, or qemu-img convert -O qcow2");
   }
   auto size = read_item(kVirtualDiskSize);
   if (!size) return fail(size.error());
@@ -157,7 +167,8 @@ std::optional<std::string> unsupported_disk_format(std::string_view head) {
   for (const auto& known : kKnown) {
     if (!head.starts_with(known.magic)) continue;
     return "the image is " + std::string(known.name) +
-           "; supported are qcow2, raw, vdi, vmdk (one file) and vhdx. Convert it first: qemu-img convert -f " +
+           "; supported are qcow2, raw, vdi, vmdk (one file) and vhdx. Convert it first: qemu-img convert "
+           "-f " +
            std::string(known.from) + " -O qcow2 in out.qcow2";
   }
   return std::nullopt;
@@ -165,14 +176,18 @@ std::optional<std::string> unsupported_disk_format(std::string_view head) {
 
 std::optional<std::string> doubtful_as_raw(std::string_view head, std::string_view last_sector) {
   if (last_sector.starts_with("conectix")) {
-    return "the image ends in a VHD footer. Convert it first: qemu-img convert -f vpc -O qcow2 in.vhd out.qcow2; or "
+    return "the image ends in a VHD footer. Convert it first: qemu-img convert -f vpc -O qcow2 in.vhd "
+           "out.qcow2; or "
            "declare it as raw";
   }
   struct Archive {
     std::string_view magic, name;
   };
   static constexpr std::array kArchives{Archive{"\x1f\x8b\x08", "gzip"},
-                                        Archive{std::string_view("\xfd" "7zXZ\0", 6), "xz"},
+                                        Archive{std::string_view("\xfd"
+                                                                 "7zXZ\0",
+                                                                 6),
+                                                "xz"},
                                         Archive{"\x28\xb5\x2f\xfd", "zstd"},
                                         Archive{"PK\x03\x04", "zip"},
                                         Archive{"BZh", "bzip2"},

@@ -37,7 +37,8 @@ Result<Source> open_source(int fd, const InspectLimits& limits) {
   const Source source{fd, static_cast<std::uint64_t>(info.st_size)};
   if (source.size > limits.max_file_bytes) {
     return fail(ErrorCode::too_large, "the image file has " + std::to_string(source.size) +
-                                          " bytes, more than the limit of " + std::to_string(limits.max_file_bytes));
+                                          " bytes, more than the limit of " +
+                                          std::to_string(limits.max_file_bytes));
   }
   return source;
 }
@@ -47,7 +48,8 @@ Result<ImageHeader> read_raw(const Source& source, std::string_view head, std::o
   if (declared && *declared != Format::raw) {
     const std::string name(to_string(*declared));
     return fail(ErrorCode::invalid_argument,
-                "the image was declared as " + name + " but has no " + name + " header: upload the right file, or say raw",
+                "the image was declared as " + name + " but has no " + name +
+                    " header: upload the right file, or say raw",
                 "format");
   }
   if (!declared) {
@@ -60,13 +62,14 @@ Result<ImageHeader> read_raw(const Source& source, std::string_view head, std::o
   return header;
 }
 
-Result<ImageHeader> check_size(Result<ImageHeader> header, const Source& source, const InspectLimits& limits) {
+Result<ImageHeader> check_size(Result<ImageHeader> header, const Source& source,
+                               const InspectLimits& limits) {
   if (!header) return header;
   header->file_size_bytes = source.size;
   if (header->virtual_size_bytes > limits.max_virtual_bytes) {
-    return fail(ErrorCode::too_large, "the disk in the image has " + std::to_string(header->virtual_size_bytes) +
-                                          " bytes, more than the limit of " +
-                                          std::to_string(limits.max_virtual_bytes));
+    return fail(ErrorCode::too_large,
+                "the disk in the image has " + std::to_string(header->virtual_size_bytes) +
+                    " bytes, more than the limit of " + std::to_string(limits.max_virtual_bytes));
   }
   return header;
 }
@@ -104,7 +107,8 @@ Result<std::string> Source::read(std::uint64_t offset, std::size_t length) const
   bytes.resize(std::min<std::uint64_t>(length, size - offset));
   std::size_t have = 0;
   while (have < bytes.size()) {
-    const ssize_t got = ::pread(fd, bytes.data() + have, bytes.size() - have, static_cast<off_t>(offset + have));
+    const ssize_t got =
+        ::pread(fd, bytes.data() + have, bytes.size() - have, static_cast<off_t>(offset + have));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return fail(errno_error("read the image's header", errno));
     if (got == 0) break;
@@ -144,11 +148,16 @@ Result<ImageHeader> inspect(int fd, const InspectLimits& limits, std::optional<F
                 "format");
   }
   switch (*detected) {
-    case Format::qcow2: return check_size(read_qcow2(*source, limits, std::nullopt), *source, limits);
-    case Format::vdi: return check_size(read_vdi(*source), *source, limits);
-    case Format::vmdk: return check_size(read_vmdk(*source), *source, limits);
-    case Format::vhdx: return check_size(read_vhdx(*source), *source, limits);
-    case Format::raw: break;
+    case Format::qcow2:
+      return check_size(read_qcow2(*source, limits, std::nullopt), *source, limits);
+    case Format::vdi:
+      return check_size(read_vdi(*source), *source, limits);
+    case Format::vmdk:
+      return check_size(read_vmdk(*source), *source, limits);
+    case Format::vhdx:
+      return check_size(read_vhdx(*source), *source, limits);
+    case Format::raw:
+      break;
   }
   return fail(ErrorCode::internal, "inspect: no reader for this format");
 }

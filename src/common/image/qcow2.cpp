@@ -83,7 +83,8 @@ Result<Fields> read_fields(std::string_view head) {
   f.refcount_order = u32(96);
   f.header_bytes = u32(100);
   if (f.header_bytes < kV3HeaderBytes || f.header_bytes % 8 != 0 || f.header_bytes > f.cluster()) {
-    return refuse("header length " + std::to_string(f.header_bytes) + " is not a multiple of 8 from 104 to a cluster");
+    return refuse("header length " + std::to_string(f.header_bytes) +
+                  " is not a multiple of 8 from 104 to a cluster");
   }
   if (f.header_bytes > kV3HeaderBytes && head.size() > kV3HeaderBytes) {
     f.compression = static_cast<unsigned char>(head[kV3HeaderBytes]);
@@ -95,14 +96,17 @@ Result<Fields> read_fields(std::string_view head) {
 Result<> read_extensions(std::string_view cluster, Fields& f) {
   std::size_t at = f.header_bytes;
   // They end where the backing file's name begins, if that is in this cluster.
-  const std::size_t end = f.backing_offset != 0 ? std::min<std::uint64_t>(f.backing_offset, cluster.size()) : cluster.size();
+  const std::size_t end =
+      f.backing_offset != 0 ? std::min<std::uint64_t>(f.backing_offset, cluster.size()) : cluster.size();
   for (int count = 0; at + 8 <= end; ++count) {
-    if (count == kMaxExtensions) return refuse("more than " + std::to_string(kMaxExtensions) + " header extensions");
+    if (count == kMaxExtensions)
+      return refuse("more than " + std::to_string(kMaxExtensions) + " header extensions");
     const auto type = static_cast<std::uint32_t>(big_endian(cluster, at, 4));
     const std::uint64_t length = big_endian(cluster, at + 4, 4);
     at += 8;
     if (type == end_of_list) return {};
-    if (length > end - at) return refuse("header extension " + hex(type) + " reaches out of the first cluster");
+    if (length > end - at)
+      return refuse("header extension " + hex(type) + " reaches out of the first cluster");
     const auto data = cluster.substr(at, length);
     switch (type) {
       case backing_format:
@@ -113,10 +117,14 @@ Result<> read_extensions(std::string_view cluster, Fields& f) {
         f.has_data_file = true;
         f.data_file = data;
         break;
-      case encryption_header: f.has_encryption_header = true; break;
+      case encryption_header:
+        f.has_encryption_header = true;
+        break;
       case feature_names:
-      case bitmaps: break;
-      default: return refuse("unknown header extension " + hex(type) + std::string(kFlatten));
+      case bitmaps:
+        break;
+      default:
+        return refuse("unknown header extension " + hex(type) + std::string(kFlatten));
     }
     at += std::min<std::uint64_t>((length + 7) / 8 * 8, end - at);
   }
@@ -131,15 +139,18 @@ Result<> check_references(const Fields& f, const std::optional<ExpectedBacking>&
     if (f.backing_offset != 0 || f.backing_size != 0) {
       return refuse("it needs the backing file '" + printable(f.backing_file) + "'" + std::string(kFlatten));
     }
-    if (f.has_backing_format) return refuse("it names a backing format without a backing file" + std::string(kFlatten));
+    if (f.has_backing_format)
+      return refuse("it names a backing format without a backing file" + std::string(kFlatten));
     return {};
   }
   if (f.backing_file != expected->file) {
-    return refuse("overlay has the backing file '" + printable(f.backing_file) + "', not '" + expected->file + "'");
+    return refuse("overlay has the backing file '" + printable(f.backing_file) + "', not '" + expected->file +
+                  "'");
   }
   // Without it QEMU would guess the format from the content, which the guest wrote.
   if (f.backing_format != expected->format) {
-    return refuse("overlay says its backing file is '" + printable(f.backing_format) + "', not '" + expected->format + "'");
+    return refuse("overlay says its backing file is '" + printable(f.backing_format) + "', not '" +
+                  expected->format + "'");
   }
   return {};
 }
@@ -153,7 +164,8 @@ Result<> check_features(const Fields& f) {
     return refuse("unknown incompatible features " + hex(unknown) + std::string(kFlatten));
   }
   if ((f.incompatible & (kDirty | kCorrupt)) != 0) {
-    return refuse(std::string("it is marked ") + ((f.incompatible & kCorrupt) != 0 ? "corrupt" : "dirty (not shut down)") +
+    return refuse(std::string("it is marked ") +
+                  ((f.incompatible & kCorrupt) != 0 ? "corrupt" : "dirty (not shut down)") +
                   "; repair it first: qemu-img check -r all in.qcow2");
   }
   if (f.snapshots != 0) {
@@ -161,12 +173,14 @@ Result<> check_features(const Fields& f) {
   }
   const bool has_type = (f.incompatible & kCompressionType) != 0;
   if (f.compression > 1 || has_type != (f.compression != 0)) {
-    return refuse("compression type " + std::to_string(f.compression) + " is not zlib or zstd" + std::string(kFlatten));
+    return refuse("compression type " + std::to_string(f.compression) + " is not zlib or zstd" +
+                  std::string(kFlatten));
   }
   if ((f.incompatible & kExtendedL2) != 0 && f.cluster_bits < 14) {
     return refuse("extended L2 entries need cluster_bits of at least 14");
   }
-  if (f.refcount_order > 6) return refuse("refcount_order " + std::to_string(f.refcount_order) + " is above 6");
+  if (f.refcount_order > 6)
+    return refuse("refcount_order " + std::to_string(f.refcount_order) + " is above 6");
   return {};
 }
 
@@ -174,9 +188,11 @@ Result<> check_tables(const Fields& f, const Source& source) {
   if (f.size == 0) return refuse("its disk has 0 bytes");
   const auto aligned = [&](std::uint64_t offset) { return offset != 0 && offset % f.cluster() == 0; };
   const auto l1_bytes = std::uint64_t{f.l1_size} * 8;
-  if (l1_bytes > kMaxL1Bytes) return refuse("L1 table of " + std::to_string(f.l1_size) + " entries is too large");
+  if (l1_bytes > kMaxL1Bytes)
+    return refuse("L1 table of " + std::to_string(f.l1_size) + " entries is too large");
   if (!aligned(f.l1_offset) || !source.holds(f.l1_offset, l1_bytes)) {
-    return refuse("the L1 table at " + hex(f.l1_offset) + " is not inside the file: it is cut or damaged, upload it again");
+    return refuse("the L1 table at " + hex(f.l1_offset) +
+                  " is not inside the file: it is cut or damaged, upload it again");
   }
   const std::uint64_t entry_bytes = (f.incompatible & kExtendedL2) != 0 ? 16 : 8;
   // At most 2^21 * 2^18 bytes: no overflow.
@@ -188,7 +204,8 @@ Result<> check_tables(const Fields& f, const Source& source) {
   }
   const auto refcount_bytes = std::uint64_t{f.refcount_clusters} << f.cluster_bits;
   if (refcount_bytes == 0 || refcount_bytes > kMaxRefcountBytes) {
-    return refuse("refcount table of " + std::to_string(f.refcount_clusters) + " clusters is empty or too large");
+    return refuse("refcount table of " + std::to_string(f.refcount_clusters) +
+                  " clusters is empty or too large");
   }
   if (!aligned(f.refcount_offset) || !source.holds(f.refcount_offset, refcount_bytes)) {
     return refuse("the refcount table at " + hex(f.refcount_offset) +
@@ -209,14 +226,16 @@ Result<ImageHeader> read_qcow2(const Source& source, const InspectLimits& limits
   auto cluster = source.read(0, fields->cluster());
   if (!cluster) return fail(cluster.error());
   if (fields->backing_offset != 0 && fields->backing_offset < cluster->size()) {
-    fields->backing_file = cluster->substr(fields->backing_offset, std::min<std::size_t>(fields->backing_size, kMaxBackingName));
+    fields->backing_file =
+        cluster->substr(fields->backing_offset, std::min<std::size_t>(fields->backing_size, kMaxBackingName));
   }
   if (auto ok = read_extensions(*cluster, *fields); !ok) return fail(ok.error());
   if (auto ok = check_references(*fields, backing); !ok) return fail(ok.error());
   if (auto ok = check_features(*fields); !ok) return fail(ok.error());
   if (fields->size > limits.max_virtual_bytes) {
     return fail(ErrorCode::too_large, "the disk in the image has " + std::to_string(fields->size) +
-                                          " bytes, more than the limit of " + std::to_string(limits.max_virtual_bytes));
+                                          " bytes, more than the limit of " +
+                                          std::to_string(limits.max_virtual_bytes));
   }
   if (auto ok = check_tables(*fields, source); !ok) return fail(ok.error());
   ImageHeader header;

@@ -36,12 +36,14 @@ Result<> run_qemu_img(const sys::ProcessOptions& options, const std::stop_token&
                                           std::to_string(options.file_size_limit) + " bytes");
   }
   if (result->exit_code == 128 + SIGXCPU || result->exit_code == 128 + SIGKILL) {
-    return fail(ErrorCode::timeout, "qemu-img was stopped: more than " + std::to_string(options.cpu_seconds_limit) +
+    return fail(ErrorCode::timeout, "qemu-img was stopped: more than " +
+                                        std::to_string(options.cpu_seconds_limit) +
                                         " s of CPU, or killed for memory");
   }
   const auto& err = result->err;
   const auto says = [&err](std::string_view text) { return err.find(text) != std::string::npos; };
-  const auto message = "qemu-img " + (options.argv.size() > 1 ? options.argv[1] : "") + " failed: " + printable(err);
+  const auto message =
+      "qemu-img " + (options.argv.size() > 1 ? options.argv[1] : "") + " failed: " + printable(err);
   if (says("No space left on device") || says("Disk quota exceeded") || says("Cannot allocate memory")) {
     return fail(ErrorCode::exhausted, message);
   }

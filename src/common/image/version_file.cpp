@@ -19,10 +19,12 @@ Result<T> member(const nlohmann::json& object, const char* key) {
   const auto found = object.find(key);
   constexpr bool kText = std::is_same_v<T, std::string>;
   if (found == object.end() || (kText ? !found->is_string() : !found->is_number_integer())) {
-    return fail(ErrorCode::corrupt, std::string("info.json: '") + key + "' is missing or of the wrong type", key);
+    return fail(ErrorCode::corrupt, std::string("info.json: '") + key + "' is missing or of the wrong type",
+                key);
   }
   if constexpr (!kText) {
-    if (*found < 0 || *found > kMaxSize) return fail(ErrorCode::corrupt, std::string("info.json: '") + key + "' out of range", key);
+    if (*found < 0 || *found > kMaxSize)
+      return fail(ErrorCode::corrupt, std::string("info.json: '") + key + "' out of range", key);
   }
   return found->template get<T>();
 }
@@ -59,7 +61,8 @@ Result<VersionInfo> parse_version_info(std::string_view json) {
       !take("format", info.format) || !take("parent", info.parent) || !take("created_at", info.created_at)) {
     return fail(error);
   }
-  if (auto ok = check_version_info(info); !ok) return fail(ErrorCode::corrupt, "info.json: " + ok.error().message);
+  if (auto ok = check_version_info(info); !ok)
+    return fail(ErrorCode::corrupt, "info.json: " + ok.error().message);
   return info;
 }
 
@@ -68,7 +71,8 @@ Result<> check_version_info(const VersionInfo& info) {
     return fail(ErrorCode::invalid_argument, "digest is not 64 lower-case hex digits", "digest");
   }
   if (info.format != "qcow2" && info.format != "raw") {
-    return fail(ErrorCode::invalid_argument, "format '" + printable_name(info.format) + "' is not qcow2 or raw", "format");
+    return fail(ErrorCode::invalid_argument,
+                "format '" + printable_name(info.format) + "' is not qcow2 or raw", "format");
   }
   if (info.size_bytes == 0 || info.size_bytes > kMaxSize || info.virtual_size_bytes > kMaxSize) {
     return fail(ErrorCode::invalid_argument, "size_bytes is 0 or out of range", "size_bytes");
@@ -88,8 +92,9 @@ Result<VersionInfo> read_version_dir(const std::filesystem::path& directory) {
   const auto path = directory / "machine";
   if (::lstat(path.c_str(), &machine) != 0) return fail(errno_error("stat " + path.string(), errno));
   if (!S_ISREG(machine.st_mode) || static_cast<std::uint64_t>(machine.st_size) != info->size_bytes) {
-    return fail(ErrorCode::corrupt, path.string() + " has " + std::to_string(machine.st_size) + " bytes, not " +
-                                        std::to_string(info->size_bytes) + ": remove this version and fetch it again");
+    return fail(ErrorCode::corrupt, path.string() + " has " + std::to_string(machine.st_size) +
+                                        " bytes, not " + std::to_string(info->size_bytes) +
+                                        ": remove this version and fetch it again");
   }
   return info;
 }
@@ -99,7 +104,8 @@ Result<> check_and_sync_machine(const std::filesystem::path& path, std::uint64_t
   if (!fd) return fail(fd.error());
   struct stat info {};
   if (::fstat(fd->get(), &info) != 0) return fail(errno_error("stat " + path.string(), errno));
-  if (!S_ISREG(info.st_mode)) return fail(ErrorCode::invalid_argument, path.string() + " is not an ordinary file");
+  if (!S_ISREG(info.st_mode))
+    return fail(ErrorCode::invalid_argument, path.string() + " is not an ordinary file");
   if (static_cast<std::uint64_t>(info.st_size) != size_bytes) {
     return fail(ErrorCode::corrupt, path.string() + " has " + std::to_string(info.st_size) + " bytes, not " +
                                         std::to_string(size_bytes));
@@ -108,6 +114,8 @@ Result<> check_and_sync_machine(const std::filesystem::path& path, std::uint64_t
   return {};
 }
 
-std::string printable_name(std::string_view name) { return printable(name); }
+std::string printable_name(std::string_view name) {
+  return printable(name);
+}
 
 }  // namespace educloud::image

@@ -39,7 +39,8 @@ fs::file_time_type last_write(const fs::path& path) {
   };
   look(path);
   if (fs::is_symlink(fs::symlink_status(path, error))) return newest;
-  for (fs::recursive_directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
+  for (fs::recursive_directory_iterator entry(path, error), end; !error && entry != end;
+       entry.increment(error)) {
     look(entry->path());
   }
   return newest;
@@ -59,7 +60,8 @@ Result<std::unique_ptr<VersionStore>> VersionStore::open(const fs::path& prefix,
   if (!lock) return fail(lock.error());
   if (::flock(lock->get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return fail(errno_error("lock " + lock_path.string(), errno));
-    return fail(ErrorCode::conflict, root.string() + " is in use by another daemon: give each daemon its own prefix");
+    return fail(ErrorCode::conflict,
+                root.string() + " is in use by another daemon: give each daemon its own prefix");
   }
   std::unique_ptr<VersionStore> store(new VersionStore(root, std::move(*lock)));
   if (auto done = store->recover(options); !done) return fail(done.error(), "recover " + root.string());

@@ -23,7 +23,8 @@ constexpr int kMaxVersion = 1'000'000'000;
 Result<> check_key(std::string_view image, int version) {
   if (auto id = ImageId::parse(image); !id) return fail(id.error());
   if (version < 1 || version > kMaxVersion) {
-    return fail(ErrorCode::invalid_argument, "version " + std::to_string(version) + " is not in 1..1e9", "version");
+    return fail(ErrorCode::invalid_argument, "version " + std::to_string(version) + " is not in 1..1e9",
+                "version");
   }
   return {};
 }
@@ -31,7 +32,8 @@ Result<> check_key(std::string_view image, int version) {
 std::optional<int> parse_version(std::string_view text) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool ok = error == std::errc{} && end == text.data() + text.size() && value >= 1 && value <= kMaxVersion;
+  const bool ok =
+      error == std::errc{} && end == text.data() + text.size() && value >= 1 && value <= kMaxVersion;
   // One spelling only: "07" is not version 7.
   if (!ok || std::to_string(value) != text) return std::nullopt;
   return value;
@@ -43,7 +45,9 @@ std::string key_text(std::string_view image, int version) {
 
 }  // namespace
 
-fs::path VersionStore::image_dir(std::string_view image) const { return prefix_ / "images" / image; }
+fs::path VersionStore::image_dir(std::string_view image) const {
+  return prefix_ / "images" / image;
+}
 
 fs::path VersionStore::version_dir(std::string_view image, int version) const {
   return image_dir(image) / "versions" / std::to_string(version);
@@ -55,9 +59,11 @@ fs::path VersionStore::machine_path(std::string_view image, int version) const {
 
 Result<fs::path> VersionStore::staging(std::string_view name) const {
   const auto allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
   };
-  if (name.empty() || name.size() > 120 || name[0] == '.' || !std::all_of(name.begin(), name.end(), allowed)) {
+  if (name.empty() || name.size() > 120 || name[0] == '.' ||
+      !std::all_of(name.begin(), name.end(), allowed)) {
     return fail(ErrorCode::invalid_argument, "staging name '" + printable_name(name) +
                                                  "' is not 1..120 of [A-Za-z0-9._-] without a leading dot");
   }
@@ -84,7 +90,8 @@ Result<std::vector<VersionInfo>> VersionStore::list(std::string_view image) cons
 Result<std::vector<VersionInfo>> VersionStore::list() const {
   std::vector<std::string> images;
   std::error_code error;
-  for (fs::directory_iterator entry(prefix_ / "images", error), end; !error && entry != end; entry.increment(error)) {
+  for (fs::directory_iterator entry(prefix_ / "images", error), end; !error && entry != end;
+       entry.increment(error)) {
     if (auto id = ImageId::parse(entry->path().filename().string())) images.push_back(id->str());
   }
   if (error) return fail(errno_error("list " + (prefix_ / "images").string(), error.value()));
@@ -139,13 +146,15 @@ Result<> VersionStore::publish(const fs::path& staged, VersionInfo info) {
   already = published_already();
   if (!already) return fail(already.error());
   if (*already) return finish_repeat();
-  const auto work = prefix_ / "tmp" / "publish" / (info.image + "." + std::to_string(info.version) + "." + random_hex(6));
+  const auto work =
+      prefix_ / "tmp" / "publish" / (info.image + "." + std::to_string(info.version) + "." + random_hex(6));
   if (::mkdir(work.c_str(), 0755) != 0) return fail(errno_error("mkdir " + work.string(), errno));
   // info.json first: killed after the rename below, open() finds all it needs to finish.
   auto done = sys::write_file_atomically(work / "info.json", format_version_info(info));
   if (done) done = sys::sync_path(work.parent_path());
   if (done && ::rename(staged.c_str(), (work / "machine").c_str()) != 0) {
-    done = fail(errno_error("move " + staged.string() + " into " + prefix_.string() + " (must be one file system)", errno));
+    done = fail(errno_error(
+        "move " + staged.string() + " into " + prefix_.string() + " (must be one file system)", errno));
   }
   if (done) {
     done = commit(work, info);
@@ -170,7 +179,8 @@ Result<> VersionStore::commit(const fs::path& directory, const VersionInfo& info
     // find() did not accept it, so it is no version: a broken one, or a stray directory.
     if (auto gone = discard(target); !gone) return gone;
   }
-  if (::rename(directory.c_str(), target.c_str()) != 0) return fail(errno_error("rename to " + target.string(), errno));
+  if (::rename(directory.c_str(), target.c_str()) != 0)
+    return fail(errno_error("rename to " + target.string(), errno));
   return sys::sync_path(target.parent_path());
 }
 
@@ -193,7 +203,8 @@ Result<> VersionStore::set_current(std::string_view image, int version) {
   const auto directory = image_dir(image);
   const auto beside = directory / (".machine." + random_hex(6));
   const auto target = "versions/" + std::to_string(version) + "/machine";
-  if (::symlink(target.c_str(), beside.c_str()) != 0) return fail(errno_error("symlink " + beside.string(), errno));
+  if (::symlink(target.c_str(), beside.c_str()) != 0)
+    return fail(errno_error("symlink " + beside.string(), errno));
   if (::rename(beside.c_str(), (directory / "machine").c_str()) != 0) {
     const int code = errno;
     ::unlink(beside.c_str());
@@ -227,7 +238,8 @@ Result<> VersionStore::remove(std::string_view image, int version) {
   auto in_use = current(image);
   if (!in_use) return fail(in_use.error());
   if (*in_use == version) {
-    return fail(ErrorCode::conflict, key_text(image, version) + " is the current one: choose another one first");
+    return fail(ErrorCode::conflict,
+                key_text(image, version) + " is the current one: choose another one first");
   }
   if (auto gone = discard(directory); !gone) return gone;
   // Only if empty: rmdir refuses otherwise.
@@ -241,7 +253,8 @@ Result<> VersionStore::remove_image(std::string_view image) {
   const std::lock_guard lock(mutex_);
   for (const auto& [key, count] : pins_) {
     if (key.first == image) {
-      return fail(ErrorCode::conflict, key_text(key.first, key.second) + " is in use: stop what uses it first");
+      return fail(ErrorCode::conflict,
+                  key_text(key.first, key.second) + " is in use: stop what uses it first");
     }
   }
   return discard(image_dir(image));
@@ -276,7 +289,8 @@ Result<std::vector<EvictionCandidate>> VersionStore::eviction_candidates() const
       if (pins_.contains(Key(info.image, info.version))) continue;
     }
     if (auto in_use = current(info.image); !in_use || *in_use == info.version) continue;
-    struct stat note {}, machine {};
+    struct stat note {
+    }, machine{};
     const auto directory = version_dir(info.image, info.version);
     if (::stat((directory / "info.json").c_str(), &note) != 0) continue;  // removed meanwhile
     if (::stat((directory / "machine").c_str(), &machine) != 0) continue;

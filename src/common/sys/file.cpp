@@ -41,7 +41,8 @@ Result<std::string> read_open_file(int fd, const std::filesystem::path& path, st
     }
     if (got == 0) return content;
     if (content.size() + static_cast<std::size_t>(got) > limit) {
-      return fail(ErrorCode::too_large, path.string() + " is larger than " + std::to_string(limit) + " bytes");
+      return fail(ErrorCode::too_large,
+                  path.string() + " is larger than " + std::to_string(limit) + " bytes");
     }
     content.append(buffer.data(), static_cast<std::size_t>(got));
   }
@@ -57,9 +58,13 @@ Fd& Fd::operator=(Fd&& other) noexcept {
   return *this;
 }
 
-Fd::~Fd() { close(); }
+Fd::~Fd() {
+  close();
+}
 
-int Fd::release() { return std::exchange(fd_, -1); }
+int Fd::release() {
+  return std::exchange(fd_, -1);
+}
 
 void Fd::close() {
   // Never retried: on Linux the descriptor is free even after EINTR.
@@ -74,7 +79,8 @@ Result<Fd> open_file(const std::filesystem::path& path, int flags, unsigned mode
   }
 }
 
-Result<Fd> open_beneath(const std::filesystem::path& root, std::string_view relative, int flags, unsigned mode) {
+Result<Fd> open_beneath(const std::filesystem::path& root, std::string_view relative, int flags,
+                        unsigned mode) {
   const auto shown = [&] { return root.string() + " + '" + std::string(relative.substr(0, 200)) + "'"; };
   if (relative.empty() || relative.find('\0') != std::string_view::npos) {
     return fail(ErrorCode::invalid_argument, "not a relative path: " + shown());
@@ -96,7 +102,8 @@ Result<Fd> open_beneath(const std::filesystem::path& root, std::string_view rela
     if (fd >= 0) return Fd(static_cast<int>(fd));
     if (errno == EINTR || errno == EAGAIN) continue;
     if (errno == EXDEV || errno == ELOOP) {
-      return fail(ErrorCode::invalid_argument, "the path leaves its directory or goes through a link: " + shown());
+      return fail(ErrorCode::invalid_argument,
+                  "the path leaves its directory or goes through a link: " + shown());
     }
     return fail(errno_error("open " + shown(), errno));
   }
@@ -118,14 +125,16 @@ Result<std::string> read_secret_file(const std::filesystem::path& path) {
     return fail(ErrorCode::invalid_argument, path.string() + " is not an ordinary file");
   }
   if ((info.st_mode & 077) != 0) {
-    return fail(ErrorCode::permission_denied,
-                path.string() + " holds a secret but others may read or write it: chmod 600 " + path.string());
+    return fail(
+        ErrorCode::permission_denied,
+        path.string() + " holds a secret but others may read or write it: chmod 600 " + path.string());
   }
   auto content = read_open_file(fd->get(), path, 64 * 1024);
   if (!content) return content;
   if (content->ends_with('\n')) content->pop_back();
   if (content->ends_with('\r')) content->pop_back();
-  if (content->empty()) return fail(ErrorCode::invalid_argument, path.string() + " is empty but must hold a secret");
+  if (content->empty())
+    return fail(ErrorCode::invalid_argument, path.string() + " is empty but must hold a secret");
   return content;
 }
 
@@ -139,7 +148,8 @@ Result<> write_file_atomically(const std::filesystem::path& path, std::string_vi
     if (::fchmod(fd->get(), mode) != 0) return fail(errno_error(about("chmod", beside), errno));
     if (auto done = write_all(fd->get(), content); !done) return fail(done.error(), beside.string());
     if (auto done = sync_fd(fd->get(), beside); !done) return done;
-    if (::rename(beside.c_str(), path.c_str()) != 0) return fail(errno_error(about("rename to", path), errno));
+    if (::rename(beside.c_str(), path.c_str()) != 0)
+      return fail(errno_error(about("rename to", path), errno));
     return {};
   };
   if (auto done = finish(); !done) {

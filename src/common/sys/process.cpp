@@ -48,7 +48,8 @@ Result<Pipe> make_pipe() {
 
 Result<> make_nonblocking(const Fd& fd) {
   const int flags = ::fcntl(fd.get(), F_GETFL);
-  if (flags < 0 || ::fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK) != 0) return fail(errno_error("fcntl", errno));
+  if (flags < 0 || ::fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK) != 0)
+    return fail(errno_error("fcntl", errno));
   return {};
 }
 
@@ -71,7 +72,8 @@ Result<> look_up_user(const std::string& name, SpawnPlan& plan) {
   const int code = ::getpwnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found);
   if (code != 0) return fail(errno_error("look up user '" + name + "'", code));
   if (found == nullptr) {
-    return fail(ErrorCode::not_found, "there is no user '" + name + "': create it (useradd --system " + name + ")");
+    return fail(ErrorCode::not_found,
+                "there is no user '" + name + "': create it (useradd --system " + name + ")");
   }
   if (entry.pw_uid == 0) return fail(ErrorCode::invalid_argument, "run_as_user '" + name + "' is root");
   plan.switch_user = true;
@@ -117,8 +119,8 @@ class Child {
 };
 
 Result<> Child::prepare(SpawnPlan& plan) {
-  for (auto [pipe, parent_reads] : {std::pair{&in_, false}, std::pair{&out_, true}, std::pair{&err_, true},
-                                    std::pair{&fault_, true}}) {
+  for (auto [pipe, parent_reads] :
+       {std::pair{&in_, false}, std::pair{&out_, true}, std::pair{&err_, true}, std::pair{&fault_, true}}) {
     auto made = make_pipe();
     if (!made) return fail(made.error());
     *pipe = std::move(*made);

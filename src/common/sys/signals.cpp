@@ -55,6 +55,8 @@ Result<Fd> stop_signal_fd() {
   return fd;
 }
 
-void raise_stop_signal() { ::kill(::getpid(), SIGTERM); }
+void raise_stop_signal() {
+  ::kill(::getpid(), SIGTERM);
+}
 
 }  // namespace educloud::sys

@@ -66,7 +66,8 @@ bool set_limits(const SpawnPlan& plan) {
 bool switch_user(const SpawnPlan& plan) {
   // Raw system calls: glibc's wrappers signal all threads of the process, which after fork are
   // gone but may be halfway in glibc's list.
-  return ::syscall(SYS_setgroups, 0, nullptr) == 0 && ::syscall(SYS_setresgid, plan.gid, plan.gid, plan.gid) == 0 &&
+  return ::syscall(SYS_setgroups, 0, nullptr) == 0 &&
+         ::syscall(SYS_setresgid, plan.gid, plan.gid, plan.gid) == 0 &&
          ::syscall(SYS_setresuid, plan.uid, plan.uid, plan.uid) == 0;
 }
 

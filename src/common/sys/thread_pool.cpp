@@ -16,7 +16,9 @@ ThreadPool::ThreadPool(Options options) : options_(std::move(options)) {
   }
 }
 
-ThreadPool::~ThreadPool() { stop(); }
+ThreadPool::~ThreadPool() {
+  stop();
+}
 
 Result<> ThreadPool::submit(Job job) {
   const std::lock_guard lock(mutex_);

@@ -11,10 +11,12 @@ namespace {
 constexpr std::string_view kIntroduction =
     "# The life of a task\n"
     "\n"
-    "Made from `src/common/task/table.cpp` by `EDUCLOUD_UPDATE_DOCS=1 bin/unit_task`; a test compares the two.\n"
+    "Made from `src/common/task/table.cpp` by `EDUCLOUD_UPDATE_DOCS=1 bin/unit_task`; a test compares the "
+    "two.\n"
     "\n"
     "An arrow is labelled with the event; behind the slash stands what clc does in the same transaction.\n"
-    "Every state but `gone` also has an arrow `cancel`, and one for `timeout` and for `failed`; those that only\n"
+    "Every state but `gone` also has an arrow `cancel`, and one for `timeout` and for `failed`; those that "
+    "only\n"
     "lead back to the same state or to `deleting` are in the table below and left out of the picture.\n"
     "\n";
 
@@ -52,7 +54,8 @@ std::string state_diagram() {
   for (const auto& row : table()) {
     if (!worth_an_arrow(row)) continue;
     const auto ends = node_of(row.from) + " --> " + node_of(row.to);
-    const auto known = std::find_if(arrows.begin(), arrows.end(), [&](const auto& one) { return one.first == ends; });
+    const auto known =
+        std::find_if(arrows.begin(), arrows.end(), [&](const auto& one) { return one.first == ends; });
     if (known == arrows.end()) {
       arrows.emplace_back(ends, label_of(row));
     } else {

@@ -21,9 +21,10 @@ TEST_F(ConvertReal, EveryFormatBecomesTheSameStandaloneDisk) {
     Format format;
     std::vector<std::string> options;
   };
-  for (const auto& one : {Case{Format::raw, {}}, Case{Format::vdi, {}}, Case{Format::vdi, {"-o", "static=on"}},
-                          Case{Format::vmdk, {}}, Case{Format::vmdk, {"-o", "subformat=streamOptimized"}},
-                          Case{Format::vhdx, {}}, Case{Format::vhdx, {"-o", "subformat=fixed"}}}) {
+  for (const auto& one :
+       {Case{Format::raw, {}}, Case{Format::vdi, {}}, Case{Format::vdi, {"-o", "static=on"}},
+        Case{Format::vmdk, {}}, Case{Format::vmdk, {"-o", "subformat=streamOptimized"}},
+        Case{Format::vhdx, {}}, Case{Format::vhdx, {"-o", "subformat=fixed"}}}) {
     const std::string name(to_string(one.format));
     const auto input = one.format == Format::raw ? raw_disk() : disk_as(name, one.options);
     const auto before = inspect_file(input);
@@ -51,7 +52,8 @@ TEST_F(ConvertReal, EveryFormatBecomesTheSameStandaloneDisk) {
 
 TEST_F(ConvertReal, RawContentIsNeverProbed) {
   // Looks like a qcow2 with a backing file, but was declared raw: it stays data.
-  tool({"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/hostname", at("evil"), "1M"});
+  tool({"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/hostname", at("evil"),
+        "1M"});
   const auto result = convert_to_qcow2(request(at("evil"), Format::raw));
   ASSERT_TRUE(result) << result.error().message;
   expect_same_disk(at("evil"), "raw", at("out.qcow2"), "qcow2");
@@ -62,7 +64,8 @@ TEST_F(ConvertReal, TheConverterCannotReadOtherFiles) {
   // Past the inspector on purpose: the second wall, the user, must hold by itself.
   const auto secret = dir_.write("secret.raw", std::string(1 << 20, 's'));
   std::filesystem::permissions(secret, static_cast<std::filesystem::perms>(0600));
-  tool({"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", secret.string(), at("evil"), "1M"});
+  tool({"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", secret.string(), at("evil"),
+        "1M"});
   const auto result = convert_to_qcow2(request(at("evil"), Format::qcow2));
   ASSERT_FALSE(result);
   EXPECT_THAT(result.error().message, HasSubstr("Permission denied"));
@@ -102,7 +105,8 @@ TEST_F(ConvertReal, OutputPastItsLimitIsTooLarge) {
 TEST_F(ConvertReal, CancelAndTimeoutLeaveNothing) {
   const auto stop = std::make_unique<std::stop_source>();
   stop->request_stop();
-  EXPECT_EQ(convert_to_qcow2(request(raw_disk(), Format::raw), stop->get_token()).error().code, ErrorCode::cancelled);
+  EXPECT_EQ(convert_to_qcow2(request(raw_disk(), Format::raw), stop->get_token()).error().code,
+            ErrorCode::cancelled);
   expect_nothing_left();
   auto asked = request(raw_disk("large", 4096), Format::raw);
   asked.timeout = std::chrono::milliseconds(1);
@@ -140,9 +144,11 @@ TEST_F(OverlayReal, IsMadeOnTopOfItsBase) {
 
 TEST_F(OverlayReal, NeedsAGoodBase) {
   EXPECT_EQ(create_overlay(at("none"), Format::qcow2, at("overlay")).error().code, ErrorCode::not_found);
-  EXPECT_EQ(create_overlay("relative", Format::qcow2, at("overlay")).error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(create_overlay("relative", Format::qcow2, at("overlay")).error().code,
+            ErrorCode::invalid_argument);
   tool({"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/shadow", at("evil"), "1M"});
-  EXPECT_EQ(create_overlay(at("evil"), Format::qcow2, at("overlay")).error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(create_overlay(at("evil"), Format::qcow2, at("overlay")).error().code,
+            ErrorCode::invalid_argument);
   EXPECT_FALSE(std::filesystem::exists(at("overlay")));
 }
 
@@ -230,8 +236,8 @@ TEST_F(FullDisk, ConvertIsExhaustedAndLeavesNothing) {
 TEST_F(FullDisk, FlattenIsExhaustedAndLeavesNothing) {
   dir_.write("disk.raw", std::string(10 << 20, 'd'));
   ASSERT_TRUE(create_overlay(at("disk.raw"), Format::raw, at("overlay")));
-  const auto result =
-      flatten({.overlay = at("overlay"), .base = at("disk.raw"), .base_format = Format::raw, .output = at("flat")});
+  const auto result = flatten(
+      {.overlay = at("overlay"), .base = at("disk.raw"), .base_format = Format::raw, .output = at("flat")});
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().code, ErrorCode::exhausted) << result.error().message;
   EXPECT_FALSE(std::filesystem::exists(dir_ / "flat"));

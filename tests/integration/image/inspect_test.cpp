@@ -21,9 +21,9 @@ class InspectReal : public testing::QemuTest {
 
 TEST_F(InspectReal, TakesEveryKindOfStandaloneQcow2) {
   int number = 0;
-  for (const std::string option :
-       {"compat=1.1", "compat=0.10", "cluster_size=512", "cluster_size=2097152", "lazy_refcounts=on", "extended_l2=on",
-        "refcount_bits=1", "refcount_bits=64", "compression_type=zstd", "preallocation=metadata"}) {
+  for (const std::string option : {"compat=1.1", "compat=0.10", "cluster_size=512", "cluster_size=2097152",
+                                   "lazy_refcounts=on", "extended_l2=on", "refcount_bits=1",
+                                   "refcount_bits=64", "compression_type=zstd", "preallocation=metadata"}) {
     const auto path = at("q" + std::to_string(++number));
     tool({"qemu-img", "create", "-q", "-f", "qcow2", "-o", option, path, "64M"});
     const auto header = inspect_file(path);
@@ -51,7 +51,8 @@ TEST_F(InspectReal, BackingFileIsNamed) {
 }
 
 TEST_F(InspectReal, ExternalDataFileIsNamed) {
-  tool({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=" + at("secret.raw"), at("external"), "1M"});
+  tool({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=" + at("secret.raw"), at("external"),
+        "1M"});
   expect_refused(at("external"), {"another file, '" + at("secret.raw") + "'", "flatten it first"});
 }
 

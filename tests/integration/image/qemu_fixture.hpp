@@ -45,7 +45,8 @@ class QemuTest : public ::testing::Test {
     return path;
   }
 
-  void expect_same_disk(const std::string& a, std::string_view a_format, const std::string& b, std::string_view b_format) const {
+  void expect_same_disk(const std::string& a, std::string_view a_format, const std::string& b,
+                        std::string_view b_format) const {
     tool({"qemu-img", "compare", "-f", std::string(a_format), "-F", std::string(b_format), a, b});
   }
 

@@ -19,11 +19,14 @@ inline void put(std::string& bytes, std::size_t at, std::string_view what) {
 }
 
 inline void put_be(std::string& bytes, std::size_t at, int width, std::uint64_t value) {
-  for (int i = 0; i < width; ++i) put(bytes, at + static_cast<std::size_t>(i), std::string(1, static_cast<char>(value >> (8 * (width - 1 - i)))));
+  for (int i = 0; i < width; ++i)
+    put(bytes, at + static_cast<std::size_t>(i),
+        std::string(1, static_cast<char>(value >> (8 * (width - 1 - i)))));
 }
 
 inline void put_le(std::string& bytes, std::size_t at, int width, std::uint64_t value) {
-  for (int i = 0; i < width; ++i) put(bytes, at + static_cast<std::size_t>(i), std::string(1, static_cast<char>(value >> (8 * i))));
+  for (int i = 0; i < width; ++i)
+    put(bytes, at + static_cast<std::size_t>(i), std::string(1, static_cast<char>(value >> (8 * i))));
 }
 
 /// A header of which every field can be spoilt before it is written.
@@ -80,7 +83,8 @@ struct Qcow2 {
 };
 
 /// A monolithicSparse VMDK header with its descriptor.
-inline std::string vmdk(std::string_view descriptor, std::uint64_t capacity = 2048, std::uint64_t descriptor_sector = 1) {
+inline std::string vmdk(std::string_view descriptor, std::uint64_t capacity = 2048,
+                        std::uint64_t descriptor_sector = 1) {
   std::string b(64 * 1024, '\0');
   put(b, 0, "KDMV");
   put_le(b, 4, 4, 1);
@@ -107,13 +111,16 @@ inline std::string vhdx(std::uint64_t size = 1 << 20, bool parent = false) {
   const std::size_t regions = 192 * 1024, metadata = 256 * 1024, item = metadata + 64 * 1024;
   put(b, regions, "regi");
   put_le(b, regions + 8, 4, 1);
-  put(b, regions + 16, std::string_view("\x06\xa2\x7c\x8b\x90\x47\x9a\x4b\xb8\xfe\x57\x5f\x05\x0f\x88\x6e", 16));
+  put(b, regions + 16,
+      std::string_view("\x06\xa2\x7c\x8b\x90\x47\x9a\x4b\xb8\xfe\x57\x5f\x05\x0f\x88\x6e", 16));
   put_le(b, regions + 32, 8, metadata);
   put(b, metadata, "metadata");
   put_le(b, metadata + 10, 2, 2);
-  put(b, metadata + 32, std::string_view("\x37\x67\xa1\xca\x36\xfa\x43\x4d\xb3\xb6\x33\xf0\xaa\x44\xe7\x6b", 16));
+  put(b, metadata + 32,
+      std::string_view("\x37\x67\xa1\xca\x36\xfa\x43\x4d\xb3\xb6\x33\xf0\xaa\x44\xe7\x6b", 16));
   put_le(b, metadata + 48, 4, item - metadata);
-  put(b, metadata + 64, std::string_view("\x24\x42\xa5\x2f\x1b\xcd\x76\x48\xb2\x11\x5d\xbe\xd8\x3b\xf4\xb8", 16));
+  put(b, metadata + 64,
+      std::string_view("\x24\x42\xa5\x2f\x1b\xcd\x76\x48\xb2\x11\x5d\xbe\xd8\x3b\xf4\xb8", 16));
   put_le(b, metadata + 80, 4, item - metadata + 8);
   put_le(b, item + 4, 4, parent ? 2 : 0);
   put_le(b, item + 8, 8, size);
@@ -127,7 +134,8 @@ inline sys::Fd in_memory(std::string_view bytes) {
   return fd;
 }
 
-inline Result<ImageHeader> inspect_bytes(std::string_view bytes, std::optional<Format> declared = std::nullopt,
+inline Result<ImageHeader> inspect_bytes(std::string_view bytes,
+                                         std::optional<Format> declared = std::nullopt,
                                          const InspectLimits& limits = {}) {
   return inspect(in_memory(bytes).get(), limits, declared);
 }

@@ -81,7 +81,8 @@ TEST(Copy, KeepsContentAndHoles) {
   const TempDir dir;
   const auto source = make_sparse(dir);
   std::uint64_t last = 0;
-  const auto method = copy_sparse(source, dir / "copy", [&last](std::uint64_t done, std::uint64_t) { last = done; });
+  const auto method =
+      copy_sparse(source, dir / "copy", [&last](std::uint64_t done, std::uint64_t) { last = done; });
   ASSERT_TRUE(method) << method.error().message;
   EXPECT_EQ(slurp(source), slurp(dir / "copy"));
   EXPECT_LT(allocated(dir / "copy"), 1U << 20);
@@ -119,7 +120,8 @@ TEST(PercentParser, FindsTheNumbersInAnyPieces) {
   std::vector<int> seen;
   const OnPercent note = [&seen](int percent) { seen.push_back(percent); };
   PercentParser parser(note);
-  for (const std::string_view piece : {"    (0.0", "0/100%)\r    (1.01/1", "00%)\r", "    (1.99/100%)\r", "(57.3/100%)\r(100.00/100%)\n"}) {
+  for (const std::string_view piece :
+       {"    (0.0", "0/100%)\r    (1.01/1", "00%)\r", "    (1.99/100%)\r", "(57.3/100%)\r(100.00/100%)\n"}) {
     parser.feed(piece);
   }
   parser.feed("(" + std::string(1000, '9') + "/(abc/(101/");

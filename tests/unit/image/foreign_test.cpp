@@ -9,25 +9,28 @@
 namespace educloud::image {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::expect_refused;
+using ::testing::HasSubstr;
 using testing::in_memory;
 using testing::inspect_bytes;
 using testing::Qcow2;
 
 TEST(VmdkInspector, TakesASingleFile) {
-  const auto header = inspect_bytes(testing::vmdk("# Disk DescriptorFile\nparentCID=ffffffff\ncreateType=\"streamOptimized\"\n"));
+  const auto header = inspect_bytes(
+      testing::vmdk("# Disk DescriptorFile\nparentCID=ffffffff\ncreateType=\"streamOptimized\"\n"));
   ASSERT_TRUE(header) << header.error().message;
   EXPECT_EQ(header->format, Format::vmdk);
   EXPECT_EQ(header->virtual_size_bytes, 1U << 20);
 }
 
 TEST(VmdkInspector, RefusesWhatNamesOtherFiles) {
-  expect_refused("# Disk DescriptorFile\nRW 2048 FLAT \"/etc/shadow\" 0\n", {"text descriptor", "qcow2, raw, vdi"});
+  expect_refused("# Disk DescriptorFile\nRW 2048 FLAT \"/etc/shadow\" 0\n",
+                 {"text descriptor", "qcow2, raw, vdi"});
   expect_refused("# Disk DescriptorFile\n", {"text descriptor"}, Format::raw);
   expect_refused(testing::vmdk("createType=\"monolithicSparse\"\nparentFileNameHint=\"/etc/shadow\"\n"),
                  {"parent file '/etc/shadow'"});
-  expect_refused(testing::vmdk("createType=\"monolithicSparse\"\nPARENTFILENAMEHINT=\"x\"\n"), {"parent file 'x'"});
+  expect_refused(testing::vmdk("createType=\"monolithicSparse\"\nPARENTFILENAMEHINT=\"x\"\n"),
+                 {"parent file 'x'"});
   expect_refused(testing::vmdk("parentCID=12345678\ncreateType=\"monolithicSparse\"\n"), {"difference"});
   expect_refused(testing::vmdk("createType=\"twoGbMaxExtentSparse\"\n"), {"twoGbMaxExtentSparse"});
   expect_refused(testing::vmdk(""), {"its type is ''"});
@@ -70,7 +73,10 @@ TEST(VhdxInspector, RefusesDifferencesAndDamage) {
 }
 
 TEST(RawInspector, TakesAnythingElse) {
-  for (const std::string text : {"json:{\"driver\":\"file\",\"filename\":\"/etc/shadow\"}", "x", "\x7f" "ELF", "nbd://host/"}) {
+  for (const std::string text : {"json:{\"driver\":\"file\",\"filename\":\"/etc/shadow\"}", "x",
+                                 "\x7f"
+                                 "ELF",
+                                 "nbd://host/"}) {
     const auto header = inspect_bytes(text);
     ASSERT_TRUE(header) << header.error().message;
     EXPECT_EQ(header->format, Format::raw);

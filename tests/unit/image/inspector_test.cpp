@@ -9,11 +9,11 @@ namespace educloud::image {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::HasSubstr;
-using ::testing::Not;
 using testing::expect_refused;
+using ::testing::HasSubstr;
 using testing::in_memory;
 using testing::inspect_bytes;
+using ::testing::Not;
 using testing::Qcow2;
 
 TEST(Qcow2Inspector, TakesAStandaloneImage) {
@@ -61,7 +61,8 @@ TEST(Qcow2Inspector, BackingFileOfVersion2) {
 TEST(Qcow2Inspector, BackingNameIsCleanedAndCut) {
   const auto result = inspect_bytes(Qcow2{}.backing("a\x1b[31m\n\xff" + std::string(900, 'x')).bytes());
   ASSERT_FALSE(result);
-  EXPECT_THAT(result.error().message, AllOf(HasSubstr("'a?[31m??xxx"), Not(HasSubstr("\x1b")), HasSubstr("...")));
+  EXPECT_THAT(result.error().message,
+              AllOf(HasSubstr("'a?[31m??xxx"), Not(HasSubstr("\x1b")), HasSubstr("...")));
   EXPECT_LT(result.error().message.size(), 400U);
 }
 
@@ -128,7 +129,9 @@ TEST(Qcow2Inspector, InternalSnapshots) {
   expect_refused(image, {"2 internal snapshots", "flatten it first"});
 }
 
-TEST(Qcow2Inspector, UnknownExtension) { expect_refused(Qcow2{}.extension(0x12345678, "x"), {"extension 0x12345678"}); }
+TEST(Qcow2Inspector, UnknownExtension) {
+  expect_refused(Qcow2{}.extension(0x12345678, "x"), {"extension 0x12345678"});
+}
 
 TEST(Qcow2Inspector, ExtensionLongerThanTheCluster) {
   Qcow2 image;
@@ -208,7 +211,8 @@ TEST(Qcow2Inspector, ExtendedL2NeedsLargeClusters) {
 }
 
 TEST(Qcow2Inspector, L1TableMustBeInTheFile) {
-  for (const std::uint64_t offset : {std::uint64_t{0}, std::uint64_t{5} << 16, ~std::uint64_t{0} << 16, std::uint64_t{100}}) {
+  for (const std::uint64_t offset :
+       {std::uint64_t{0}, std::uint64_t{5} << 16, ~std::uint64_t{0} << 16, std::uint64_t{100}}) {
     Qcow2 image;
     image.l1_offset = offset;
     expect_refused(image, {"L1 table"});
@@ -257,7 +261,8 @@ TEST(Qcow2Inspector, VirtualSize) {
 
 TEST(Qcow2Inspector, EveryCutOfTheFileIsRefused) {
   const auto whole = Qcow2{}.bytes();
-  for (const std::size_t length : {4UL, 8UL, 71UL, 72UL, 103UL, 104UL, 112UL, 512UL, 65536UL, 131072UL, 196608UL}) {
+  for (const std::size_t length :
+       {4UL, 8UL, 71UL, 72UL, 103UL, 104UL, 112UL, 512UL, 65536UL, 131072UL, 196608UL}) {
     expect_refused(whole.substr(0, length), {"qcow2 image refused"});
   }
 }
@@ -275,7 +280,8 @@ TEST(OverlayInspector, TakesOnlyTheExpectedBase) {
   EXPECT_THAT(other.error().message, HasSubstr("'/etc/shadow', not '/storage/base'"));
   EXPECT_FALSE(inspect_overlay(overlay("/storage/base", "raw").get(), "/storage/base", Format::qcow2));
   EXPECT_FALSE(inspect_overlay(overlay("json:{}", "raw").get(), "/storage/base", Format::raw));
-  EXPECT_FALSE(inspect_overlay(in_memory(Qcow2{}.backing("/storage/base").bytes()).get(), "/storage/base", Format::raw));
+  EXPECT_FALSE(inspect_overlay(in_memory(Qcow2{}.backing("/storage/base").bytes()).get(), "/storage/base",
+                               Format::raw));
   EXPECT_FALSE(inspect_overlay(in_memory(Qcow2{}.bytes()).get(), "/storage/base", Format::raw));
 }
 

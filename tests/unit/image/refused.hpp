@@ -9,7 +9,7 @@ namespace educloud::image::testing {
 
 /// Refused as invalid, and the message says all of `words`.
 inline void expect_refused(const std::string& bytes, std::initializer_list<std::string> words,
-                    std::optional<Format> declared = std::nullopt) {
+                           std::optional<Format> declared = std::nullopt) {
   const auto result = inspect_bytes(bytes, declared);
   ASSERT_FALSE(result) << "accepted as " << to_string(result->format);
   EXPECT_EQ(result.error().code, ErrorCode::invalid_argument) << result.error().message;

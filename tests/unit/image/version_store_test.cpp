@@ -201,7 +201,8 @@ TEST_F(VersionStoreTest, EvictsLeastRecentlyUsedFirst) {
   for (const int version : {1, 2, 3, 4}) ASSERT_TRUE(publish("v" + std::to_string(version), kImage, version));
   const auto used = [&](int version, std::int64_t seconds) {
     const std::array<timespec, 2> times{timespec{seconds, 0}, timespec{seconds, 0}};
-    ::utimensat(AT_FDCWD, (store_->machine_path(kImage, version).parent_path() / "info.json").c_str(), times.data(), 0);
+    ::utimensat(AT_FDCWD, (store_->machine_path(kImage, version).parent_path() / "info.json").c_str(),
+                times.data(), 0);
   };
   used(1, 5000);
   used(2, 3000);
@@ -254,7 +255,7 @@ TEST_F(VersionStoreTest, SpoiltInfoIsCorrupt) {
   const auto file = store_->machine_path(kImage, 1).parent_path() / "info.json";
   const auto good = slurp(file);
   for (const std::string& bad : {std::string(""), std::string("{}"), std::string("[1]"), good.substr(0, 40),
-                                std::string("{\"image\":7}"), std::string(70'000, ' ')}) {
+                                 std::string("{\"image\":7}"), std::string(70'000, ' ')}) {
     dir_.write(fs::relative(file, dir_.path()).string(), bad);
     EXPECT_FALSE(store_->find(kImage, 1)) << bad.substr(0, 40);
   }

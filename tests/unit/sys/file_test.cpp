@@ -129,9 +129,10 @@ TEST(File, OpenBeneathRefusesEveryWayOut) {
   fs::create_directory_symlink("..", dir / "root" / "up");
   const auto root = dir / "root";
   const std::string absolute = (dir / "outside").string();
-  for (const std::string& name : {std::string("../outside"), std::string("sub/../../outside"), std::string("link"),
-                                  std::string("harmless"), std::string("up/outside"), absolute, std::string(""),
-                                  std::string("sub/.."), std::string("inside\0x", 8)}) {
+  for (const std::string& name :
+       {std::string("../outside"), std::string("sub/../../outside"), std::string("link"),
+        std::string("harmless"), std::string("up/outside"), absolute, std::string(""), std::string("sub/.."),
+        std::string("inside\0x", 8)}) {
     const auto result = open_beneath(root, name, O_RDONLY);
     ASSERT_FALSE(result) << name;
     EXPECT_EQ(result.error().code, ErrorCode::invalid_argument) << name << ": " << result.error().message;

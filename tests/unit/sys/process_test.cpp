@@ -165,7 +165,9 @@ TEST(Process, RunCheckedTellsTheLastLines) {
   EXPECT_THAT(result.error().message, HasSubstr("the reason"));
 }
 
-TEST(Process, ASignalBecomesAnExitCode) { EXPECT_EQ(run(shell("kill -TERM $$"))->exit_code, 128 + SIGTERM); }
+TEST(Process, ASignalBecomesAnExitCode) {
+  EXPECT_EQ(run(shell("kill -TERM $$"))->exit_code, 128 + SIGTERM);
+}
 
 TEST(Process, LimitsHold) {
   ProcessOptions options = shell("ulimit -v; ulimit -t; ulimit -f; ulimit -c");
@@ -235,8 +237,9 @@ TEST(Process, DiesWithItsParent) {
 }
 
 TEST(Process, AnotherUserWithoutNetwork) {
-  auto options = shell("id -u; id -g; id -G; grep NoNewPrivs /proc/self/status; ls /sys/class/net 2>/dev/null | wc -l;"
-                       " grep -c : /proc/net/dev");
+  auto options = shell(
+      "id -u; id -g; id -G; grep NoNewPrivs /proc/self/status; ls /sys/class/net 2>/dev/null | wc -l;"
+      " grep -c : /proc/net/dev");
   options.run_as_user = "nobody";
   options.without_network = true;
   const auto out = run(options);

@@ -62,10 +62,11 @@ TEST(ThreadPool, StopAsksRunningJobsAndDropsWaitingOnes) {
 TEST(ThreadPool, AnExceptionEndsTheJobAndNotTheThread) {
   std::latch told(1), later(1);
   std::string text;
-  ThreadPool pool({.name = "test", .threads = 1, .queue_limit = 8, .on_exception = [&](std::string_view what) {
-                     text = what;
-                     told.count_down();
-                   }});
+  ThreadPool pool(
+      {.name = "test", .threads = 1, .queue_limit = 8, .on_exception = [&](std::string_view what) {
+         text = what;
+         told.count_down();
+       }});
   ASSERT_TRUE(pool.submit([](std::stop_token) { throw std::runtime_error("broken job"); }));
   ASSERT_TRUE(pool.submit([&](std::stop_token) { later.count_down(); }));
   told.wait();

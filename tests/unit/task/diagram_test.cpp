@@ -14,7 +14,8 @@ using ::testing::HasSubstr;
 
 TEST(Diagram, IsWhatTheDocumentSays) {
   const std::string file = std::string(EDUCLOUD_SOURCE_DIR) + "/docs/states.md";
-  if (const char* update = std::getenv("EDUCLOUD_UPDATE_DOCS"); update != nullptr && std::string_view(update) == "1") {
+  if (const char* update = std::getenv("EDUCLOUD_UPDATE_DOCS");
+      update != nullptr && std::string_view(update) == "1") {
     ASSERT_TRUE(sys::write_file_atomically(file, state_diagram()));
   }
   EXPECT_EQ(sys::read_file(file).value_or(""), state_diagram())

@@ -8,18 +8,21 @@
 namespace educloud::task {
 namespace {
 
-constexpr std::array kEvents{Event::start,   Event::stop,      Event::submit,  Event::cancel,  Event::downloading,
-                             Event::cloning, Event::prepared,  Event::booting, Event::running, Event::stopped,
-                             Event::uploading, Event::submitted, Event::deleted, Event::failed,  Event::timeout};
-constexpr std::array kActions{Action::none,        Action::send_prepare,    Action::send_run,
-                              Action::send_stop,   Action::send_submit,     Action::send_delete,
-                              Action::publish_version, Action::release};
+constexpr std::array kEvents{Event::start,       Event::stop,    Event::submit,    Event::cancel,
+                             Event::downloading, Event::cloning, Event::prepared,  Event::booting,
+                             Event::running,     Event::stopped, Event::uploading, Event::submitted,
+                             Event::deleted,     Event::failed,  Event::timeout};
+constexpr std::array kActions{
+    Action::none,        Action::send_prepare, Action::send_run,        Action::send_stop,
+    Action::send_submit, Action::send_delete,  Action::publish_version, Action::release};
 constexpr TaskState kStart{Phase::preparing, State::init};
 /// An import begins here: its upload is what is awaited.
 constexpr TaskState kImportStart{Phase::submitting, State::init};
 constexpr TaskState kGone{Phase::submitting, State::gone};
 
-bool is_known(TaskState state) { return std::ranges::find(states(), state) != states().end(); }
+bool is_known(TaskState state) {
+  return std::ranges::find(states(), state) != states().end();
+}
 
 std::set<TaskState> reachable_from(TaskState start) {
   std::set<TaskState> seen{start};
@@ -82,7 +85,8 @@ TEST(Table, NothingIsReleasedBeforeTheNodeSaysItIsDeleted) {
 }
 
 TEST(Table, AVersionIsPublishedOnlyBySubmitted) {
-  for (const auto& row : table()) EXPECT_EQ(row.action == Action::publish_version, row.event == Event::submitted);
+  for (const auto& row : table())
+    EXPECT_EQ(row.action == Action::publish_version, row.event == Event::submitted);
 }
 
 TEST(Table, ADeadTaskHoldsNoCapacityAndHasNoDeadline) {
