@@ -1,0 +1,355 @@
+#include "nc/app/node.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/base/ids.hpp"
+#include "common/bus/memory_bus.hpp"
+#include "nc/hypervisor/fake_hypervisor.hpp"
+#include "unit/nc/fake_image_tools.hpp"
+
+namespace educloud::nc {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr const char* kDesktop = "IMG00000001:IMG00000001:VD0000beef";
+constexpr const char* kModify = "IMG00000001:IMG00000001:TMP0000beef";
+constexpr const char* kBuild = "IMG00000001:IMG00000002:TMP0000cafe";
+
+/// A node with a fake hypervisor and fake transfers; commands go in and statuses come out through a broker in
+/// memory.
+class NodeTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char pattern[] = "/tmp/educloud-node-XXXXXX";
+    prefix_ = mkdtemp(pattern);
+    broker_.bind("nc_cmd", "nc1", "nc_cmd_queue.nc1");
+    broker_.bind("cc_status", "taskstatus.nc-nc1", "cc_status_queue");
+    cc_ = broker_.connect("cc-cc1");
+    cc_->subscribe({"cc_status_queue", 64, [this](bus::Delivery delivery) {
+                      told_.push_back(*msg::parse<msg::TaskStatus>(delivery.body));
+                      delivery.settle(bus::Verdict::ack);
+                    }});
+    cc_->start([] {});
+    bus_ = broker_.connect("nc-nc1");
+    bus_->subscribe(
+        {"nc_cmd_queue.nc1", 4, [this](bus::Delivery delivery) { node_->handle(std::move(delivery)); }});
+    bus_->start([] {});
+    images_ = std::make_unique<FakeImageTools>(prefix_);
+    boot();
+  }
+  void TearDown() override {
+    node_.reset();
+    inbox_.reset();
+    std::filesystem::remove_all(prefix_);
+  }
+
+  /// A new process: what is on disk and the VMs are still there.
+  void boot() {
+    node_.reset();
+    inbox_.reset();
+    inbox::Options options;
+    options.file = prefix_ / "inbox.sqlite";
+    options.exchange = "cc_status";
+    options.routing_key = "taskstatus.nc-nc1";
+    options.nid = "nc1";
+    inbox_ = std::move(*inbox::Inbox::open(options, *bus_, clock_));
+    OperationOptions operations;
+    operations.layout = Layout(prefix_);
+    operations.limits = {
+        .max_memory_mib = 4096, .max_cpus = 4, .advertise = "127.0.0.1", .guest_egress = false};
+    operations.stop_grace = std::chrono::milliseconds{0};
+    node_ = std::make_unique<Node>(operations, "nc1", *inbox_, hypervisor_, *images_, clock_);
+    ASSERT_TRUE(hypervisor_.start([this](const VmEvent& event) { node_->on_vm_event(event); }));
+    node_->redo_unfinished();
+  }
+
+  msg::Command command(const std::string& op, const std::string& tid) {
+    msg::Command made;
+    made.op = op;
+    made.tid = tid;
+    made.nid = "nc1";
+    made.cmdid = new_command_id().str();
+    made.attempt = ++attempt_;
+    made.source = msg::ImageVersion{"IMG00000001", 3, std::string(64, 'd'), 1000, "qcow2"};
+    made.source_grant = "node=nc1&expires=1&sig=x";
+    made.target_imgid = tid.substr(12, 11);
+    made.target_version = 4;
+    auto& option = made.runtime_option.emplace();
+    option.memory_mib = 128;
+    option.rdp_port = 5901;
+    option.web_port = 8081;
+    option.display_password = "secret";
+    return made;
+  }
+  void send(const msg::Command& one) { send(msg::serialize(one)); }
+  void send(const std::string& body) {
+    ASSERT_TRUE(cc_->publish({"nc_cmd", "nc1", body, new_command_id().str()}, [](bus::Outcome) {}));
+    broker_.deliver_all();
+  }
+  void work() {
+    while (node_->run_one(Lane::copies) || node_->run_one(Lane::machines)) {
+    }
+    broker_.deliver_all();
+  }
+  /// Sends a command, runs everything, returns the last status told.
+  msg::TaskStatus ask(const msg::Command& one) {
+    told_.clear();
+    send(one);
+    work();
+    return told_.empty() ? msg::TaskStatus{} : told_.back();
+  }
+  msg::TaskStatus ask(const std::string& op, const std::string& tid) { return ask(command(op, tid)); }
+  std::vector<std::string> events() const {
+    std::vector<std::string> all;
+    for (const auto& status : told_) all.push_back(status.event);
+    return all;
+  }
+  std::filesystem::path vm_folder(const std::string& tid) const { return prefix_ / "VMs" / tid.substr(24); }
+  std::filesystem::path overlay(const std::string& tid) const { return vm_folder(tid) / "overlay.qcow2"; }
+  static InstanceId vm(const std::string& tid) { return *InstanceId::parse(tid.substr(24)); }
+
+  std::filesystem::path prefix_;
+  ManualClock clock_;
+  bus::MemoryBroker broker_;
+  FakeHypervisor hypervisor_;
+  std::unique_ptr<bus::Bus> cc_, bus_;
+  std::unique_ptr<FakeImageTools> images_;
+  std::unique_ptr<inbox::Inbox> inbox_;
+  std::unique_ptr<Node> node_;
+  std::vector<msg::TaskStatus> told_;
+  std::int64_t attempt_ = 0;
+};
+
+TEST_F(NodeTest, ADesktopRunsAndItsChangesAreForgotten) {
+  EXPECT_EQ(ask("image/prepare", kDesktop).event, "prepared");
+  EXPECT_EQ(events()[0], "downloading");
+  EXPECT_EQ(images_->last_grant, "node=nc1&expires=1&sig=x");
+  auto running = ask("image/run", kDesktop);
+  EXPECT_EQ(running.event, "running");
+  EXPECT_EQ(running.final, 1);
+  EXPECT_EQ(events(), (std::vector<std::string>{"booting", "running"}));
+  const auto spec = hypervisor_.spec(vm(kDesktop));
+  ASSERT_TRUE(spec);
+  ASSERT_EQ(spec->disk.size(), 2u);
+  EXPECT_EQ(spec->disk[1].file, prefix_ / "images/IMG00000001/versions/3/machine");
+  EXPECT_TRUE(std::filesystem::exists(overlay(kDesktop)));
+  EXPECT_EQ(ask("image/stop", kDesktop).event, "stopped");
+  EXPECT_FALSE(std::filesystem::exists(overlay(kDesktop)));
+  EXPECT_EQ(ask("image/run", kDesktop).event, "running");
+  EXPECT_EQ(images_->overlays, 2);
+  EXPECT_EQ(ask("task/delete", kDesktop).event, "deleted");
+  EXPECT_FALSE(hypervisor_.spec(vm(kDesktop)));
+  EXPECT_FALSE(std::filesystem::exists(vm_folder(kDesktop)));
+}
+
+TEST_F(NodeTest, AModifyKeepsItsChangesUntilItIsSubmitted) {
+  ask("image/prepare", kModify);
+  ask("image/run", kModify);
+  EXPECT_EQ(ask("image/submit", kModify).failed, 1);  // still runs
+  EXPECT_THAT(told_.back().errormsg, HasSubstr("still runs"));
+  ask("image/stop", kModify);
+  EXPECT_TRUE(std::filesystem::exists(overlay(kModify)));
+  ask("image/run", kModify);
+  EXPECT_EQ(images_->overlays, 1);
+  ask("image/stop", kModify);
+  auto submitted = ask("image/submit", kModify);
+  EXPECT_EQ(submitted.event, "submitted");
+  EXPECT_EQ(submitted.receipt, "receipt");
+  EXPECT_EQ(submitted.phase, "submitting");
+  EXPECT_EQ(submitted.state, "done");
+  ASSERT_EQ(images_->uploads.size(), 1u);
+  EXPECT_EQ(images_->uploads[0].parent_version, 3);
+  EXPECT_EQ(images_->uploads[0].version, 4);
+  ask("task/delete", kModify);
+  EXPECT_FALSE(std::filesystem::exists(vm_folder(kModify)));
+}
+
+TEST_F(NodeTest, AModifyStaysOnTheVersionItBeganWith) {
+  ask("image/prepare", kModify);
+  ask("image/run", kModify);
+  ask("image/stop", kModify);
+  auto newer = command("image/run", kModify);
+  newer.source->version = 5;
+  EXPECT_THAT(ask(newer).errormsg, HasSubstr("stand on version 3"));
+}
+
+TEST_F(NodeTest, ABuildWorksOnACopy) {
+  EXPECT_EQ(ask("image/prepare", kBuild).event, "prepared");
+  EXPECT_THAT(events(), ::testing::Contains("cloning"));
+  const auto copy = prefix_ / "tmp/images/IMG00000002/machine";
+  EXPECT_TRUE(std::filesystem::exists(copy));
+  ask("image/run", kBuild);
+  EXPECT_EQ(hypervisor_.spec(vm(kBuild))->disk[1].file, copy);
+  ask("image/stop", kBuild);
+  ask("image/prepare", kBuild);  // start again
+  EXPECT_EQ(images_->clones, 1);
+  EXPECT_EQ(ask("image/submit", kBuild).event, "submitted");
+  EXPECT_EQ(images_->uploads.at(0).imgid, "IMG00000002");
+  EXPECT_EQ(images_->uploads.at(0).parent_imgid, "IMG00000001");
+  ask("task/delete", kBuild);
+  EXPECT_FALSE(std::filesystem::exists(prefix_ / "tmp/images/IMG00000002"));
+}
+
+TEST_F(NodeTest, ADuplicateIsAnsweredAndNotDoneAgain) {
+  const auto prepare = command("image/prepare", kDesktop);
+  ask(prepare);
+  EXPECT_EQ(ask(prepare).event, "prepared");
+  EXPECT_EQ(images_->fetches, 1);
+  const auto run = command("image/run", kDesktop);
+  ask(run);
+  EXPECT_EQ(ask(run).event, "running");
+  EXPECT_EQ(hypervisor_.starts(), 1);
+}
+
+TEST_F(NodeTest, GarbageAndForeignCommandsAreDeadLetteredAndNeighboursWork) {
+  send("{");
+  send("{\"type\":\"cmd\"}");
+  auto foreign = command("image/run", kDesktop);
+  foreign.nid = "nc2";
+  send(foreign);
+  auto path = command("image/run", "IMG00000001:IMG00000001:../../etc");
+  send(path);
+  auto walrus = command("image/prune", kDesktop);
+  send(walrus);
+  EXPECT_EQ(broker_.dead_letters(), 5u);
+  EXPECT_EQ(ask("image/prepare", kDesktop).event, "prepared");
+}
+
+TEST_F(NodeTest, AFailureIsToldWithItsReasonAndPlace) {
+  images_->fetch_error = Error{ErrorCode::corrupt, "digest differs", {}};
+  auto failed = ask("image/prepare", kDesktop);
+  EXPECT_EQ(failed.failed, 1);
+  EXPECT_EQ(failed.phase, "preparing");
+  EXPECT_EQ(failed.state, "init");
+  EXPECT_EQ(failed.errormsg, "digest differs");
+  EXPECT_EQ(failed.final, 1);
+  EXPECT_THAT(ask("image/run", kDesktop).errormsg, HasSubstr("prepare it first"));
+  EXPECT_EQ(told_.back().state, "stopped");
+  ask("image/prepare", kDesktop);
+  hypervisor_.fail_next_start({ErrorCode::conflict, "port 5901 is taken", {}});
+  EXPECT_EQ(ask("image/run", kDesktop).errormsg, "port 5901 is taken");
+  EXPECT_FALSE(std::filesystem::exists(overlay(kDesktop)));
+  images_->free_bytes = 1 << 20;
+  EXPECT_THAT(ask("image/run", kDesktop).errormsg, HasSubstr("must stay free"));
+}
+
+TEST_F(NodeTest, ALateCommandIsRefusedWithTheReason) {
+  auto late = command("image/prepare", kDesktop);
+  late.deadline = clock_.wall_ms() - 10'000;
+  EXPECT_THAT(ask(late).errormsg, HasSubstr("after its deadline"));
+  EXPECT_EQ(images_->fetches, 0);
+}
+
+TEST_F(NodeTest, ADeleteInterruptsAPrepare) {
+  images_->during_fetch = [&] { send(command("task/delete", kDesktop)); };
+  EXPECT_EQ(ask("image/prepare", kDesktop).event, "deleted");
+  EXPECT_EQ(events(), (std::vector<std::string>{"downloading", "deleted"}));
+}
+
+TEST_F(NodeTest, AStoppedDaemonRedoesWhatItLeftOpen) {
+  images_->during_fetch = [&] { node_->stop(); };
+  ask("image/prepare", kDesktop);
+  EXPECT_EQ(events(), (std::vector<std::string>{"downloading"}));
+  boot();
+  work();
+  EXPECT_EQ(told_.back().event, "prepared");
+  EXPECT_EQ(images_->fetches, 2);
+}
+
+TEST_F(NodeTest, ARunThatIsRedoneFindsItsVmAndLeavesItsDisk) {
+  ask("image/prepare", kDesktop);
+  const auto run = command("image/run", kDesktop);
+  send(run);  // accepted, then killed before anything; and as if the VM had been started just before
+  node_->run_one(Lane::machines);
+  ASSERT_EQ(hypervisor_.starts(), 1);
+  auto again = command("image/run", kDesktop);
+  send(again);
+  boot();
+  work();
+  EXPECT_EQ(told_.back().event, "running");
+  EXPECT_EQ(told_.back().cmdid, again.cmdid);
+  EXPECT_EQ(hypervisor_.starts(), 1);
+  EXPECT_EQ(images_->overlays, 1);
+}
+
+TEST_F(NodeTest, ASubmitGoesOnWithTheUploadAfterARestart) {
+  ask("image/prepare", kModify);
+  ask("image/run", kModify);
+  ask("image/stop", kModify);
+  images_->upload_error = Error{ErrorCode::unavailable, "cc is away", {}};
+  const auto submit = command("image/submit", kModify);
+  EXPECT_EQ(ask(submit).state, "init");
+  EXPECT_EQ(images_->flattens, 1);
+  auto next = command("image/submit", kModify);
+  EXPECT_EQ(ask(next).event, "submitted");
+  EXPECT_EQ(images_->flattens, 2);  // another command is another upload
+  EXPECT_FALSE(std::filesystem::exists(prefix_ / "tmp/submit/TMP0000beef"));
+  images_->flatten_error = Error{ErrorCode::exhausted, "disk full", {}};
+  EXPECT_EQ(ask("image/submit", kModify).errormsg, "disk full");
+  EXPECT_FALSE(std::filesystem::exists(prefix_ / "tmp/submit/TMP0000beef/machine"));
+}
+
+TEST_F(NodeTest, AGuestThatPowersOffIsToldAndItsOverlayGoes) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  told_.clear();
+  hypervisor_.end(vm(kDesktop), VmEvent::Kind::stopped);
+  work();
+  ASSERT_EQ(told_.size(), 1u);
+  EXPECT_EQ(told_[0].event, "stopped");
+  EXPECT_EQ(told_[0].failed, 0);
+  EXPECT_FALSE(std::filesystem::exists(overlay(kDesktop)));
+}
+
+TEST_F(NodeTest, ACrashIsAFailureAndAStopOfOursIsToldOnce) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  told_.clear();
+  hypervisor_.end(vm(kDesktop), VmEvent::Kind::crashed);
+  work();
+  ASSERT_EQ(told_.size(), 1u);
+  EXPECT_EQ(told_[0].failed, 1);
+  ask("image/run", kDesktop);
+  ask("image/stop", kDesktop);
+  EXPECT_EQ(events(), (std::vector<std::string>{"stopped"}));
+}
+
+TEST_F(NodeTest, AVmThatEndedUnseenIsFoundByLookingTwice) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  told_.clear();
+  hypervisor_.end(vm(kDesktop), VmEvent::Kind::stopped, true);
+  boot();
+  hypervisor_.set_reachable(false);
+  node_->reconcile();
+  clock_.advance(std::chrono::milliseconds{5000});
+  node_->reconcile();
+  work();
+  EXPECT_TRUE(told_.empty());  // a hypervisor that does not answer is not one without VMs
+  hypervisor_.set_reachable(true);
+  node_->reconcile();
+  work();
+  EXPECT_TRUE(told_.empty());
+  clock_.advance(std::chrono::milliseconds{1000});
+  node_->reconcile();
+  work();
+  ASSERT_EQ(told_.size(), 1u);
+  EXPECT_EQ(told_[0].event, "failed");
+  EXPECT_EQ(told_[0].state, "stopped");
+  EXPECT_THAT(told_[0].errormsg, HasSubstr("while nc or libvirt was away"));
+}
+
+TEST_F(NodeTest, AGuestThatIgnoresThePowerButtonIsSwitchedOff) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  hypervisor_.ignore_power_button(true);
+  auto stopped = ask("image/stop", kDesktop);
+  EXPECT_EQ(stopped.event, "stopped");
+  EXPECT_THAT(stopped.prompt, HasSubstr("switched off"));
+  EXPECT_EQ(ask("image/stop", kDesktop).event, "stopped");  // nothing runs: success
+}
+
+}  // namespace
+}  // namespace educloud::nc
