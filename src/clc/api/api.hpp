@@ -17,8 +17,8 @@ struct ApiOptions {
 /// Every path of the API starts with this.
 inline constexpr const char* kApiBase = "/clc/api/1.0";
 
-/// The HTTP API of clc, as docs/openapi.yaml describes it. Every route but POST /login wants a bearer token; rights on
-/// objects are checked by `cloud`. The router keeps references: `cloud` must outlive it.
+/// The HTTP API of clc, as docs/openapi.yaml describes it. Every route but POST /login and GET /health wants a bearer
+/// token; rights on objects are checked by `cloud`. The router keeps references: `cloud` must outlive it.
 http::Router make_api(Cloud& cloud, ApiOptions options = {});
 
 /// "METHOD /path/{name}" of every route, one per line, sorted: what the check against docs/openapi.yaml reads.

@@ -8,10 +8,7 @@ namespace {
 http::Response log_in(Context& context, const http::Request& request) {
   return with_body<LoginBody>(request, [&](const LoginBody& body) {
     auto session = context.cloud.login(body.user, body.password, request.remote_address);
-    if (!session) {
-      obs::warn("api.login_refused", {{"user", body.user}, {"remote", request.remote_address}, {"why", to_string(session.error().code)}});
-      return http::error_response(session.error());
-    }
+    if (!session) return http::error_response(session.error());
     obs::info("api.login", {{"user", body.user}, {"remote", request.remote_address}});
     return http::json_response(to_json(*session));
   });
@@ -31,6 +28,12 @@ void add_session_routes(http::Router& router, const Shared& context) {
     return response;
   };
   router.add(std::move(login));
+
+  http::Route health;
+  health.method = "GET";
+  health.pattern = "/health";
+  health.handler = [](const http::Request&) { return http::json_response({{"status", "ok"}}); };
+  router.add(std::move(health));
 
   add(router, context, "POST", "/logout", [](Context& c, const Principal&, const http::Request& request) {
     auto done = c.cloud.logout(bearer_token(request));
