@@ -259,7 +259,10 @@ Result<> Download::run() {
     auto next = attempt(client, retry);
     if (!next) {
       // What was received stays in staging, synced as far as possible: the next call continues there.
-      if (writer_) (void)writer_->sync();
+      const bool useless = next.error().code == ErrorCode::corrupt || !writer_ || writer_->offset() == 0;
+      if (writer_ && !useless) (void)writer_->sync();
+      std::error_code ignored;
+      if (useless) fs::remove(part_, ignored);
       return fail(next.error());
     }
     if (*next == Next::complete) break;
