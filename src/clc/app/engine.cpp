@@ -119,7 +119,8 @@ Result<> Engine::timed_out(store::Sql& sql, Task task) {
 void Engine::resend(store::Sql& sql, Task task) {
   if (task.command.empty()) return;
   const auto command = msg::parse<msg::Command>(task.command);
-  queue_command(sql, task, task.command, command ? command->deadline : 0);
+  // Whoever has it already repeats its status even after the deadline; who has not checks that himself.
+  queue_command(sql, task, task.command, std::max(command ? command->deadline : 0, now() + 60'000));
   task.cmd_sent_at = now();
   store::update_task(sql, task);
   obs::metrics().count("educloud_clc_commands_resent_total", "Commands sent again for want of news");
