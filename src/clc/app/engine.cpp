@@ -118,9 +118,11 @@ Result<> Engine::timed_out(store::Sql& sql, Task task) {
 
 void Engine::resend(store::Sql& sql, Task task) {
   if (task.command.empty()) return;
-  const auto command = msg::parse<msg::Command>(task.command);
-  // Whoever has it already repeats its status even after the deadline; who has not checks that himself.
-  queue_command(sql, task, task.command, std::max(command ? command->deadline : 0, now() + 60'000));
+  auto command = msg::parse<msg::Command>(task.command);
+  if (!command) return;
+  // It is still wanted, so it may still be begun; whoever has it already goes by its cmdid and repeats its status.
+  command->deadline = std::max(command->deadline, now() + 60'000);
+  queue_command(sql, task, msg::serialize(*command), command->deadline);
   task.cmd_sent_at = now();
   store::update_task(sql, task);
   obs::metrics().count("educloud_clc_commands_resent_total", "Commands sent again for want of news");

@@ -93,6 +93,10 @@ Result<> Ticker::look_for_lost_vms() {
     });
     if (!done) return fail(done.error());
   }
+  const auto waiting = store_.read([](store::Sql& sql) -> Result<std::int64_t> { return store::outbox_size(sql); });
+  if (!waiting) return fail(waiting.error());
+  obs::metrics().gauge("educloud_clc_outbox_rows", "Messages the broker has not confirmed",
+                       static_cast<double>(*waiting));
   obs::metrics().gauge("educloud_clc_tasks_open", "Tasks that have not ended", static_cast<double>(open->size()));
   obs::metrics().gauge("educloud_clc_vms_running", "VMs that run, as last reported", running);
   return {};
