@@ -45,7 +45,8 @@ http::ServerOptions server_options(const Config& config) {
   return out;
 }
 
-ImageCache::Options cache_options(const Config& config, const http::Url& walrus, const std::string& data_key) {
+ImageCache::Options cache_options(const Config& config, const http::Url& walrus,
+                                  const std::string& data_key) {
   ImageCache::Options out;
   out.walrus = walrus;
   out.walrus_ca_file = config.walrus_ca_file;
@@ -55,7 +56,8 @@ ImageCache::Options cache_options(const Config& config, const http::Url& walrus,
   return out;
 }
 
-UploadRelayOptions upload_options(const Config& config, const http::Url& walrus, const std::string& data_key) {
+UploadRelayOptions upload_options(const Config& config, const http::Url& walrus,
+                                  const std::string& data_key) {
   UploadRelayOptions out;
   out.folder = config.common.prefix / "tmp" / "uploads";
   out.walrus = walrus;
@@ -84,7 +86,9 @@ struct App::Impl {
     cache.add_routes(router);
     uploads.add_routes(router);
     proxy.add_routes(router);
-    router.add({.method = "GET", .pattern = "/health", .handler = [this](const http::Request&) { return health(); }});
+    router.add({.method = "GET", .pattern = "/health", .handler = [this](const http::Request&) {
+                  return health();
+                }});
     return router;
   }
 
@@ -145,7 +149,8 @@ void App::Impl::heartbeat(std::stop_token stop) {
   while (!stop.stop_requested()) {
     try {
       const bool ready = bus->is_ready();
-      obs::metrics().gauge("educloud_cc_broker_connected_bool", "1 while both connections to the broker are up", ready);
+      obs::metrics().gauge("educloud_cc_broker_connected_bool",
+                           "1 while both connections to the broker are up", ready);
       obs::metrics().gauge("educloud_cc_nodes_count", "Nodes heard of", static_cast<double>(nodes.size()));
       if (ready) bridge.send_heartbeat(measure(sampler));
     } catch (const std::exception& error) {
@@ -153,14 +158,17 @@ void App::Impl::heartbeat(std::stop_token stop) {
     }
     std::unique_lock lock(mutex);
     // Until the broker answers for the first time, look more often: clc then knows us at once.
-    const auto pause = bus->is_ready() ? std::chrono::milliseconds{limits::kHeartbeat} : std::chrono::milliseconds{250};
+    const auto pause =
+        bus->is_ready() ? std::chrono::milliseconds{limits::kHeartbeat} : std::chrono::milliseconds{250};
     tick.wait_for(lock, stop, pause, [] { return false; });
   }
 }
 
 App::App(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-App::~App() { stop(); }
+App::~App() {
+  stop();
+}
 
 Result<std::unique_ptr<App>> App::create(Config config) {
   auto walrus = http::Url::parse(config.walrus_url);
@@ -197,8 +205,12 @@ void App::stop() {
   impl_->uploads.stop();
 }
 
-int App::port() const { return impl_->server.port(); }
+int App::port() const {
+  return impl_->server.port();
+}
 
-bool App::is_ready() const { return impl_->bus->is_ready(); }
+bool App::is_ready() const {
+  return impl_->bus->is_ready();
+}
 
 }  // namespace educloud::cc

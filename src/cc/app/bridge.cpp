@@ -40,7 +40,8 @@ void Bridge::refuse(const bus::Delivery& delivery, const Error& error) {
   delivery.settle(bus::Verdict::reject);
 }
 
-void Bridge::pass_on(const char* exchange, Forward forward, Held held, std::function<void(bus::Outcome)> then) {
+void Bridge::pass_on(const char* exchange, Forward forward, Held held,
+                     std::function<void(bus::Outcome)> then) {
   auto queued = bus_.publish(outgoing(exchange, std::move(forward)), std::move(then));
   if (queued) return;
   if (queued.error().code == ErrorCode::too_large || queued.error().code == ErrorCode::invalid_argument) {
@@ -61,17 +62,21 @@ void Bridge::on_command(bus::Delivery delivery) {
     return refuse(delivery, route.error());
   }
   const auto held = std::make_shared<bus::Delivery>(std::move(delivery));
-  pass_on(kToNodes, std::move(route->forward), held,
-          [this, held, command = std::move(route->command)](bus::Outcome outcome) {
-            switch (outcome) {
-              case bus::Outcome::confirmed:
-                count("command", "passed");
-                obs::debug("command.passed", {{"tid", command.tid}, {"op", command.op}, {"node", command.nid}});
-                return held->settle(bus::Verdict::ack);
-              case bus::Outcome::returned: return tell_undeliverable(held, command);
-              case bus::Outcome::failed: count("command", "retried"); return held->settle(bus::Verdict::requeue);
-            }
-          });
+  pass_on(
+      kToNodes, std::move(route->forward), held,
+      [this, held, command = std::move(route->command)](bus::Outcome outcome) {
+        switch (outcome) {
+          case bus::Outcome::confirmed:
+            count("command", "passed");
+            obs::debug("command.passed", {{"tid", command.tid}, {"op", command.op}, {"node", command.nid}});
+            return held->settle(bus::Verdict::ack);
+          case bus::Outcome::returned:
+            return tell_undeliverable(held, command);
+          case bus::Outcome::failed:
+            count("command", "retried");
+            return held->settle(bus::Verdict::requeue);
+        }
+      });
 }
 
 void Bridge::tell_undeliverable(Held held, const msg::Command& command) {
@@ -98,7 +103,8 @@ void Bridge::on_status(bus::Delivery delivery) {
     const bool passed = outcome == bus::Outcome::confirmed;
     count("status", passed ? "passed" : "retried");
     if (outcome == bus::Outcome::returned) {
-      obs::error("status.unroutable", {{"exchange", kToClc}, {"remedy", "import the broker's definitions again"}});
+      obs::error("status.unroutable",
+                 {{"exchange", kToClc}, {"remedy", "import the broker's definitions again"}});
     }
     held->settle(passed ? bus::Verdict::ack : bus::Verdict::requeue);
   });
@@ -112,7 +118,8 @@ void Bridge::on_heartbeat(bus::Delivery delivery) {
   }
   delivery.settle(bus::Verdict::ack);  // the next one comes in 5 s
   const auto& status = route->status;
-  auto known = nodes_.remember(status.host, {status.net_data.ip0, status.service_data.data_port}, clock_.boot_ms());
+  auto known =
+      nodes_.remember(status.host, {status.net_data.ip0, status.service_data.data_port}, clock_.boot_ms());
   if (!known) obs::debug("node.address_unusable", {{"node", status.host}, {"error", known.error().message}});
   if (!bus_.is_ready()) return count("heartbeat", "dropped");
   const bool queued = bus_.publish(outgoing(kToClc, std::move(route->forward)), {}).has_value();

@@ -19,7 +19,8 @@ Result<Config> load_config(const std::filesystem::path& path) {
   reader->integer64("cache_max_bytes", out.cache_max_bytes, 1 << 20, 1ll << 50);
   reader->integer64("max_upload_bytes", out.max_upload_bytes, 1 << 20, 1ll << 50);
   if (auto ok = reader->finish(); !ok) return fail(ok.error());
-  if (auto url = http::Url::parse(out.walrus_url); !url) return fail(url.error(), path.string() + ": walrus_url");
+  if (auto url = http::Url::parse(out.walrus_url); !url)
+    return fail(url.error(), path.string() + ": walrus_url");
   return out;
 }
 

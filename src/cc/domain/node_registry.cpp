@@ -33,11 +33,14 @@ Result<NodeAddress> NodeRegistry::find(const std::string& host, std::int64_t boo
   const std::lock_guard lock(mutex_);
   const auto it = nodes_.find(host);
   if (it == nodes_.end()) {
-    return fail(ErrorCode::not_found, "node " + host + " has sent no heartbeat to this cluster controller; is educloud-nc running there?");
+    return fail(
+        ErrorCode::not_found,
+        "node " + host + " has sent no heartbeat to this cluster controller; is educloud-nc running there?");
   }
   const std::int64_t silent_ms = boot_ms - it->second.seen_ms;
   if (silent_ms > kFreshMs) {
-    return fail(ErrorCode::unavailable, "node " + host + " was last heard of " + std::to_string(silent_ms / 1000) + " s ago");
+    return fail(ErrorCode::unavailable,
+                "node " + host + " was last heard of " + std::to_string(silent_ms / 1000) + " s ago");
   }
   return it->second.address;
 }

@@ -55,7 +55,8 @@ Result<CommandRoute> route_command(std::string_view body, std::string_view own_h
   if (!node) return fail(ErrorCode::invalid_argument, node.error().message, "nid");
   if (command->ccid != own_host) {
     return fail(ErrorCode::permission_denied,
-                "the command is for cluster '" + command->ccid + "', this is " + std::string(own_host), "ccid");
+                "the command is for cluster '" + command->ccid + "', this is " + std::string(own_host),
+                "ccid");
   }
   auto cmdid = CommandId::parse(command->cmdid);
   if (!cmdid) return fail(ErrorCode::invalid_argument, cmdid.error().message, "cmdid");
@@ -63,7 +64,8 @@ Result<CommandRoute> route_command(std::string_view body, std::string_view own_h
   if (!tid) return fail(ErrorCode::invalid_argument, tid.error().message, "tid");
   if (command->deadline <= now_ms) {
     return fail(ErrorCode::timeout,
-                "its deadline passed " + std::to_string((now_ms - command->deadline) / 1000) + " s ago", "deadline");
+                "its deadline passed " + std::to_string((now_ms - command->deadline) / 1000) + " s ago",
+                "deadline");
   }
   CommandRoute route;
   route.forward.routing_key = node->str();
@@ -81,9 +83,10 @@ msg::TaskStatus undeliverable(const msg::Command& command, std::string_view own_
   status.state = std::string(task::to_string(op != nullptr ? op->on_failure : task::State::stopped));
   status.tid = command.tid;
   status.prompt = "not delivered";
-  status.errormsg = "Node " + command.nid + " has no command queue at the broker, so '" + command.op +
-                    "' cannot reach it. Import broker definitions that name the node (`educloud init --node " +
-                    command.nid + "` renders them), or choose another node.";
+  status.errormsg =
+      "Node " + command.nid + " has no command queue at the broker, so '" + command.op +
+      "' cannot reach it. Import broker definitions that name the node (`educloud init --node " +
+      command.nid + "` renders them), or choose another node.";
   status.failed = 1;
   status.cmdid = command.cmdid;
   status.msgid = command.cmdid + "-returned";
@@ -114,7 +117,8 @@ Result<StatusRoute> route_status(std::string_view body, std::string_view user_id
   return route;
 }
 
-Result<HeartbeatRoute> route_heartbeat(std::string_view body, std::string_view user_id, std::string_view own_host) {
+Result<HeartbeatRoute> route_heartbeat(std::string_view body, std::string_view user_id,
+                                       std::string_view own_host) {
   auto json = msg::parse_json(body);
   if (!json) return fail(json.error());
   auto status = msg::from_json<msg::NodeStatus>(*json);

@@ -48,7 +48,8 @@ struct HeartbeatRoute {
   Forward forward;  ///< to `clc_status`, expires like the queue it came from
 };
 /// A nodestatus from a node. Errors: as route_status.
-Result<HeartbeatRoute> route_heartbeat(std::string_view body, std::string_view user_id, std::string_view own_host);
+Result<HeartbeatRoute> route_heartbeat(std::string_view body, std::string_view user_id,
+                                       std::string_view own_host);
 
 /// This cc's own heartbeat.
 Forward own_heartbeat(const msg::CcStatus& status, std::string_view own_host);

@@ -18,10 +18,12 @@ namespace fs = std::filesystem;
 /// Failures kept to be told; a bound for callers that ask for ever new versions.
 constexpr std::size_t kFailuresKept = 1000;
 constexpr std::int64_t kGrantSeconds = 6 * 3600;
+/// A failure that nobody asked for in this time says nothing about now.
+constexpr std::int64_t kStaleMs = 60'000;
 
 void count(const char* result) {
-  obs::metrics().count("educloud_cc_image_requests_total", "Requests of nodes for image versions, by answer", 1,
-                       {{"result", result}});
+  obs::metrics().count("educloud_cc_image_requests_total", "Requests of nodes for image versions, by answer",
+                       1, {{"result", result}});
 }
 
 /// "\"<64 hex>\"" -> the digits.
@@ -40,13 +42,20 @@ ImageCache::ImageCache(image::VersionStore& store, const Clock& clock, Options o
     : store_(store),
       clock_(clock),
       options_(std::move(options)),
-      pool_({.name = "fetch", .threads = options_.fetches, .queue_limit = 64, .on_exception = [](std::string_view what) {
+      pool_({.name = "fetch",
+             .threads = options_.fetches,
+             .queue_limit = 64,
+             .on_exception = [](std::string_view what) {
                obs::error("fetch.threw", {{"error", what}});
              }}) {}
 
-ImageCache::~ImageCache() { stop(); }
+ImageCache::~ImageCache() {
+  stop();
+}
 
-void ImageCache::stop() { pool_.stop(); }
+void ImageCache::stop() {
+  pool_.stop();
+}
 
 void ImageCache::add_routes(http::Router& router) {
   for (const char* method : {"GET", "HEAD"}) {
@@ -77,36 +86,43 @@ http::Response ImageCache::serve(const http::Request& request) {
 }
 
 http::Response ImageCache::fetching(const Key& key) {
-  const std::int64_t now = clock_.boot_ms();
   bool begin = false;
   Fetch state;
   {
     const std::lock_guard lock(mutex_);
     const auto it = fetches_.find(key);
-    begin = it == fetches_.end() || (!it->second.running && now - it->second.failed_ms > options_.retry_after.count());
+    begin = it == fetches_.end() || may_begin(it->second);
     if (begin) {
       forget_old_failures();
       fetches_[key] = Fetch{};
     }
     state = fetches_[key];
+    fetches_[key].told = !state.running;
   }
   if (begin) {
     auto queued = pool_.submit([this, key](std::stop_token stop) { fetch(key, std::move(stop)); });
     if (!queued) {
       const std::lock_guard lock(mutex_);
       fetches_.erase(key);
-      return http::error_response({ErrorCode::unavailable, "too many image versions are being fetched; try again later"});
+      return http::error_response(
+          {ErrorCode::unavailable, "too many image versions are being fetched; try again later"});
     }
   }
   count(state.running ? "fetching" : "failed");
-  auto response = state.running ? http::json_response({{"state", "fetching"},
-                                                       {"bytes_done", state.bytes_done},
-                                                       {"bytes_total", state.bytes_total}},
-                                                      503)
-                                : http::json_response({{"state", "failed"}, {"error", error_json(state.error)}},
-                                                      http_status(state.error.code));
+  auto response =
+      state.running
+          ? http::json_response(
+                {{"state", "fetching"}, {"bytes_done", state.bytes_done}, {"bytes_total", state.bytes_total}},
+                503)
+          : http::json_response({{"state", "failed"}, {"error", error_json(state.error)}},
+                                http_status(state.error.code));
   response.headers["Retry-After"] = "1";
   return response;
+}
+
+bool ImageCache::may_begin(const Fetch& last) const {
+  const std::int64_t ago = clock_.boot_ms() - last.failed_ms;
+  return !last.running && ((last.told && ago > options_.retry_after.count()) || ago > kStaleMs);
 }
 
 void ImageCache::forget_old_failures() {
@@ -120,7 +136,8 @@ void ImageCache::fetch(const Key& key, std::stop_token stop) {
   auto done = try_fetch(key, std::move(stop));
   const std::lock_guard lock(mutex_);
   if (done) {
-    obs::info("fetch.done", {{"imgid", key.first}, {"version", key.second}, {"ms", clock_.boot_ms() - since}});
+    obs::info("fetch.done",
+              {{"imgid", key.first}, {"version", key.second}, {"ms", clock_.boot_ms() - since}});
     fetches_.erase(key);
     return;
   }
@@ -141,7 +158,8 @@ Result<> ImageCache::try_fetch(const Key& key, std::stop_token stop) {
                                        {"GET", path, options_.host, clock_.wall_ms() / 1000 + kGrantSeconds});
   request.imgid = key.first;
   request.version = key.second;
-  // What walrus says it is: the node compares with what clc told it, so a wrong file goes no further than here.
+  // What walrus says it is: the node compares with what clc told it, so a wrong file goes no further than
+  // here.
   http::Client client(options_.walrus, request.client);
   http::ClientRequest ask;
   ask.method = "HEAD";
@@ -149,9 +167,9 @@ Result<> ImageCache::try_fetch(const Key& key, std::stop_token stop) {
   auto head = client.send(ask, stop);
   if (!head) return fail(head.error(), "walrus");
   if (auto ok = head->ok(); !ok) {
-    return fail(Error{from_http_status(head->status),
-                      "walrus answers " + std::to_string(head->status) + " for image " + key.first + " version " +
-                          std::to_string(key.second)});
+    return fail(Error{from_http_status(head->status), "walrus answers " + std::to_string(head->status) +
+                                                          " for image " + key.first + " version " +
+                                                          std::to_string(key.second)});
   }
   const std::string_view length = head->header("Content-Length");
   std::from_chars(length.data(), length.data() + length.size(), request.size_bytes);
@@ -188,13 +206,14 @@ Result<> ImageCache::make_room(std::uint64_t bytes, const std::optional<Key>& re
     auto removed = store_.remove(one.info.image, one.info.version);
     if (!removed) continue;
     left -= std::min(left, one.allocated_bytes);
-    obs::info("cache.evicted", {{"imgid", one.info.image}, {"version", one.info.version}, {"bytes", one.allocated_bytes}});
+    obs::info("cache.evicted",
+              {{"imgid", one.info.image}, {"version", one.info.version}, {"bytes", one.allocated_bytes}});
     obs::metrics().count("educloud_cc_evictions_total", "Image versions removed from the cache to make room");
   }
   if (left + bytes > options_.max_bytes) {
     return fail(ErrorCode::exhausted,
-                "the image cache of " + options_.host + " may hold " + to_string(Bytes{options_.max_bytes}) + ", " +
-                    to_string(Bytes{left}) + " are in use and " + to_string(Bytes{bytes}) +
+                "the image cache of " + options_.host + " may hold " + to_string(Bytes{options_.max_bytes}) +
+                    ", " + to_string(Bytes{left}) + " are in use and " + to_string(Bytes{bytes}) +
                     " are needed; raise cache_max_bytes in cc.conf, or try again when other nodes are ready");
   }
   if (!reserve_for) return {};

@@ -27,11 +27,12 @@ class ImageCache {
     http::Url walrus;
     std::string walrus_ca_file = {};  ///< for https; empty: the system's
     std::string data_key;
-    std::string host;                 ///< this cc's, for the grants it makes towards walrus
-    std::uint64_t max_bytes = 100ull << 30;  ///< on disk, published versions and those being fetched
-    std::size_t fetches = 2;                 ///< at once; others wait in line
-    std::chrono::milliseconds in_use{120'000};    ///< a version asked for so recently is not removed
-    std::chrono::milliseconds retry_after{5'000}; ///< a failed fetch is told, and not begun again, for so long
+    std::string host;                           ///< this cc's, for the grants it makes towards walrus
+    std::uint64_t max_bytes = 100ull << 30;     ///< on disk, published versions and those being fetched
+    std::size_t fetches = 2;                    ///< at once; others wait in line
+    std::chrono::milliseconds in_use{120'000};  ///< a version asked for so recently is not removed
+    std::chrono::milliseconds retry_after{
+        5'000};  ///< a failed fetch is told at least once, and not begun again for so long
   };
 
   ImageCache(image::VersionStore& store, const Clock& clock, Options options);
@@ -40,7 +41,8 @@ class ImageCache {
   ImageCache& operator=(const ImageCache&) = delete;
 
   /// `GET|HEAD /images/{id}/versions/{version}/raw`: the file, or 503 with Retry-After and
-  /// {"state": "fetching", "bytes_done", "bytes_total"}, or {"state": "failed", "error"} with the error's status.
+  /// {"state": "fetching", "bytes_done", "bytes_total"}, or {"state": "failed", "error"} with the error's
+  /// status.
   void add_routes(http::Router& router);
   /// Keeps a copy of `file` (a hard link, so on the same file system) as that version: what a node has
   /// just submitted is what its neighbours will ask for. Best effort.
@@ -57,10 +59,12 @@ class ImageCache {
     std::uint64_t bytes_total = 0;  ///< also what it may take of the cache
     Error error = {};               ///< if not running: why it ended
     std::int64_t failed_ms = 0;
+    bool told = false;
   };
 
   http::Response serve(const http::Request& request);
   http::Response fetching(const Key& key);
+  bool may_begin(const Fetch& last) const;
   void fetch(const Key& key, std::stop_token stop);
   Result<> try_fetch(const Key& key, std::stop_token stop);
   Result<> make_room(std::uint64_t bytes, const std::optional<Key>& reserve_for);

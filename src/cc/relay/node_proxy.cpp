@@ -41,8 +41,8 @@ Result<http::Response> NodeProxy::ask(const http::Request& request, const std::s
   auto instance = InstanceId::parse(request.param("insid"));
   if (!instance) return fail(instance.error());
   const std::string path = "/instances/" + instance->str() + "/" + what;
-  auto granted = transfer::verify_grant(transfer::derive_node_key(data_key_, node->str()), "GET", path, request.query,
-                                        clock_.wall_ms() / 1000);
+  auto granted = transfer::verify_grant(transfer::derive_node_key(data_key_, node->str()), "GET", path,
+                                        request.query, clock_.wall_ms() / 1000);
   if (!granted) return fail(granted.error());
   auto address = nodes_.find(node->str(), clock_.boot_ms());
   if (!address) return fail(address.error());

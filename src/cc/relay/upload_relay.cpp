@@ -17,17 +17,23 @@ constexpr std::chrono::minutes kWalrusAway{15};
 
 Result<> admit(const transfer::UploadInfo& info) {
   if (!HostName::parse(info.node) || info.node == transfer::kUserNode) {
-    return fail(ErrorCode::permission_denied, "a cluster controller takes uploads of its nodes only; upload to walrus");
+    return fail(ErrorCode::permission_denied,
+                "a cluster controller takes uploads of its nodes only; upload to walrus");
   }
-  if (info.cmdid.empty()) return fail(ErrorCode::invalid_argument, "the metadata must name the cmdid", "cmdid");
-  if (info.digest.empty()) return fail(ErrorCode::invalid_argument, "the metadata must name the digest", "digest");
+  if (info.cmdid.empty())
+    return fail(ErrorCode::invalid_argument, "the metadata must name the cmdid", "cmdid");
+  if (info.digest.empty())
+    return fail(ErrorCode::invalid_argument, "the metadata must name the digest", "digest");
   return {};
 }
 
 Result<> check_digest(const transfer::ProcessInput& input, std::stop_token stop) {
   auto digest = image::sha256_file(
       input.data,
-      [&](std::uint64_t done, std::uint64_t total) { input.progress({"checking", done, total}); }, stop);
+      [&](std::uint64_t done, std::uint64_t total) {
+        input.progress({"checking", done, total});
+      },
+      stop);
   if (!digest) return fail(digest.error());
   if (*digest == input.info.digest) return {};
   return fail(ErrorCode::corrupt, "what arrived of image " + input.info.imgid + " version " +
@@ -37,7 +43,9 @@ Result<> check_digest(const transfer::ProcessInput& input, std::stop_token stop)
 
 /// Keeps what walrus published if it is byte for byte what passed here.
 void keep(ImageCache& cache, const transfer::ProcessInput& input, const transfer::Receipt& receipt) {
-  if (receipt.digest != input.info.digest || receipt.size_bytes != static_cast<std::int64_t>(input.info.length)) return;
+  if (receipt.digest != input.info.digest ||
+      receipt.size_bytes != static_cast<std::int64_t>(input.info.length))
+    return;
   image::VersionInfo info;
   info.image = receipt.imgid;
   info.version = receipt.version;
@@ -49,16 +57,16 @@ void keep(ImageCache& cache, const transfer::ProcessInput& input, const transfer
   cache.adopt(input.data, info);
 }
 
-Result<std::string> relay(const UploadRelayOptions& options, ImageCache* cache, const transfer::ProcessInput& input,
-                          std::stop_token stop) {
+Result<std::string> relay(const UploadRelayOptions& options, ImageCache* cache,
+                          const transfer::ProcessInput& input, std::stop_token stop) {
   if (auto ok = check_digest(input, stop); !ok) return fail(ok.error());
   const auto& info = input.info;
   transfer::UploadRequest request;
   request.base = options.walrus;
   request.client.tls_ca_file = options.walrus_ca_file;
   request.grant =
-      transfer::sign_grant(options.data_key, {"PUT", transfer::version_path(info.imgid, info.version), options.host,
-                                              SystemClock().wall_ms() / 1000 + kGrantSeconds});
+      transfer::sign_grant(options.data_key, {"PUT", transfer::version_path(info.imgid, info.version),
+                                              options.host, SystemClock().wall_ms() / 1000 + kGrantSeconds});
   request.imgid = info.imgid;
   request.version = info.version;
   request.file = input.data;
@@ -71,7 +79,8 @@ Result<std::string> relay(const UploadRelayOptions& options, ImageCache* cache, 
   if (!text) return fail(text.error(), "walrus");
   auto receipt = transfer::verify_receipt(options.data_key, *text);
   if (!receipt) return fail(receipt.error(), "receipt of walrus");
-  obs::info("upload.relayed", {{"imgid", info.imgid}, {"version", info.version}, {"node", info.node}, {"bytes", info.length}});
+  obs::info("upload.relayed",
+            {{"imgid", info.imgid}, {"version", info.version}, {"node", info.node}, {"bytes", info.length}});
   if (cache != nullptr) keep(*cache, input, *receipt);
   return *text;
 }

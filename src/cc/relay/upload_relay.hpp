@@ -17,8 +17,8 @@ struct UploadRelayOptions {
   std::uint64_t max_bytes = 2ull << 40;
 };
 
-/// What the UploadServer of a cc does: takes a node's submit, checks its digest, hands it to walrus, and gives
-/// walrus' receipt back. `cache` (may be null) keeps the file if walrus published the very same bytes.
+/// What the UploadServer of a cc does: takes a node's submit, checks its digest, hands it to walrus, and
+/// gives walrus' receipt back. `cache` (may be null) keeps the file if walrus published the very same bytes.
 transfer::UploadServerOptions upload_relay(const UploadRelayOptions& options, ImageCache* cache);
 
 }  // namespace educloud::cc

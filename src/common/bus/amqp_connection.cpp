@@ -45,10 +45,14 @@ tl::unexpected<Error> closed_by_broker(std::string_view what, const amqp_method_
 
 Result<> check_reply(std::string_view what, const amqp_rpc_reply_t& reply) {
   switch (reply.reply_type) {
-    case AMQP_RESPONSE_NORMAL: return {};
-    case AMQP_RESPONSE_LIBRARY_EXCEPTION: return library_error(what, reply.library_error);
-    case AMQP_RESPONSE_SERVER_EXCEPTION: return closed_by_broker(what, reply.reply);
-    case AMQP_RESPONSE_NONE: break;
+    case AMQP_RESPONSE_NORMAL:
+      return {};
+    case AMQP_RESPONSE_LIBRARY_EXCEPTION:
+      return library_error(what, reply.library_error);
+    case AMQP_RESPONSE_SERVER_EXCEPTION:
+      return closed_by_broker(what, reply.reply);
+    case AMQP_RESPONSE_NONE:
+      break;
   }
   return fail(ErrorCode::unavailable, std::string(what) + ": the broker closed the connection");
 }
@@ -74,11 +78,13 @@ amqp_bytes_t bytes_of(const std::string& text) {
   return out;
 }
 
-Result<std::unique_ptr<AmqpConnection>> AmqpConnection::open(const RabbitOptions& options, const std::string& role) {
+Result<std::unique_ptr<AmqpConnection>> AmqpConnection::open(const RabbitOptions& options,
+                                                             const std::string& role) {
   std::unique_ptr<AmqpConnection> connection(new AmqpConnection);
   auto ok = connection->connect(options, role);
   if (!ok) {
-    return fail(ok.error(), "broker " + options.host + ":" + std::to_string(options.port) + " as " + options.user);
+    return fail(ok.error(),
+                "broker " + options.host + ":" + std::to_string(options.port) + " as " + options.user);
   }
   return connection;
 }
@@ -97,7 +103,8 @@ Result<> AmqpConnection::open_socket(const RabbitOptions& options) {
       amqp_ssl_socket_set_verify_peer(socket, 1);
       amqp_ssl_socket_set_verify_hostname(socket, 1);
       amqp_ssl_socket_set_ssl_versions(socket, AMQP_TLSv1_2, AMQP_TLSvLATEST);
-      if (const int status = amqp_ssl_socket_set_cacert(socket, options.tls_ca_file.c_str()); status != AMQP_STATUS_OK) {
+      if (const int status = amqp_ssl_socket_set_cacert(socket, options.tls_ca_file.c_str());
+          status != AMQP_STATUS_OK) {
         return library_error("cannot use the CA certificate " + options.tls_ca_file, status);
       }
     }
@@ -121,8 +128,8 @@ Result<> AmqpConnection::connect(const RabbitOptions& options, const std::string
   if (!opened) return opened;
 
   // Without these the broker neither tells us that it blocks nor that a consumer was cancelled.
-  amqp_table_entry_t capabilities[] = {flag("connection.blocked"), flag("consumer_cancel_notify"), flag("basic.nack"),
-                                       flag("publisher_confirms")};
+  amqp_table_entry_t capabilities[] = {flag("connection.blocked"), flag("consumer_cancel_notify"),
+                                       flag("basic.nack"), flag("publisher_confirms")};
   const std::string name = options.connection_name + " " + role;
   amqp_table_entry_t entries[2] = {};
   entries[0].key = amqp_cstring_bytes("connection_name");
@@ -132,9 +139,9 @@ Result<> AmqpConnection::connect(const RabbitOptions& options, const std::string
   entries[1].value.kind = AMQP_FIELD_KIND_TABLE;
   entries[1].value.value.table = {static_cast<int>(std::size(capabilities)), capabilities};
   const amqp_table_t properties = {2, entries};
-  const auto reply = amqp_login_with_properties(state_, options.vhost.c_str(), 0, kFrameBytes,
-                                                static_cast<int>(options.heartbeat.count()), &properties,
-                                                AMQP_SASL_METHOD_PLAIN, options.user.c_str(), password->c_str());
+  const auto reply = amqp_login_with_properties(
+      state_, options.vhost.c_str(), 0, kFrameBytes, static_cast<int>(options.heartbeat.count()), &properties,
+      AMQP_SASL_METHOD_PLAIN, options.user.c_str(), password->c_str());
   return check_reply("login", reply);
 }
 
@@ -143,7 +150,9 @@ Result<> AmqpConnection::open_channel(amqp_channel_t channel) {
   return last_reply("channel.open");
 }
 
-Result<> AmqpConnection::last_reply(std::string_view call) { return check_reply(call, amqp_get_rpc_reply(state_)); }
+Result<> AmqpConnection::last_reply(std::string_view call) {
+  return check_reply(call, amqp_get_rpc_reply(state_));
+}
 
 Result<std::optional<amqp_frame_t>> AmqpConnection::poll_frame() {
   amqp_frame_t frame;
@@ -158,7 +167,9 @@ Result<std::optional<amqp_frame_t>> AmqpConnection::poll_frame() {
   return frame;
 }
 
-void AmqpConnection::release(amqp_channel_t channel) { amqp_maybe_release_buffers_on_channel(state_, channel); }
+void AmqpConnection::release(amqp_channel_t channel) {
+  amqp_maybe_release_buffers_on_channel(state_, channel);
+}
 
 void AmqpConnection::close() {
   const timeval limit{1, 0};

@@ -14,8 +14,8 @@ namespace educloud::bus {
 struct Outgoing {
   std::string exchange;
   std::string routing_key;
-  std::string body;     ///< JSON, at most limits::kMessageBytes
-  std::string msgid;    ///< shown in the console; also how a RETURN finds its publish
+  std::string body;                         ///< JSON, at most limits::kMessageBytes
+  std::string msgid;                        ///< shown in the console; also how a RETURN finds its publish
   std::chrono::milliseconds expiration{0};  ///< 0: never
 };
 

@@ -65,7 +65,8 @@ Outcome MemoryBroker::route(const Outgoing& message, const std::string& user_id)
   bool routed = false;
   for (const auto& [from, queue] : bindings_) {
     const auto& [exchange, key] = from;
-    const bool all_below = key.ends_with(".#") && message.routing_key.starts_with(key.substr(0, key.size() - 1));
+    const bool all_below =
+        key.ends_with(".#") && message.routing_key.starts_with(key.substr(0, key.size() - 1));
     if (exchange != message.exchange || (!all_below && key != message.routing_key)) continue;
     queues_[queue].push_back({message, user_id, ++last_order_, false});
     routed = true;
@@ -89,8 +90,13 @@ bool MemoryBroker::deliver_one() {
     const std::uint64_t tag = ++last_tag_;
     Message message = std::move(it->second.front());
     it->second.pop_front();
-    delivery = {it->first,           message.outgoing.exchange, message.outgoing.routing_key, message.user_id,
-                message.outgoing.body, message.redelivered,       [this, tag](Verdict verdict) { settle(tag, verdict); }};
+    delivery = {it->first,
+                message.outgoing.exchange,
+                message.outgoing.routing_key,
+                message.user_id,
+                message.outgoing.body,
+                message.redelivered,
+                [this, tag](Verdict verdict) { settle(tag, verdict); }};
     unsettled_[tag] = {it->first, std::move(message)};
   }
   consumer(std::move(delivery));

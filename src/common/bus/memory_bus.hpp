@@ -15,7 +15,8 @@ namespace educloud::bus {
 class MemoryBus;
 
 /// A broker in memory for unit tests: exchanges are direct bindings (exchange, key) -> queue; nothing
-/// happens until `deliver_one` or `deliver_all` is called, on the caller's thread, so a test decides the order.
+/// happens until `deliver_one` or `deliver_all` is called, on the caller's thread, so a test decides the
+/// order.
 class MemoryBroker {
  public:
   /// Messages published with this exchange and key go to `queue`. A key ending in ".#" matches every

@@ -22,7 +22,7 @@ struct RabbitOptions {
   std::chrono::seconds connect_timeout{5};
   /// From `publish` to its outcome; an attempt to connect that is under way may add to it.
   std::chrono::seconds confirm_timeout{30};
-  std::size_t window = 64;        ///< unconfirmed publishes in flight
+  std::size_t window = 64;           ///< unconfirmed publishes in flight
   std::size_t queue_limit = 10'000;  ///< publishes waiting here while the broker is away
   /// Held back before a requeue, so that a fault of a second does not use up the delivery limit.
   std::chrono::milliseconds requeue_delay{1000};

@@ -49,9 +49,13 @@ class RabbitConsumer::Settler {
 
 RabbitConsumer::RabbitConsumer(RabbitOptions options) : options_(std::move(options)) {}
 
-RabbitConsumer::~RabbitConsumer() { stop(); }
+RabbitConsumer::~RabbitConsumer() {
+  stop();
+}
 
-void RabbitConsumer::subscribe(Subscription subscription) { subscriptions_.push_back(std::move(subscription)); }
+void RabbitConsumer::subscribe(Subscription subscription) {
+  subscriptions_.push_back(std::move(subscription));
+}
 
 void RabbitConsumer::start() {
   if (!subscriptions_.empty()) thread_ = std::thread([this] { run(); });
@@ -116,7 +120,8 @@ Result<std::unique_ptr<AmqpConnection>> RabbitConsumer::connect() {
     amqp_basic_qos((*connection)->state(), channel, 0, subscription.prefetch, /*global=*/0);
     auto limited = (*connection)->last_reply("basic.qos");
     if (!limited) return fail(limited.error());
-    amqp_basic_consume((*connection)->state(), channel, bytes_of(subscription.queue), amqp_empty_bytes, /*no_local=*/0,
+    amqp_basic_consume((*connection)->state(), channel, bytes_of(subscription.queue), amqp_empty_bytes,
+                       /*no_local=*/0,
                        /*no_ack=*/0, /*exclusive=*/0, amqp_empty_table);
     auto consumes = (*connection)->last_reply("consume from " + subscription.queue);
     if (!consumes) return fail(consumes.error());
@@ -176,7 +181,8 @@ Result<> RabbitConsumer::on_frame(AmqpConnection& connection, const amqp_frame_t
   Partial& partial = it->second;
   if (frame.frame_type == AMQP_FRAME_HEADER) {
     const auto& properties = *static_cast<amqp_basic_properties_t*>(frame.payload.properties.decoded);
-    if ((properties._flags & AMQP_BASIC_USER_ID_FLAG) != 0) partial.delivery.user_id = to_string(properties.user_id);
+    if ((properties._flags & AMQP_BASIC_USER_ID_FLAG) != 0)
+      partial.delivery.user_id = to_string(properties.user_id);
     partial.left_bytes = frame.payload.properties.body_size;
     partial.too_large = partial.left_bytes > limits::kMessageBytes;
     partial.in_body = true;
@@ -184,7 +190,8 @@ Result<> RabbitConsumer::on_frame(AmqpConnection& connection, const amqp_frame_t
   } else if (frame.frame_type == AMQP_FRAME_BODY && partial.in_body) {
     const auto& fragment = frame.payload.body_fragment;
     partial.left_bytes -= std::min<std::uint64_t>(partial.left_bytes, fragment.len);
-    if (!partial.too_large) partial.delivery.body.append(static_cast<const char*>(fragment.bytes), fragment.len);
+    if (!partial.too_large)
+      partial.delivery.body.append(static_cast<const char*>(fragment.bytes), fragment.len);
   }
   if (!partial.in_body || partial.left_bytes > 0) return {};
   Partial whole = std::move(partial);
@@ -261,7 +268,8 @@ Result<> RabbitConsumer::settle(AmqpConnection& connection, const Settlement& se
 void RabbitConsumer::pause(std::chrono::milliseconds time) {
   const auto until = std::chrono::steady_clock::now() + time;
   while (!stopping_) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
     if (left.count() <= 0) return;
     wakeup_->wait(-1, left);
   }

@@ -27,7 +27,9 @@ void count(const char* what) {
 
 RabbitPublisher::RabbitPublisher(RabbitOptions options) : options_(std::move(options)) {}
 
-RabbitPublisher::~RabbitPublisher() { stop(); }
+RabbitPublisher::~RabbitPublisher() {
+  stop();
+}
 
 Result<> RabbitPublisher::publish(Outgoing message, OnOutcome on_outcome) {
   if (message.body.size() > limits::kMessageBytes) {
@@ -40,11 +42,13 @@ Result<> RabbitPublisher::publish(Outgoing message, OnOutcome on_outcome) {
       return fail(ErrorCode::invalid_argument, "exchange, routing key and msgid have at most 255 bytes");
     }
   }
-  Pending pending{std::move(message), std::move(on_outcome), std::chrono::steady_clock::now() + options_.confirm_timeout};
+  Pending pending{std::move(message), std::move(on_outcome),
+                  std::chrono::steady_clock::now() + options_.confirm_timeout};
   {
     const std::lock_guard lock(mutex_);
     if (closed_) return fail(ErrorCode::unavailable, "the bus has stopped");
-    if (waiting_.size() >= options_.queue_limit || waiting_bytes_ + pending.message.body.size() > kWaitingBytes) {
+    if (waiting_.size() >= options_.queue_limit ||
+        waiting_bytes_ + pending.message.body.size() > kWaitingBytes) {
       return fail(ErrorCode::exhausted,
                   std::to_string(waiting_.size()) + " messages wait for the broker already; try again later");
     }
@@ -163,16 +167,18 @@ void RabbitPublisher::on_method(const amqp_method_t& method) {
       set_blocked(false, {});
       call_on_ready();
       break;
-    default: break;
+    default:
+      break;
   }
 }
 
 void RabbitPublisher::on_returned_header(const amqp_basic_properties_t& properties) {
-  const std::string msgid = (properties._flags & AMQP_BASIC_MESSAGE_ID_FLAG) != 0 ? to_string(properties.message_id) : "";
+  const std::string msgid =
+      (properties._flags & AMQP_BASIC_MESSAGE_ID_FLAG) != 0 ? to_string(properties.message_id) : "";
   // Returns come in the order of the publishes, so of equal ones the oldest is meant.
   for (auto& [tag, pending] : in_flight_) {
-    if (pending.returned || pending.message.msgid != msgid || pending.message.exchange != returned_exchange_ ||
-        pending.message.routing_key != returned_key_) {
+    if (pending.returned || pending.message.msgid != msgid ||
+        pending.message.exchange != returned_exchange_ || pending.message.routing_key != returned_key_) {
       continue;
     }
     pending.returned = true;
@@ -218,8 +224,8 @@ Result<> RabbitPublisher::send_waiting(AmqpConnection& connection) {
 
 Result<> RabbitPublisher::send(AmqpConnection& connection, const Outgoing& message) {
   amqp_basic_properties_t properties{};
-  properties._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_MESSAGE_ID_FLAG |
-                      AMQP_BASIC_USER_ID_FLAG;
+  properties._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
+                      AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_USER_ID_FLAG;
   properties.content_type = amqp_cstring_bytes("application/json");
   properties.delivery_mode = AMQP_DELIVERY_PERSISTENT;
   properties.message_id = bytes_of(message.msgid);
@@ -230,8 +236,8 @@ Result<> RabbitPublisher::send(AmqpConnection& connection, const Outgoing& messa
     properties.expiration = bytes_of(expiration);
   }
   const int status = amqp_basic_publish(connection.state(), kChannel, bytes_of(message.exchange),
-                                        bytes_of(message.routing_key), /*mandatory=*/1, /*immediate=*/0, &properties,
-                                        bytes_of(message.body));
+                                        bytes_of(message.routing_key), /*mandatory=*/1, /*immediate=*/0,
+                                        &properties, bytes_of(message.body));
   if (status != AMQP_STATUS_OK) {
     return fail(ErrorCode::unavailable, std::string("publish: ") + amqp_error_string2(status));
   }
@@ -241,7 +247,8 @@ Result<> RabbitPublisher::send(AmqpConnection& connection, const Outgoing& messa
 void RabbitPublisher::set_blocked(bool blocked, const std::string& reason) {
   if (blocked_.exchange(blocked) == blocked) return;
   if (blocked) {
-    obs::warn("bus.blocked", {{"reason", reason}, {"remedy", "the broker has no memory or disk left: free some there"}});
+    obs::warn("bus.blocked",
+              {{"reason", reason}, {"remedy", "the broker has no memory or disk left: free some there"}});
   } else {
     obs::info("bus.unblocked");
   }
@@ -249,9 +256,15 @@ void RabbitPublisher::set_blocked(bool blocked, const std::string& reason) {
 
 void RabbitPublisher::finish(Pending pending, Outcome outcome) {
   switch (outcome) {
-    case Outcome::confirmed: count("confirmed"); break;
-    case Outcome::returned: count("returned"); break;
-    case Outcome::failed: count("failed"); break;
+    case Outcome::confirmed:
+      count("confirmed");
+      break;
+    case Outcome::returned:
+      count("returned");
+      break;
+    case Outcome::failed:
+      count("failed");
+      break;
   }
   if (!pending.on_outcome) return;
   try {
@@ -267,7 +280,8 @@ void RabbitPublisher::fail_overdue() {
   while (!in_flight_.empty() && in_flight_.begin()->second.deadline <= now) {
     Pending pending = std::move(in_flight_.begin()->second);
     in_flight_.erase(in_flight_.begin());
-    obs::warn("bus.confirm_timeout", {{"msgid", pending.message.msgid}, {"routing_key", pending.message.routing_key}});
+    obs::warn("bus.confirm_timeout",
+              {{"msgid", pending.message.msgid}, {"routing_key", pending.message.routing_key}});
     finish(std::move(pending), Outcome::failed);
   }
   while (true) {
@@ -304,7 +318,8 @@ void RabbitPublisher::pause(std::chrono::milliseconds time) {
   const auto until = std::chrono::steady_clock::now() + time;
   while (!stopping_) {
     fail_overdue();
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
     if (left.count() <= 0) return;
     wakeup_.wait(-1, std::min(left, kPump));
   }

@@ -95,7 +95,8 @@ msg::NetData arrange(std::vector<Interface> interfaces, const std::string& adver
   if (advertised != interfaces.end()) {
     std::rotate(interfaces.begin(), advertised, advertised + 1);
   } else if (!advertise.empty() && advertise.size() <= kAddressBytes) {
-    interfaces.insert(interfaces.begin(), {"", advertise, first_mac});  // a name, or an address in front of us
+    interfaces.insert(interfaces.begin(),
+                      {"", advertise, first_mac});  // a name, or an address in front of us
   }
   std::erase_if(interfaces, [&](const Interface& one) { return one.name == "lo" && one.ip != advertise; });
   if (!interfaces.empty() && interfaces.front().name == "lo") interfaces.front().mac = first_mac;
@@ -151,7 +152,8 @@ Result<msg::HardwareData> HostSampler::hardware() {
   out.mem = memory->total_mib;
   out.mem_usage = memory->total_mib - memory->available_mib;
   out.disk = static_cast<std::int64_t>(disk->total_bytes >> 20);
-  out.disk_usage = static_cast<std::int64_t>((disk->total_bytes - std::min(disk->free_bytes, disk->total_bytes)) >> 20);
+  out.disk_usage =
+      static_cast<std::int64_t>((disk->total_bytes - std::min(disk->free_bytes, disk->total_bytes)) >> 20);
   return out;
 }
 
@@ -169,8 +171,8 @@ Result<msg::NetData> HostSampler::network() const {
     } else if (one->ifa_addr->sa_family == AF_INET || one->ifa_addr->sa_family == AF_INET6) {
       const auto address = address_text(one->ifa_addr);
       const bool better = interface.ip.empty() || address == advertise_ ||
-                          (one->ifa_addr->sa_family == AF_INET && interface.ip.find(':') != std::string::npos &&
-                           interface.ip != advertise_);
+                          (one->ifa_addr->sa_family == AF_INET &&
+                           interface.ip.find(':') != std::string::npos && interface.ip != advertise_);
       if (better && !address.empty()) interface.ip = address;
     }
   }

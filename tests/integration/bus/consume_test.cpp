@@ -11,7 +11,8 @@ using bus::Verdict;
 class ConsumeTest : public BusTest {
  protected:
   /// Publishes and waits for the confirm, by a bus of its own.
-  void send(const std::string& key, const std::vector<std::string>& msgids, const std::string& user = "alice") {
+  void send(const std::string& key, const std::vector<std::string>& msgids,
+            const std::string& user = "alice") {
     auto sender = bus::make_rabbit_bus(broker().options(user));
     Outcomes outcomes;
     sender->start({});
@@ -19,7 +20,8 @@ class ConsumeTest : public BusTest {
     ASSERT_TRUE(outcomes.wait(msgids.size()));
     sender->stop();
   }
-  std::unique_ptr<bus::Bus> consumer(const std::string& queue, Deliveries& deliveries, std::uint16_t prefetch = 64) {
+  std::unique_ptr<bus::Bus> consumer(const std::string& queue, Deliveries& deliveries,
+                                     std::uint16_t prefetch = 64) {
     auto made = bus::make_rabbit_bus(broker().options("alice"));
     made->subscribe({queue, prefetch, deliveries.sink()});
     made->start({});
@@ -119,8 +121,8 @@ TEST_F(ConsumeTest, AnOversizedMessageIsDeadLetteredUnread) {
   ASSERT_TRUE(raw) << raw.error().message;
   ASSERT_TRUE((*raw)->open_channel(1));
   const std::string large(3u << 20, 'x');
-  ASSERT_EQ(amqp_basic_publish((*raw)->state(), 1, amqp_cstring_bytes("cmd"), amqp_cstring_bytes("work"), 0, 0, nullptr,
-                               bus::bytes_of(large)),
+  ASSERT_EQ(amqp_basic_publish((*raw)->state(), 1, amqp_cstring_bytes("cmd"), amqp_cstring_bytes("work"), 0,
+                               0, nullptr, bus::bytes_of(large)),
             AMQP_STATUS_OK);
   Deliveries got;
   auto bus = consumer("work", got);

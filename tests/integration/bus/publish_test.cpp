@@ -7,7 +7,8 @@ namespace {
 
 using bus::Outcome;
 
-const std::vector<Outcome> kConfirmed{Outcome::confirmed}, kReturned{Outcome::returned}, kFailed{Outcome::failed};
+const std::vector<Outcome> kConfirmed{Outcome::confirmed}, kReturned{Outcome::returned},
+    kFailed{Outcome::failed};
 
 class PublishTest : public BusTest {
  protected:
@@ -93,8 +94,8 @@ TEST_F(PublishTest, UnderAnotherLoginIsRefusedByTheBroker) {
   amqp_basic_properties_t properties{};
   properties._flags = AMQP_BASIC_USER_ID_FLAG;
   properties.user_id = amqp_cstring_bytes("alice");
-  amqp_basic_publish((*raw)->state(), 1, amqp_cstring_bytes("cmd"), amqp_cstring_bytes("work"), 0, 0, &properties,
-                     amqp_cstring_bytes("{}"));
+  amqp_basic_publish((*raw)->state(), 1, amqp_cstring_bytes("cmd"), amqp_cstring_bytes("work"), 0, 0,
+                     &properties, amqp_cstring_bytes("{}"));
   std::string refusal;
   EXPECT_TRUE(wait_until([&] {
     auto frame = (*raw)->poll_frame();

@@ -64,7 +64,8 @@ class TestBroker {
   };
   TestBroker(nlohmann::json definitions, const std::vector<User>& users, const std::string& config = "") {
     for (const auto& user : users) {
-      definitions["users"].push_back({{"name", user.name}, {"password", user.name + "-password"}, {"tags", ""}});
+      definitions["users"].push_back(
+          {{"name", user.name}, {"password", user.name + "-password"}, {"tags", ""}});
       definitions["permissions"].push_back({{"user", user.name},
                                             {"vhost", "/"},
                                             {"configure", "^$"},
@@ -81,8 +82,8 @@ class TestBroker {
   ~TestBroker() { run({script(), "stop", data()}); }
 
   void start() {
-    run({script(), "start", data(), "--port", std::to_string(port_), "--definitions", file("definitions.json"),
-         "--config", file("extra.conf")});
+    run({script(), "start", data(), "--port", std::to_string(port_), "--definitions",
+         file("definitions.json"), "--config", file("extra.conf")});
   }
   /// kill -9 of the server.
   void kill() {

@@ -12,9 +12,11 @@ struct MemoryBusTest : ::testing::Test {
     broker.bind("cmd", "one", "queue_one");
     broker.bind("status", "taskstatus.#", "status_queue");
   }
-  Outcome publish(Bus& bus, const std::string& exchange, const std::string& key, const std::string& body = "{}") {
+  Outcome publish(Bus& bus, const std::string& exchange, const std::string& key,
+                  const std::string& body = "{}") {
     std::vector<Outcome> outcomes;
-    EXPECT_TRUE(bus.publish({exchange, key, body, "id"}, [&](Outcome outcome) { outcomes.push_back(outcome); }));
+    EXPECT_TRUE(
+        bus.publish({exchange, key, body, "id"}, [&](Outcome outcome) { outcomes.push_back(outcome); }));
     EXPECT_EQ(outcomes.size(), 1u);
     return outcomes.at(0);
   }

@@ -47,7 +47,8 @@ class BridgeTest : public ::testing::Test {
   ManualClock clock_;
   bus::MemoryBroker broker_;
   NodeRegistry nodes_;
-  std::unique_ptr<bus::Bus> cc_ = broker_.connect("cc-cc1"), clc_ = broker_.connect("clc"), node_ = broker_.connect("nc-nc1");
+  std::unique_ptr<bus::Bus> cc_ = broker_.connect("cc-cc1"), clc_ = broker_.connect("clc"),
+                            node_ = broker_.connect("nc-nc1");
   Bridge bridge_{*cc_, clock_, nodes_, "cc1"};
   std::vector<Delivery> commands_, statuses_, heartbeats_;
 };

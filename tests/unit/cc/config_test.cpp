@@ -38,9 +38,9 @@ TEST(CcConfig, TheExampleLoadsAndTellsTheDefaults) {
 TEST(CcConfig, AWrongFileIsNamedWithItsKey) {
   const testing::TempDir dir;
   const auto message_of = [&](const std::string& extra) {
-    const auto config = load_config(dir.write(
-        "cc.conf", "host = \"cc1\"\nwalrus_url = \"http://w:1\"\ndata_key_file = \"/k\"\n" + extra +
-                       "\n[broker]\nuser = \"cc-cc1\"\npassword_file = \"/p\"\n"));
+    const auto config = load_config(
+        dir.write("cc.conf", "host = \"cc1\"\nwalrus_url = \"http://w:1\"\ndata_key_file = \"/k\"\n" + extra +
+                                 "\n[broker]\nuser = \"cc-cc1\"\npassword_file = \"/p\"\n"));
     return config ? std::string() : config.error().message;
   };
   EXPECT_EQ(message_of(""), "");

@@ -40,7 +40,8 @@ TEST(RouteCommand, RefusesWhatIsWrongNamingTheKey) {
   EXPECT_EQ(key_of([](auto& c) { c.deadline = kNow; }), "deadline");
   EXPECT_EQ(route_command("{not json", "cc1", kNow).error().code, ErrorCode::invalid_argument);
   EXPECT_EQ(route_command(std::string(70'000, ' '), "cc1", kNow).error().code, ErrorCode::too_large);
-  EXPECT_EQ(route_command(msg::serialize(sample_command(kNow - 1)), "cc1", kNow).error().code, ErrorCode::timeout);
+  EXPECT_EQ(route_command(msg::serialize(sample_command(kNow - 1)), "cc1", kNow).error().code,
+            ErrorCode::timeout);
 }
 
 TEST(Undeliverable, IsAFailedStatusThatNamesNodeAndRemedy) {

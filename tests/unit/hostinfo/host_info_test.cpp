@@ -6,7 +6,8 @@ namespace educloud::hostinfo {
 namespace {
 
 TEST(HostInfo, CpuTimesCountIdleAndDiskWaitAsIdleAndGuestTimeOnce) {
-  const auto times = parse_cpu_times("cpu  10 1 5 80 4 0 0 0 7 0\ncpu0 5 1 2 40 2 0 0 0 7 0\ncpu1 5 0 3 40 2 0 0 0 0 0\nintr 1\n");
+  const auto times = parse_cpu_times(
+      "cpu  10 1 5 80 4 0 0 0 7 0\ncpu0 5 1 2 40 2 0 0 0 7 0\ncpu1 5 0 3 40 2 0 0 0 0 0\nintr 1\n");
   ASSERT_TRUE(times) << times.error().message;
   EXPECT_EQ(times->cpus, 2);
   EXPECT_EQ(times->total, 100u);
@@ -23,8 +24,9 @@ TEST(HostInfo, MemoryIsInMiB) {
 }
 
 TEST(HostInfo, TheAdvertisedAddressComesFirst) {
-  const std::vector<Interface> two{
-      {"lo", "127.0.0.1", "00:00:00:00:00:00"}, {"eth0", "10.0.0.1", "52:54:00:00:00:01"}, {"eth1", "10.0.1.1", "52:54:00:00:00:02"}};
+  const std::vector<Interface> two{{"lo", "127.0.0.1", "00:00:00:00:00:00"},
+                                   {"eth0", "10.0.0.1", "52:54:00:00:00:01"},
+                                   {"eth1", "10.0.1.1", "52:54:00:00:00:02"}};
   auto net = arrange(two, "10.0.1.1");
   EXPECT_EQ(net.ip0, "10.0.1.1");
   EXPECT_EQ(net.mac0, "52:54:00:00:00:02");
