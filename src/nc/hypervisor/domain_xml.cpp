@@ -150,7 +150,6 @@ std::string domain_xml(const VmSpec& spec, const HostTraits& host) {
   text(domain, "on_reboot", "restart");
   text(domain, "on_crash", "destroy");
   add_devices(domain, spec);
-  if (!host.confined) attribute(child(domain, "seclabel"), "type", "none");
   add_network(domain, spec);
   std::ostringstream out;
   document.save(out, " ", pugi::format_indent | pugi::format_no_declaration);

@@ -9,10 +9,11 @@ namespace educloud::nc {
 /// What does not depend on the VM.
 struct HostTraits {
   bool kvm = false;
-  bool confined = false;  ///< AppArmor or SELinux confines QEMU; if not, no label is asked for
 };
 
-/// The libvirt domain of `spec` (format: libvirt.org/formatdomain.html).
+/// The libvirt domain of `spec` (format: libvirt.org/formatdomain.html). It asks for no security label:
+/// libvirt then uses what its qemu.conf says, AppArmor or SELinux where there is one, and gives the files to
+/// QEMU's user.
 std::string domain_xml(const VmSpec& spec, const HostTraits& host);
 
 /// Our metadata in a domain's XML: which task it belongs to.

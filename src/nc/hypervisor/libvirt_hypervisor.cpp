@@ -259,7 +259,7 @@ Result<> LibvirtHypervisor::define_and_start(const VmSpec& spec) {
   HostTraits host;
   {
     std::lock_guard lock(mutex_);
-    host = {kvm_, confined_};
+    host = {kvm_};
   }
   const std::string xml = domain_xml(spec, host);
   const DomainRef started(virDomainCreateXML(open->get(), xml.c_str(), 0));

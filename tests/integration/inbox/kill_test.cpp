@@ -22,6 +22,7 @@ Options options(const std::filesystem::path& folder) {
 /// Takes commands over and tells of each on a pipe once it may be acked, until it is killed.
 [[noreturn]] void child(const std::filesystem::path& folder, int acked, unsigned first) {
   bus::MemoryBroker broker;
+  broker.bind("cc_status", "taskstatus.nc-nc1", "cc_status_queue");
   const auto bus = broker.connect("nc-nc1");
   const SystemClock clock;
   auto opened = Inbox::open(options(folder), *bus, clock);

@@ -59,6 +59,18 @@ TEST(KvmProbe, TheSectorRunsUnderTcg) {
   EXPECT_TRUE(ran) << ran.error().message;
 }
 
+TEST(KvmProbe, TheHypervisorSaysWhatTheProbeFound) {
+  if (!OwnLibvirtd::is_possible()) GTEST_SKIP() << "needs QEMU";
+  const bool works = probe_kvm().has_value();
+  auto hypervisor = make_libvirt_hypervisor({.uri = "test:///default", .accel = "auto"});
+  ASSERT_TRUE(hypervisor->start([](const VmEvent&) {}));
+  EXPECT_EQ(hypervisor->kind(), works ? "kvm" : "qemu");
+  if (works) return;
+  EXPECT_THAT(hypervisor->warnings(), ::testing::Contains(::testing::HasSubstr("KVM is not used")));
+  auto demanded = make_libvirt_hypervisor({.uri = "test:///default", .accel = "kvm"});
+  EXPECT_FALSE(demanded->start([](const VmEvent&) {}));
+}
+
 TEST(LibvirtTestDriver, AnswersWithoutGuestsOfOurs) {
   auto hypervisor = make_libvirt_hypervisor({.uri = "test:///default", .accel = "tcg"});
   ASSERT_TRUE(hypervisor->start([](const VmEvent&) {}));
