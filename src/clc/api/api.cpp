@@ -34,7 +34,8 @@ void secure(http::Response& response) {
   if (response.status == 401) response.headers["WWW-Authenticate"] = "Bearer realm=\"educloud\"";
 }
 
-void add(http::Router& router, const Shared& context, std::string method, const std::string& pattern, Handler handler) {
+void add(http::Router& router, const Shared& context, std::string method, const std::string& pattern,
+         Handler handler) {
   http::Route route;
   route.method = std::move(method);
   route.pattern = kApiBase + pattern;
@@ -55,7 +56,8 @@ Result<PageRequest> page_request(const http::Request& request) {
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), page.limit);
     const bool whole = error == std::errc{} && end == text.data() + text.size() && !text.empty();
     if (!whole || page.limit < 1 || page.limit > kPageMost) {
-      return fail(ErrorCode::invalid_argument, "'limit' is a number from 1 to " + std::to_string(kPageMost), "limit");
+      return fail(ErrorCode::invalid_argument, "'limit' is a number from 1 to " + std::to_string(kPageMost),
+                  "limit");
     }
   }
   if (const auto at = request.query.find("cursor"); at != request.query.end()) {

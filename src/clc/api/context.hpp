@@ -22,7 +22,8 @@ using Shared = std::shared_ptr<Context>;
 using Handler = std::function<http::Response(Context&, const Principal&, const http::Request&)>;
 
 /// Adds a route below kApiBase. The bearer token is checked first (401), answers get the security headers.
-void add(http::Router& router, const Shared& context, std::string method, const std::string& pattern, Handler handler);
+void add(http::Router& router, const Shared& context, std::string method, const std::string& pattern,
+         Handler handler);
 
 /// The token of "Authorization: Bearer ..."; empty if there is none.
 std::string_view bearer_token(const http::Request& request);
@@ -42,7 +43,8 @@ http::Response answer(const Result<T>& result, int status = 200) {
 /// The body as T, then `then(T)`; a malformed body is answered 400 (413 if too large) naming the key.
 template <class T, class F>
 http::Response with_body(const http::Request& request, const F& then) {
-  auto json = msg::parse_json(request.body.empty() ? std::string_view("{}") : request.body, limits::kJsonBodyBytes);
+  auto json =
+      msg::parse_json(request.body.empty() ? std::string_view("{}") : request.body, limits::kJsonBodyBytes);
   if (!json) return http::error_response(json.error());
   auto body = msg::from_json<T>(*json);
   if (!body) return http::error_response(body.error());

@@ -11,7 +11,8 @@ http::Response list_images(Context& c, const Principal& who, const http::Request
 }
 
 http::Response create_image(Context& c, const Principal& who, const http::Request& request) {
-  return with_body<ImageBody>(request, [&](const ImageBody& body) { return answer(c.cloud.create_image(who, body), 201); });
+  return with_body<ImageBody>(
+      request, [&](const ImageBody& body) { return answer(c.cloud.create_image(who, body), 201); });
 }
 
 http::Response modify_image(Context& c, const Principal& who, const http::Request& request) {
@@ -43,15 +44,18 @@ http::Response prune_image(Context& c, const Principal& who, const http::Request
 void add_image_routes(http::Router& router, const Shared& context) {
   add(router, context, "GET", "/images", list_images);
   add(router, context, "POST", "/images", create_image);
-  add(router, context, "GET", "/images/{id}", [](Context& c, const Principal& who, const http::Request& request) {
-    return answer(c.cloud.image(who, request.param("id")));
-  });
-  add(router, context, "DELETE", "/images/{id}", [](Context& c, const Principal& who, const http::Request& request) {
-    return answer(c.cloud.delete_image(who, request.param("id")), 202);
-  });
-  add(router, context, "GET", "/images/{id}/versions", [](Context& c, const Principal& who, const http::Request& request) {
-    return answer(c.cloud.versions(who, request.param("id")));
-  });
+  add(router, context, "GET", "/images/{id}",
+      [](Context& c, const Principal& who, const http::Request& request) {
+        return answer(c.cloud.image(who, request.param("id")));
+      });
+  add(router, context, "DELETE", "/images/{id}",
+      [](Context& c, const Principal& who, const http::Request& request) {
+        return answer(c.cloud.delete_image(who, request.param("id")), 202);
+      });
+  add(router, context, "GET", "/images/{id}/versions",
+      [](Context& c, const Principal& who, const http::Request& request) {
+        return answer(c.cloud.versions(who, request.param("id")));
+      });
   add(router, context, "POST", "/images/{id}/modify", modify_image);
   add(router, context, "POST", "/images/{id}/build", build_image);
   add(router, context, "POST", "/images/{id}/rollback", rollback_image);

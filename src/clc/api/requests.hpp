@@ -5,8 +5,8 @@
 #include "clc/app/cloud.hpp"
 #include "common/msg/codec.hpp"
 
-/// The JSON bodies of requests, their fields listed once (codec.hpp): unknown keys are ignored, anything else is
-/// refused naming the key.
+/// The JSON bodies of requests, their fields listed once (codec.hpp): unknown keys are ignored, anything else
+/// is refused naming the key.
 namespace educloud::clc::api {
 
 inline constexpr double kMostMemoryMib = 4.0e6;
@@ -41,7 +41,8 @@ struct EditBody : EditRequest {
     return std::make_tuple(
         msg::option("name", static_cast<std::string T::*>(&T::name), msg::text(0, 80)),
         msg::option("vmtype", static_cast<std::string T::*>(&T::vmtype), msg::text(0, 40)),
-        msg::option("memory_mib", static_cast<std::int64_t T::*>(&T::memory_mib), msg::range(0, kMostMemoryMib)),
+        msg::option("memory_mib", static_cast<std::int64_t T::*>(&T::memory_mib),
+                    msg::range(0, kMostMemoryMib)),
         msg::option("cpus", static_cast<int T::*>(&T::cpus), msg::range(0, 256)),
         msg::option("cluster", static_cast<std::string T::*>(&T::cluster), msg::text(0, 40)),
         msg::option("node", static_cast<std::string T::*>(&T::node), msg::text(0, 40)),
@@ -61,8 +62,9 @@ struct RollbackBody {
 struct PruneBody : PruneRequest {
   static constexpr auto fields() {
     using T = PruneBody;
-    return std::make_tuple(msg::option("versions", static_cast<std::vector<int> T::*>(&T::versions), msg::list(1000)),
-                           msg::option("keep", static_cast<int T::*>(&T::keep), msg::range(0, 1e6)));
+    return std::make_tuple(
+        msg::option("versions", static_cast<std::vector<int> T::*>(&T::versions), msg::list(1000)),
+        msg::option("keep", static_cast<int T::*>(&T::keep), msg::range(0, 1e6)));
   }
 };
 
@@ -74,7 +76,8 @@ struct VmBody : NewVm {
         msg::field("imgid", static_cast<std::string T::*>(&T::imgid), msg::text(1, 20)),
         msg::option("kind", static_cast<std::string T::*>(&T::kind), msg::choice("VD|TVD")),
         msg::option("vmtype", static_cast<std::string T::*>(&T::vmtype), msg::text(0, 40)),
-        msg::option("memory_mib", static_cast<std::int64_t T::*>(&T::memory_mib), msg::range(0, kMostMemoryMib)),
+        msg::option("memory_mib", static_cast<std::int64_t T::*>(&T::memory_mib),
+                    msg::range(0, kMostMemoryMib)),
         msg::option("cpus", static_cast<int T::*>(&T::cpus), msg::range(0, 256)),
         msg::option("cluster", static_cast<std::string T::*>(&T::cluster), msg::text(0, 40)),
         msg::option("node", static_cast<std::string T::*>(&T::node), msg::text(0, 40)),

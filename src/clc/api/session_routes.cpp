@@ -14,7 +14,6 @@ http::Response log_in(Context& context, const http::Request& request) {
   });
 }
 
-
 }  // namespace
 
 void add_session_routes(http::Router& router, const Shared& context) {
@@ -43,9 +42,10 @@ void add_session_routes(http::Router& router, const Shared& context) {
       [](Context& c, const Principal& who, const http::Request&) { return answer(c.cloud.status(who)); });
   add(router, context, "GET", "/nodes",
       [](Context& c, const Principal& who, const http::Request&) { return answer(c.cloud.nodes(who)); });
-  add(router, context, "GET", "/nodes/{host}", [](Context& c, const Principal& who, const http::Request& request) {
-    return answer(c.cloud.node(who, request.param("host")));
-  });
+  add(router, context, "GET", "/nodes/{host}",
+      [](Context& c, const Principal& who, const http::Request& request) {
+        return answer(c.cloud.node(who, request.param("host")));
+      });
   add(router, context, "GET", "/vmtypes",
       [](Context& c, const Principal& who, const http::Request&) { return answer(c.cloud.vmtypes(who)); });
 }

@@ -54,9 +54,10 @@ void add_task_routes(http::Router& router, const Shared& context) {
   add(router, context, "POST", "/tasks/{tid}/start", on_task(&Cloud::start_task, 202));
   add(router, context, "POST", "/tasks/{tid}/stop", on_task(&Cloud::stop_task, 202));
   // Where the file of an import goes, again: for a client that comes back to continue.
-  add(router, context, "GET", "/tasks/{tid}/upload", [](Context& c, const Principal& who, const http::Request& request) {
-    return answer(c.cloud.upload_target(who, request.param("tid")));
-  });
+  add(router, context, "GET", "/tasks/{tid}/upload",
+      [](Context& c, const Principal& who, const http::Request& request) {
+        return answer(c.cloud.upload_target(who, request.param("tid")));
+      });
   add(router, context, "GET", "/events", subscribe);
 }
 

@@ -19,17 +19,18 @@ class Place {
   bool has_;
 };
 
-/// Fetches a file of an instance from its node, through its cc. Its content is the guest's own: nothing in it is
-/// interpreted here, and the type we give it is fixed by what was asked for.
-http::Response instance_file(Context& c, const Principal& who, const http::Request& request, std::string_view what,
-                             const char* content_type) {
+/// Fetches a file of an instance from its node, through its cc. Its content is the guest's own: nothing in it
+/// is interpreted here, and the type we give it is fixed by what was asked for.
+http::Response instance_file(Context& c, const Principal& who, const http::Request& request,
+                             std::string_view what, const char* content_type) {
   auto file = c.cloud.instance_file(who, request.param("insid"), what);
   if (!file) return http::error_response(file.error());
   auto base = http::Url::parse(file->base_url);
   if (!base) return http::error_response(base.error());
   const Place place(c.proxied, c.options.proxy_limit);
   if (!place) {
-    return http::error_response(Error{ErrorCode::unavailable, "too many console and screenshot requests at once: try again"});
+    return http::error_response(
+        Error{ErrorCode::unavailable, "too many console and screenshot requests at once: try again"});
   }
   http::ClientOptions options;
   options.io_timeout = c.options.proxy_deadline;
@@ -54,7 +55,8 @@ http::Response list_vms(Context& c, const Principal& who, const http::Request& r
 }
 
 http::Response define_vm(Context& c, const Principal& who, const http::Request& request) {
-  return with_body<VmBody>(request, [&](const VmBody& body) { return answer(c.cloud.define_vm(who, body), 201); });
+  return with_body<VmBody>(request,
+                           [&](const VmBody& body) { return answer(c.cloud.define_vm(who, body), 201); });
 }
 
 }  // namespace
@@ -62,24 +64,30 @@ http::Response define_vm(Context& c, const Principal& who, const http::Request& 
 void add_vm_routes(http::Router& router, const Shared& context) {
   add(router, context, "GET", "/vms", list_vms);
   add(router, context, "POST", "/vms", define_vm);
-  add(router, context, "GET", "/vms/{insid}", [](Context& c, const Principal& who, const http::Request& request) {
-    return answer(c.cloud.vm(who, request.param("insid")));
-  });
-  add(router, context, "DELETE", "/vms/{insid}", [](Context& c, const Principal& who, const http::Request& request) {
-    return answer(c.cloud.delete_vm(who, request.param("insid")), 202);
-  });
-  add(router, context, "POST", "/vms/{insid}/run", [](Context& c, const Principal& who, const http::Request& request) {
-    return answer(c.cloud.run_vm(who, request.param("insid")), 202);
-  });
-  add(router, context, "POST", "/vms/{insid}/stop", [](Context& c, const Principal& who, const http::Request& request) {
-    return answer(c.cloud.stop_vm(who, request.param("insid")), 202);
-  });
-  add(router, context, "GET", "/vms/{insid}/console", [](Context& c, const Principal& who, const http::Request& request) {
-    return instance_file(c, who, request, "console", "application/octet-stream");
-  });
-  add(router, context, "GET", "/vms/{insid}/screenshot", [](Context& c, const Principal& who, const http::Request& request) {
-    return instance_file(c, who, request, "screenshot", "image/png");
-  });
+  add(router, context, "GET", "/vms/{insid}",
+      [](Context& c, const Principal& who, const http::Request& request) {
+        return answer(c.cloud.vm(who, request.param("insid")));
+      });
+  add(router, context, "DELETE", "/vms/{insid}",
+      [](Context& c, const Principal& who, const http::Request& request) {
+        return answer(c.cloud.delete_vm(who, request.param("insid")), 202);
+      });
+  add(router, context, "POST", "/vms/{insid}/run",
+      [](Context& c, const Principal& who, const http::Request& request) {
+        return answer(c.cloud.run_vm(who, request.param("insid")), 202);
+      });
+  add(router, context, "POST", "/vms/{insid}/stop",
+      [](Context& c, const Principal& who, const http::Request& request) {
+        return answer(c.cloud.stop_vm(who, request.param("insid")), 202);
+      });
+  add(router, context, "GET", "/vms/{insid}/console",
+      [](Context& c, const Principal& who, const http::Request& request) {
+        return instance_file(c, who, request, "console", "application/octet-stream");
+      });
+  add(router, context, "GET", "/vms/{insid}/screenshot",
+      [](Context& c, const Principal& who, const http::Request& request) {
+        return instance_file(c, who, request, "screenshot", "image/png");
+      });
 }
 
 }  // namespace educloud::clc::api

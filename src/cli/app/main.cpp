@@ -1,3 +1,5 @@
 #include "cli/commands/program.hpp"
 
-int main(int argc, char** argv) { return educloud::cli::run_program(argc, argv); }
+int main(int argc, char** argv) {
+  return educloud::cli::run_program(argc, argv);
+}

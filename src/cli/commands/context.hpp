@@ -19,7 +19,8 @@ struct Context {
   ExitCode exit_code = ExitCode::ok;
 };
 
-/// Makes `action` what happens when `command` is given on the command line; its error is shown and becomes the exit code.
+/// Makes `action` what happens when `command` is given on the command line; its error is shown and becomes
+/// the exit code.
 void on_command(CLI::App& command, Context& context, std::function<Result<>()> action);
 /// The same with an open session.
 void on_command(CLI::App& command, Context& context, std::function<Result<>(Session&)> action);
@@ -33,8 +34,8 @@ void add_image_import_command(CLI::App& image, Context& context);
 void add_vm_commands(CLI::App& app, Context& context);
 void add_task_commands(CLI::App& app, Context& context);
 
-/// Text of a JSON member for a table: strings as they are, numbers and booleans as JSON writes them, "-" for null,
-/// missing and empty.
+/// Text of a JSON member for a table: strings as they are, numbers and booleans as JSON writes them, "-" for
+/// null, missing and empty.
 std::string cell(const nlohmann::json& object, std::string_view key);
 
 }  // namespace educloud::cli

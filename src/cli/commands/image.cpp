@@ -19,12 +19,15 @@ std::string time_cell(const nlohmann::json& object, const char* key) {
   return at == object.end() || !at->is_number_integer() ? "-" : format_time(at->get<std::int64_t>());
 }
 
-std::string path_of(const std::string& imgid) { return "/images/" + http::url_encode(imgid); }
+std::string path_of(const std::string& imgid) {
+  return "/images/" + http::url_encode(imgid);
+}
 
 Result<> list_images(Context& context, Session& session) {
   auto images = session.list("/images");
   if (!images) return fail(images.error());
-  std::vector<std::vector<std::string>> rows = {{"IMAGE", "NAME", "STATE", "VERSION", "SIZE", "DISK", "OS", "USAGE", "OWNER"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"IMAGE", "NAME", "STATE", "VERSION", "SIZE", "DISK", "OS", "USAGE", "OWNER"}};
   for (const auto& one : *images) {
     rows.push_back({cell(one, "imgid"), cell(one, "name"), cell(one, "state"), cell(one, "version"),
                     size_cell(one, "size_bytes"), size_cell(one, "virtual_size_bytes"), cell(one, "ostype"),
@@ -38,7 +41,8 @@ Result<> show_image(Context& context, Session& session, const std::string& imgid
   auto image = session.get(path_of(imgid));
   if (!image) return fail(image.error());
   std::vector<std::vector<std::string>> rows;
-  for (const char* key : {"imgid", "name", "state", "version", "ostype", "usage", "owner", "description", "tid"}) {
+  for (const char* key :
+       {"imgid", "name", "state", "version", "ostype", "usage", "owner", "description", "tid"}) {
     rows.push_back({key, cell(*image, key)});
   }
   rows.push_back({"size", size_cell(*image, "size_bytes")});
@@ -51,7 +55,8 @@ Result<> show_image(Context& context, Session& session, const std::string& imgid
 Result<> list_versions(Context& context, Session& session, const std::string& imgid) {
   auto versions = session.list(path_of(imgid) + "/versions");
   if (!versions) return fail(versions.error());
-  std::vector<std::vector<std::string>> rows = {{"VERSION", "IN USE", "SIZE", "DISK", "PARENT", "CREATED", "DIGEST"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"VERSION", "IN USE", "SIZE", "DISK", "PARENT", "CREATED", "DIGEST"}};
   for (const auto& one : *versions) {
     rows.push_back({cell(one, "version"), cell(one, "current"), size_cell(one, "size_bytes"),
                     size_cell(one, "virtual_size_bytes"), cell(one, "parent"), time_cell(one, "created_at"),
@@ -85,11 +90,15 @@ void add_upkeep_commands(CLI::App& image, Context& context) {
   auto versions = std::make_shared<std::vector<int>>();
   auto keep = std::make_shared<int>(0);
   prune->add_option("IMAGE", *imgid, "Image id")->required();
-  auto* by_number = prune->add_option("--versions", *versions, "Exactly these")->delimiter(',')->check(CLI::PositiveNumber);
-  prune->add_option("--keep", *keep, "All but the newest N and those in use")->check(CLI::PositiveNumber)->excludes(by_number);
+  auto* by_number =
+      prune->add_option("--versions", *versions, "Exactly these")->delimiter(',')->check(CLI::PositiveNumber);
+  prune->add_option("--keep", *keep, "All but the newest N and those in use")
+      ->check(CLI::PositiveNumber)
+      ->excludes(by_number);
   add_wait_options(*prune, *wait);
   on_command(*prune, context, [=, &context](Session& session) -> Result<> {
-    if (versions->empty() && *keep == 0) return fail(ErrorCode::invalid_argument, "give --versions or --keep", "versions");
+    if (versions->empty() && *keep == 0)
+      return fail(ErrorCode::invalid_argument, "give --versions or --keep", "versions");
     auto body = nlohmann::json::object();
     if (!versions->empty()) body["versions"] = *versions;
     if (*keep > 0) body["keep"] = *keep;
@@ -116,10 +125,12 @@ void add_image_commands(CLI::App& app, Context& context) {
   on_command(*list, context, [&context](Session& session) { return list_images(context, session); });
   auto* show = image->add_subcommand("show", "One image");
   show->add_option("IMAGE", *imgid, "Image id")->required();
-  on_command(*show, context, [&context, imgid](Session& session) { return show_image(context, session, *imgid); });
+  on_command(*show, context,
+             [&context, imgid](Session& session) { return show_image(context, session, *imgid); });
   auto* versions = image->add_subcommand("versions", "The versions of an image");
   versions->add_option("IMAGE", *imgid, "Image id")->required();
-  on_command(*versions, context, [&context, imgid](Session& session) { return list_versions(context, session, *imgid); });
+  on_command(*versions, context,
+             [&context, imgid](Session& session) { return list_versions(context, session, *imgid); });
   add_image_import_command(*image, context);
   add_image_edit_commands(*image, context);
   add_upkeep_commands(*image, context);

@@ -18,8 +18,11 @@ struct EditArguments {
 
 nlohmann::json edit_body(const EditArguments& a) {
   auto body = nlohmann::json::object();
-  const std::pair<const char*, const std::string*> texts[] = {
-      {"name", &a.name}, {"vmtype", &a.vmtype}, {"cluster", &a.cluster}, {"node", &a.node}, {"description", &a.description}};
+  const std::pair<const char*, const std::string*> texts[] = {{"name", &a.name},
+                                                              {"vmtype", &a.vmtype},
+                                                              {"cluster", &a.cluster},
+                                                              {"node", &a.node},
+                                                              {"description", &a.description}};
   for (const auto& [key, value] : texts) {
     if (!value->empty()) body[key] = *value;
   }
@@ -52,7 +55,8 @@ Result<> edit_image(Context& context, Session& session, const std::string& verb,
     text += describe_vm(*vm);
   }
   (*task)["insid"] = insid;
-  text += "When it is as it should be: educloud vm stop " + insid + " --wait; educloud image submit " + tid + " --wait\n";
+  text += "When it is as it should be: educloud vm stop " + insid + " --wait; educloud image submit " + tid +
+          " --wait\n";
   context.console.result(*task, text);
   return {};
 }
@@ -61,7 +65,8 @@ Result<> edit_image(Context& context, Session& session, const std::string& verb,
 Result<std::string> tid_of(Session& session, const std::string& text) {
   if (TaskId::parse(text)) return text;
   if (!InstanceId::parse(text)) {
-    return fail(ErrorCode::invalid_argument, "'" + text.substr(0, 80) + "' is neither a task id (IMG..:IMG..:TMP..) nor an instance id");
+    return fail(ErrorCode::invalid_argument,
+                "'" + text.substr(0, 80) + "' is neither a task id (IMG..:IMG..:TMP..) nor an instance id");
   }
   auto tasks = session.list("/tasks?open=true&insid=" + http::url_encode(text));
   if (!tasks) return fail(tasks.error());
@@ -69,22 +74,27 @@ Result<std::string> tid_of(Session& session, const std::string& text) {
   return cell(tasks->front(), "tid");
 }
 
-void add_edit_command(CLI::App& image, Context& context, const std::string& verb, const std::string& about, bool needs_name) {
+void add_edit_command(CLI::App& image, Context& context, const std::string& verb, const std::string& about,
+                      bool needs_name) {
   auto* command = image.add_subcommand(verb, about);
   auto arguments = std::make_shared<EditArguments>();
   auto& a = *arguments;
   command->add_option("IMAGE", a.imgid, "Image id")->required();
   if (needs_name) command->add_option("--name", a.name, "Name of the new image")->required();
   command->add_option("--type", a.vmtype, "VM type (GET /vmtypes)");
-  command->add_option("--memory-mib", a.memory_mib, "Memory instead of the type's")->check(CLI::Range(16, 4'000'000));
+  command->add_option("--memory-mib", a.memory_mib, "Memory instead of the type's")
+      ->check(CLI::Range(16, 4'000'000));
   command->add_option("--cpus", a.cpus, "CPUs instead of the type's")->check(CLI::Range(1, 256));
   command->add_option("--cluster", a.cluster, "Only there");
   command->add_option("--node", a.node, "Only there");
-  command->add_option("--version", a.version, "Start from this version, not the one in use")->check(CLI::PositiveNumber);
+  command->add_option("--version", a.version, "Start from this version, not the one in use")
+      ->check(CLI::PositiveNumber);
   command->add_option("--description", a.description, "For people");
   command->add_flag("--wait-running", a.wait_running, "The same as --wait: until the VM runs");
   add_wait_options(*command, a.wait);
-  on_command(*command, context, [&context, arguments, verb](Session& session) { return edit_image(context, session, verb, *arguments); });
+  on_command(*command, context, [&context, arguments, verb](Session& session) {
+    return edit_image(context, session, verb, *arguments);
+  });
 }
 
 }  // namespace
@@ -93,7 +103,8 @@ void add_image_edit_commands(CLI::App& image, Context& context) {
   add_edit_command(image, context, "modify", "Run the image itself, to change it into a new version", false);
   add_edit_command(image, context, "build", "Run a copy of the image, to make a new image of it", true);
 
-  auto* submit = image.add_subcommand("submit", "Make what was changed a new version; its VM must be stopped");
+  auto* submit =
+      image.add_subcommand("submit", "Make what was changed a new version; its VM must be stopped");
   auto which = std::make_shared<std::string>();
   auto wait = std::make_shared<WaitOptions>();
   submit->add_option("TASK", *which, "Task id or instance id of the modify or build")->required();

@@ -30,8 +30,8 @@ Result<nlohmann::json> open_import(Session& session, const ImportArguments& a, s
   return session.post("/images", body);
 }
 
-/// Walrus learns of the import through the broker, so the file may be there before the word of it: a conflict is
-/// asked again for a while, as long as the task itself still waits for its file.
+/// Walrus learns of the import through the broker, so the file may be there before the word of it: a conflict
+/// is asked again for a while, as long as the task itself still waits for its file.
 Result<std::string> upload(Session& session, const transfer::UploadRequest& request, const std::string& tid,
                            ProgressPrinter& progress, const Clock& clock) {
   bool has_begun = false;
@@ -45,7 +45,8 @@ Result<std::string> upload(Session& session, const transfer::UploadRequest& requ
     const bool may_pass = !receipt && receipt.error().code == ErrorCode::conflict && !has_begun;
     if (!may_pass || clock.boot_ms() >= deadline_ms) return receipt;
     auto task = session.get("/tasks/" + http::url_encode(tid));
-    const bool waits = task && cell(*task, "phase") == "submitting" && cell(*task, "state") == "init" && cell(*task, "failed") == "0";
+    const bool waits = task && cell(*task, "phase") == "submitting" && cell(*task, "state") == "init" &&
+                       cell(*task, "failed") == "0";
     if (!waits) return receipt;
     progress.show(Step{.label = "waiting until walrus expects the file", .percent = 0});
     std::this_thread::sleep_for(kAskAgain);
@@ -54,7 +55,8 @@ Result<std::string> upload(Session& session, const transfer::UploadRequest& requ
 
 Result<> import_image(Context& context, Session& session, const ImportArguments& a) {
   std::error_code ignored;
-  if (a.name.empty() == a.resume.empty()) return fail(ErrorCode::invalid_argument, "give --name, or --resume to continue an import", "name");
+  if (a.name.empty() == a.resume.empty())
+    return fail(ErrorCode::invalid_argument, "give --name, or --resume to continue an import", "name");
   if (!std::filesystem::is_regular_file(a.file, ignored)) {
     return fail(ErrorCode::invalid_argument, a.file.string() + " is not there or not a file", "FILE");
   }
@@ -77,13 +79,15 @@ Result<> import_image(Context& context, Session& session, const ImportArguments&
     if (is_retryable(error.code)) error.message += "; continue with: " + again;
     return fail(std::move(error));
   }
-  nlohmann::json result = {{"imgid", request->imgid}, {"tid", tid}, {"version", request->version}, {"state", "uploaded"}};
+  nlohmann::json result = {
+      {"imgid", request->imgid}, {"tid", tid}, {"version", request->version}, {"state", "uploaded"}};
   if (a.wait.wait) {
     auto task = wait_for_task(context, session, tid, Goal::ended, a.wait.timeout_s);
     if (!task) return fail(task.error());
     result["state"] = "ready";
   }
-  context.console.result(result, "image " + request->imgid + " version " + std::to_string(request->version) + " " + cell(result, "state"));
+  context.console.result(result, "image " + request->imgid + " version " + std::to_string(request->version) +
+                                     " " + cell(result, "state"));
   return {};
 }
 
@@ -97,12 +101,16 @@ void add_image_import_command(CLI::App& image, Context& context) {
   command->add_option("--name", a.name, "Name of the image, unique in the cloud");
   command->add_option("--resume", a.resume, "Continue the import of this task instead of making an image");
   command->add_option("--format", a.format, "What FILE is; auto: by its header")
-      ->check(CLI::IsMember({"auto", "qcow2", "raw", "vdi", "vmdk", "vhdx"}))->capture_default_str();
+      ->check(CLI::IsMember({"auto", "qcow2", "raw", "vdi", "vmdk", "vhdx"}))
+      ->capture_default_str();
   command->add_option("--ostype", a.ostype, "linux, windows, other")->capture_default_str();
-  command->add_option("--usage", a.usage, "desktop or server")->check(CLI::IsMember({"desktop", "server"}))->capture_default_str();
+  command->add_option("--usage", a.usage, "desktop or server")
+      ->check(CLI::IsMember({"desktop", "server"}))
+      ->capture_default_str();
   command->add_option("--description", a.description, "For people");
   add_wait_options(*command, a.wait);
-  on_command(*command, context, [&context, arguments](Session& session) { return import_image(context, session, *arguments); });
+  on_command(*command, context,
+             [&context, arguments](Session& session) { return import_image(context, session, *arguments); });
 }
 
 }  // namespace educloud::cli

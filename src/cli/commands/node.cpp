@@ -17,12 +17,13 @@ Result<> list_nodes(Context& context, Session& session) {
   auto nodes = session.list("/nodes");
   if (!nodes) return fail(nodes.error());
   for (auto& one : *nodes) add_state(one);
-  std::vector<std::vector<std::string>> rows = {
-      {"NODE", "CLUSTER", "STATE", "HYPERVISOR", "CPUS", "CPU %", "MEM MiB", "USED MiB", "DISK MiB", "USED MiB", "ADDRESS"}};
+  std::vector<std::vector<std::string>> rows = {{"NODE", "CLUSTER", "STATE", "HYPERVISOR", "CPUS", "CPU %",
+                                                 "MEM MiB", "USED MiB", "DISK MiB", "USED MiB", "ADDRESS"}};
   for (const auto& one : *nodes) {
-    rows.push_back({cell(one, "host"), cell(one, "cluster"), cell(one, "state"), cell(one, "hypervisor"), cell(one, "cpus"),
-                    cell(one, "cpu_usage"), cell(one, "mem_mib"), cell(one, "mem_usage_mib"), cell(one, "disk_mib"),
-                    cell(one, "disk_usage_mib"), cell(one, "address")});
+    rows.push_back({cell(one, "host"), cell(one, "cluster"), cell(one, "state"), cell(one, "hypervisor"),
+                    cell(one, "cpus"), cell(one, "cpu_usage"), cell(one, "mem_mib"),
+                    cell(one, "mem_usage_mib"), cell(one, "disk_mib"), cell(one, "disk_usage_mib"),
+                    cell(one, "address")});
   }
   context.console.result({{"items", *nodes}}, render_table(rows));
   return {};
@@ -38,7 +39,8 @@ Result<> show_node(Context& context, Session& session, const std::string& host) 
   }
   std::string text = render_table(rows);
   if (const auto warnings = node->find("warnings"); warnings != node->end() && warnings->is_array()) {
-    for (const auto& one : *warnings) text += "warning: " + (one.is_string() ? one.get<std::string>() : one.dump()) + "\n";
+    for (const auto& one : *warnings)
+      text += "warning: " + (one.is_string() ? one.get<std::string>() : one.dump()) + "\n";
   }
   const auto add_table = [&](const char* key, const std::vector<const char*>& columns) {
     const auto list = node->find(key);
@@ -67,7 +69,8 @@ void add_node_commands(CLI::App& app, Context& context) {
   auto* show = node->add_subcommand("show", "One node: what it has, what runs there");
   auto host = std::make_shared<std::string>();
   show->add_option("NODE", *host, "Host name")->required();
-  on_command(*show, context, [&context, host](Session& session) { return show_node(context, session, *host); });
+  on_command(*show, context,
+             [&context, host](Session& session) { return show_node(context, session, *host); });
 }
 
 }  // namespace educloud::cli

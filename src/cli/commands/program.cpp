@@ -36,7 +36,8 @@ std::string cell(const nlohmann::json& object, std::string_view key) {
   const auto at = object.find(key);
   if (at == object.end() || at->is_null()) return "-";
   if (at->is_boolean()) return at->get<bool>() ? "yes" : "no";
-  std::string text = at->is_string() ? at->get<std::string>() : at->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  std::string text = at->is_string() ? at->get<std::string>()
+                                     : at->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   return text.empty() ? "-" : text;
 }
 
@@ -48,7 +49,8 @@ std::unique_ptr<CLI::App> make_app(Context& context) {
   app->set_version_flag("--version", "educloud " EDUCLOUD_VERSION);
   app->add_option("--url", context.session.url, "Address of the cloud, for instance http://clc.school:8000")
       ->envname("EDUCLOUD_URL");
-  app->add_option("--ca", context.session.ca_file, "Certificate authority (PEM) that signed the cloud's certificate");
+  app->add_option("--ca", context.session.ca_file,
+                  "Certificate authority (PEM) that signed the cloud's certificate");
   app->add_flag("--json", context.console.json, "Print one JSON document instead of text");
   app->add_flag("-q,--quiet", context.console.quiet, "No progress");
   context.session.credentials_file = default_credentials_file();

@@ -20,15 +20,18 @@ Result<> log_in(Context& context, const std::string& user, const std::filesystem
   auto answer = session->post("/login", {{"user", user}, {"password", *password}});
   if (!answer) return fail(answer.error());
   const auto token = answer->find("token");
-  if (token == answer->end() || !token->is_string()) return fail(ErrorCode::internal, session->url() + ": the answer has no token");
+  if (token == answer->end() || !token->is_string())
+    return fail(ErrorCode::internal, session->url() + ": the answer has no token");
   Credentials credentials{session->url(), user, token->get<std::string>(), 0};
   if (const auto at = answer->find("expires"); at != answer->end() && at->is_number_integer()) {
     credentials.expires_at = at->get<std::int64_t>();
   }
   const auto& file = context.session.credentials_file;
   if (auto ok = save_credentials(file, credentials); !ok) return ok;
-  const nlohmann::json document = {{"url", credentials.url}, {"user", user}, {"expires", credentials.expires_at}, {"file", file.string()}};
-  context.console.result(document, "logged in to " + credentials.url + " as " + user + ", until " + format_time(credentials.expires_at));
+  const nlohmann::json document = {
+      {"url", credentials.url}, {"user", user}, {"expires", credentials.expires_at}, {"file", file.string()}};
+  context.console.result(document, "logged in to " + credentials.url + " as " + user + ", until " +
+                                       format_time(credentials.expires_at));
   return {};
 }
 
@@ -36,8 +39,10 @@ Result<> log_out(Context& context) {
   const auto& file = context.session.credentials_file;
   auto session = Session::open(context.session);
   // The local copy goes in any case; a server that cannot be reached lets the token expire.
-  Result<> told = session ? session->post("/logout").map([](const auto&) {}) : Result<>(fail(session.error()));
-  if (::unlink(file.c_str()) != 0 && errno != ENOENT) return fail(errno_error("unlink " + file.string(), errno));
+  Result<> told =
+      session ? session->post("/logout").map([](const auto&) {}) : Result<>(fail(session.error()));
+  if (::unlink(file.c_str()) != 0 && errno != ENOENT)
+    return fail(errno_error("unlink " + file.string(), errno));
   if (!told && told.error().code != ErrorCode::unauthenticated) return told;
   context.console.result({{"logged_out", true}}, "logged out");
   return {};
@@ -48,13 +53,16 @@ Result<> show_status(Context& context, Session& session) {
   if (!status) return fail(status.error());
   std::vector<std::vector<std::string>> rows = {{"cloud", session.url()}};
   for (const auto& [key, value] : status->items()) {
-    if (!value.is_structured()) rows.push_back({key, key == "started_at" && value.is_number() ? format_time(value.get<std::int64_t>()) : cell(*status, key)});
+    if (!value.is_structured())
+      rows.push_back({key, key == "started_at" && value.is_number() ? format_time(value.get<std::int64_t>())
+                                                                    : cell(*status, key)});
   }
   std::string text = render_table(rows);
   const auto clusters = status->find("clusters");
   if (clusters != status->end() && clusters->is_array() && !clusters->empty()) {
     std::vector<std::vector<std::string>> table = {{"CLUSTER", "ALIVE", "ADDRESS", "VERSION"}};
-    for (const auto& one : *clusters) table.push_back({cell(one, "host"), cell(one, "alive"), cell(one, "address"), cell(one, "version")});
+    for (const auto& one : *clusters)
+      table.push_back({cell(one, "host"), cell(one, "alive"), cell(one, "address"), cell(one, "version")});
     text += "\n" + render_table(table);
   }
   context.console.result(*status, text);
@@ -69,7 +77,8 @@ void add_session_commands(CLI::App& app, Context& context) {
   auto password_file = std::make_shared<std::filesystem::path>();
   login->add_option("-u,--user", *user, "Login name")->capture_default_str();
   login->add_option("--password-file", *password_file, "File (0600) with the password, instead of asking");
-  on_command(*login, context, [&context, user, password_file] { return log_in(context, *user, *password_file); });
+  on_command(*login, context,
+             [&context, user, password_file] { return log_in(context, *user, *password_file); });
 
   auto* logout = app.add_subcommand("logout", "End the login and forget it");
   on_command(*logout, context, [&context]() -> Result<> { return log_out(context); });

@@ -7,18 +7,23 @@
 namespace educloud::cli {
 namespace {
 
-std::string path_of(const std::string& tid) { return "/tasks/" + http::url_encode(tid); }
+std::string path_of(const std::string& tid) {
+  return "/tasks/" + http::url_encode(tid);
+}
 
 Result<> list_tasks(Context& context, Session& session, bool all) {
   auto tasks = session.list(all ? "/tasks" : "/tasks?open=true");
   if (!tasks) return fail(tasks.error());
-  std::vector<std::vector<std::string>> rows = {{"TASK", "KIND", "STATE", "%", "NODE", "FAILED", "UPDATED", "MESSAGE"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"TASK", "KIND", "STATE", "%", "NODE", "FAILED", "UPDATED", "MESSAGE"}};
   for (const auto& one : *tasks) {
     const auto updated = one.find("updated_at");
     const std::string error = cell(one, "errormsg");
-    rows.push_back({cell(one, "tid"), cell(one, "kind"), cell(one, "phase") + "/" + cell(one, "state"), cell(one, "progress"),
-                    cell(one, "node"), cell(one, "failed"),
-                    updated != one.end() && updated->is_number_integer() ? format_time(updated->get<std::int64_t>()) : "-",
+    rows.push_back({cell(one, "tid"), cell(one, "kind"), cell(one, "phase") + "/" + cell(one, "state"),
+                    cell(one, "progress"), cell(one, "node"), cell(one, "failed"),
+                    updated != one.end() && updated->is_number_integer()
+                        ? format_time(updated->get<std::int64_t>())
+                        : "-",
                     error != "-" ? error : cell(one, "prompt")});
   }
   context.console.result({{"items", *tasks}}, render_table(rows));
@@ -41,7 +46,8 @@ void add_change(CLI::App& task, Context& context, const char* verb, const char* 
   add_wait_options(*command, *wait);
   const std::string name = verb;
   on_command(*command, context, [=, &context](Session& session) -> Result<> {
-    auto changed = name == "cancel" ? session.remove(path_of(*tid)) : session.post(path_of(*tid) + "/" + name);
+    auto changed =
+        name == "cancel" ? session.remove(path_of(*tid)) : session.post(path_of(*tid) + "/" + name);
     if (!changed) return fail(changed.error());
     return report_task(context, session, std::move(*changed), goal, *wait);
   });
@@ -55,7 +61,8 @@ void add_task_commands(CLI::App& app, Context& context) {
   auto* list = task->add_subcommand("list", "Open tasks");
   auto all = std::make_shared<bool>(false);
   list->add_flag("--all", *all, "Ended ones too");
-  on_command(*list, context, [&context, all](Session& session) { return list_tasks(context, session, *all); });
+  on_command(*list, context,
+             [&context, all](Session& session) { return list_tasks(context, session, *all); });
 
   auto tid = std::make_shared<std::string>();
   auto* show = task->add_subcommand("show", "One task");
@@ -70,8 +77,11 @@ void add_task_commands(CLI::App& app, Context& context) {
   auto* watch = task->add_subcommand("watch", "Follow one task to its end");
   auto timeout_s = std::make_shared<int>(24 * 3600);
   watch->add_option("TASK", *tid, "Task id")->required();
-  watch->add_option("--timeout", *timeout_s, "Seconds at most")->check(CLI::PositiveNumber)->capture_default_str();
-  on_command(*watch, context, [=, &context](Session& session) { return watch_task(context, session, *tid, *timeout_s); });
+  watch->add_option("--timeout", *timeout_s, "Seconds at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  on_command(*watch, context,
+             [=, &context](Session& session) { return watch_task(context, session, *tid, *timeout_s); });
 
   add_change(*task, context, "submit", "Make what was changed a new version", Goal::ended);
   add_change(*task, context, "start", "Start its VM, or what failed, again", Goal::running);

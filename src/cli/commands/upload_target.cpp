@@ -10,7 +10,8 @@ namespace {
 constexpr std::size_t kQueryBytes = 1024;
 
 tl::unexpected<Error> unusable(const char* what) {
-  return fail(ErrorCode::internal, std::string("the cloud's answer names no usable place for the upload (") + what + ")");
+  return fail(ErrorCode::internal,
+              std::string("the cloud's answer names no usable place for the upload (") + what + ")");
 }
 
 }  // namespace
@@ -27,7 +28,9 @@ Result<transfer::UploadRequest> parse_upload_target(const nlohmann::json& target
   url.resize(url.size() - kUploads.size());
   auto base = http::Url::parse(url);
   if (!base) return unusable("url");
-  const bool is_plain = query.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789=&-_.~%") == std::string::npos;
+  const bool is_plain =
+      query.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789=&-_.~%") ==
+      std::string::npos;
   if (query.empty() || query.size() > kQueryBytes || !is_plain) return unusable("query");
 
   transfer::UploadRequest request{.base = *base};
@@ -44,7 +47,8 @@ Result<transfer::UploadRequest> parse_upload_target(const nlohmann::json& target
       request.grant += (request.grant.empty() ? "" : "&") + pair;
     }
   }
-  if (!ImageId::parse(request.imgid) || request.version < 1 || request.grant.empty()) return unusable("query");
+  if (!ImageId::parse(request.imgid) || request.version < 1 || request.grant.empty())
+    return unusable("query");
   request.cmdid = text("cmdid");
   request.format = text("format");
   return request;

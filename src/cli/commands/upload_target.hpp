@@ -10,8 +10,8 @@
 
 namespace educloud::cli {
 
-/// Where the file of an import goes, from what the API says ({url, query, cmdid, format}): the server's answer is
-/// checked, because file and grant are sent to the address it names. Pure. Errors: internal.
+/// Where the file of an import goes, from what the API says ({url, query, cmdid, format}): the server's
+/// answer is checked, because file and grant are sent to the address it names. Pure. Errors: internal.
 Result<transfer::UploadRequest> parse_upload_target(const nlohmann::json& target);
 
 }  // namespace educloud::cli

@@ -11,7 +11,9 @@
 namespace educloud::cli {
 namespace {
 
-std::string path_of(const std::string& insid) { return "/vms/" + http::url_encode(insid); }
+std::string path_of(const std::string& insid) {
+  return "/vms/" + http::url_encode(insid);
+}
 
 struct DefineArguments {
   std::string image, name, vmtype, cluster, node;
@@ -59,7 +61,8 @@ Result<> define_vm(Context& context, Session& session, const DefineArguments& a)
 Result<> list_vms(Context& context, Session& session) {
   auto vms = session.list("/vms");
   if (!vms) return fail(vms.error());
-  std::vector<std::vector<std::string>> rows = {{"VM", "NAME", "STATE", "IMAGE", "NODE", "DISPLAY", "WEB", "OWNER"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"VM", "NAME", "STATE", "IMAGE", "NODE", "DISPLAY", "WEB", "OWNER"}};
   for (auto& one : *vms) {
     add_addresses(one);
     const auto task = one.find("task");
@@ -102,7 +105,8 @@ Result<> delete_vm(Context& context, Session& session, const std::string& insid,
 Result<> save_screenshot(Context& context, Session& session, const std::string& insid, std::string out) {
   auto image = session.get_raw(path_of(insid) + "/screenshot");
   if (!image) return fail(image.error());
-  if (image->substr(0, 8) != "\x89PNG\r\n\x1a\n") return fail(ErrorCode::corrupt, "the screenshot of " + insid + " is not a PNG");
+  if (image->substr(0, 8) != "\x89PNG\r\n\x1a\n")
+    return fail(ErrorCode::corrupt, "the screenshot of " + insid + " is not a PNG");
   if (out.empty()) out = insid + ".png";
   if (auto ok = sys::write_file_atomically(std::filesystem::absolute(out), *image, 0600); !ok) return ok;
   context.console.result({{"insid", insid}, {"file", out}, {"bytes", image->size()}}, "wrote " + out);
@@ -110,20 +114,24 @@ Result<> save_screenshot(Context& context, Session& session, const std::string& 
 }
 
 void add_define(CLI::App& vm, Context& context) {
-  auto* define = vm.add_subcommand("define", "Define a desktop; with --temporary run one that is gone when it stops");
+  auto* define =
+      vm.add_subcommand("define", "Define a desktop; with --temporary run one that is gone when it stops");
   auto arguments = std::make_shared<DefineArguments>();
   auto& a = *arguments;
   define->add_option("--image", a.image, "Image id")->required();
   define->add_option("--name", a.name, "Name, for people");
   define->add_option("--type", a.vmtype, "VM type (GET /vmtypes)");
-  define->add_option("--memory-mib", a.memory_mib, "Memory instead of the type's")->check(CLI::Range(16, 4'000'000));
+  define->add_option("--memory-mib", a.memory_mib, "Memory instead of the type's")
+      ->check(CLI::Range(16, 4'000'000));
   define->add_option("--cpus", a.cpus, "CPUs instead of the type's")->check(CLI::Range(1, 256));
   define->add_option("--cluster", a.cluster, "Only there");
   define->add_option("--node", a.node, "Only there");
-  define->add_option("--version", a.version, "Always this version, not the one in use")->check(CLI::PositiveNumber);
+  define->add_option("--version", a.version, "Always this version, not the one in use")
+      ->check(CLI::PositiveNumber);
   define->add_flag("--temporary", a.temporary, "Run it now, once");
   add_wait_options(*define, a.wait);
-  on_command(*define, context, [&context, arguments](Session& session) { return define_vm(context, session, *arguments); });
+  on_command(*define, context,
+             [&context, arguments](Session& session) { return define_vm(context, session, *arguments); });
 }
 
 }  // namespace
@@ -145,13 +153,18 @@ void add_vm_commands(CLI::App& app, Context& context) {
   on_command(*show, context, [=, &context](Session& session) { return show_vm(context, session, *insid); });
   auto* run = add("run", "Start it, from the image as it is");
   add_wait_options(*run, *wait);
-  on_command(*run, context, [=, &context](Session& session) { return change_vm(context, session, *insid, "run", Goal::running, *wait); });
+  on_command(*run, context, [=, &context](Session& session) {
+    return change_vm(context, session, *insid, "run", Goal::running, *wait);
+  });
   auto* stop = add("stop", "Shut it down");
   add_wait_options(*stop, *wait);
-  on_command(*stop, context, [=, &context](Session& session) { return change_vm(context, session, *insid, "stop", Goal::stopped, *wait); });
+  on_command(*stop, context, [=, &context](Session& session) {
+    return change_vm(context, session, *insid, "stop", Goal::stopped, *wait);
+  });
   auto* remove = add("delete", "Remove it");
   add_wait_options(*remove, *wait);
-  on_command(*remove, context, [=, &context](Session& session) { return delete_vm(context, session, *insid, *wait); });
+  on_command(*remove, context,
+             [=, &context](Session& session) { return delete_vm(context, session, *insid, *wait); });
   auto* console = add("console", "What it printed on its serial console");
   on_command(*console, context, [=, &context](Session& session) -> Result<> {
     auto text = session.get_raw("/vms/" + http::url_encode(*insid) + "/console");
@@ -162,7 +175,8 @@ void add_vm_commands(CLI::App& app, Context& context) {
   auto* screenshot = add("screenshot", "What its screen shows, as PNG");
   auto out = std::make_shared<std::string>();
   screenshot->add_option("-o,--output", *out, "File (default: VM.png)");
-  on_command(*screenshot, context, [=, &context](Session& session) { return save_screenshot(context, session, *insid, *out); });
+  on_command(*screenshot, context,
+             [=, &context](Session& session) { return save_screenshot(context, session, *insid, *out); });
 }
 
 }  // namespace educloud::cli

@@ -10,7 +10,8 @@ namespace {
 nlohmann::json address_of(const nlohmann::json& access, const char* port_key) {
   const auto address = access.find("address");
   const auto port = access.find(port_key);
-  if (address == access.end() || !address->is_string() || port == access.end() || !port->is_number_integer()) return nullptr;
+  if (address == access.end() || !address->is_string() || port == access.end() || !port->is_number_integer())
+    return nullptr;
   if (port->get<int>() <= 0 || address->get_ref<const std::string&>().empty()) return nullptr;
   return address->get<std::string>() + ":" + std::to_string(port->get<int>());
 }
@@ -29,8 +30,8 @@ void add_addresses(nlohmann::json& vm) {
 
 std::string describe_vm(const nlohmann::json& vm) {
   std::vector<std::vector<std::string>> rows;
-  for (const char* key : {"insid", "name", "state", "imgid", "image_name", "version", "vmtype", "memory_mib", "cpus", "owner",
-                          "display_address", "display_password", "web_url"}) {
+  for (const char* key : {"insid", "name", "state", "imgid", "image_name", "version", "vmtype", "memory_mib",
+                          "cpus", "owner", "display_address", "display_password", "web_url"}) {
     const std::string value = cell(vm, key);
     if (value != "-") rows.push_back({key, value});
   }

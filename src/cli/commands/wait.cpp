@@ -37,14 +37,16 @@ bool is_passing(const Error& error) {
 void add_wait_options(CLI::App& command, WaitOptions& options) {
   command.add_flag("--wait", options.wait, "Wait for the end and show the progress");
   command.add_option("--timeout", options.timeout_s, "Seconds to wait at most")
-      ->check(CLI::Range(1, kMostTimeoutS))->capture_default_str();
+      ->check(CLI::Range(1, kMostTimeoutS))
+      ->capture_default_str();
 }
 
 Standing judge(const nlohmann::json& task, Goal goal) {
   const std::string phase = text_of(task, "phase");
   const std::string state = text_of(task, "state");
   const bool editing = phase == "editing";
-  // Tidying up is asked for again until it is done, and a VM that failed to stop in order has stopped all the same.
+  // Tidying up is asked for again until it is done, and a VM that failed to stop in order has stopped all the
+  // same.
   const bool goes_on = state == "deleting" || state == "gone" || (phase == "submitting" && state == "done") ||
                        (goal == Goal::stopped && editing && state == "stopped");
   if (flag_of(task, "failed") && !goes_on) return Standing::failed;
@@ -52,13 +54,15 @@ Standing judge(const nlohmann::json& task, Goal goal) {
     case Goal::running:
       if (editing && state == "running") return Standing::reached;
       // A VM that ended at once, and a task somebody cancelled, will not run any more by themselves.
-      return state == "gone" || state == "deleting" || (editing && state == "stopped") ? Standing::failed : Standing::under_way;
+      return state == "gone" || state == "deleting" || (editing && state == "stopped") ? Standing::failed
+                                                                                       : Standing::under_way;
     case Goal::stopped:
       return state == "gone" || (editing && state == "stopped") ? Standing::reached : Standing::under_way;
     case Goal::ended:
       if (state != "gone") return Standing::under_way;
       return flag_of(task, "done") ? Standing::reached : Standing::failed;
-    case Goal::gone: return state == "gone" ? Standing::reached : Standing::under_way;
+    case Goal::gone:
+      return state == "gone" ? Standing::reached : Standing::under_way;
   }
   return Standing::failed;
 }
@@ -70,7 +74,8 @@ Step step_of(const nlohmann::json& task) {
   if (!prompt.empty()) step.label += " " + prompt;
   step.bytes_done = static_cast<std::uint64_t>(std::max<std::int64_t>(0, number_of(task, "bytes_done")));
   step.bytes_total = static_cast<std::uint64_t>(std::max<std::int64_t>(0, number_of(task, "bytes_total")));
-  if (step.bytes_total == 0) step.percent = static_cast<int>(std::clamp<std::int64_t>(number_of(task, "progress"), 0, 100));
+  if (step.bytes_total == 0)
+    step.percent = static_cast<int>(std::clamp<std::int64_t>(number_of(task, "progress"), 0, 100));
   return step;
 }
 
@@ -83,7 +88,8 @@ Result<nlohmann::json> wait_for_task(Context& context, Session& session, const s
   std::string last_error;
   while (true) {
     auto task = session.get(path);
-    if (!task && goal == Goal::gone && task.error().code == ErrorCode::not_found) return nlohmann::json{{"tid", tid}, {"state", "gone"}};
+    if (!task && goal == Goal::gone && task.error().code == ErrorCode::not_found)
+      return nlohmann::json{{"tid", tid}, {"state", "gone"}};
     if (!task && !is_passing(task.error())) return task;
     if (task) {
       progress.show(step_of(*task));
@@ -91,7 +97,8 @@ Result<nlohmann::json> wait_for_task(Context& context, Session& session, const s
       if (standing == Standing::reached) return task;
       if (standing == Standing::failed) {
         const std::string why = text_of(*task, "errormsg");
-        return fail(ErrorCode::corrupt, "task " + tid + " failed: " + (why.empty() ? "it was stopped or cancelled" : why));
+        return fail(ErrorCode::corrupt,
+                    "task " + tid + " failed: " + (why.empty() ? "it was stopped or cancelled" : why));
       }
     } else {
       last_error = " (" + task.error().message + ")";
@@ -115,7 +122,8 @@ std::string describe_task(const nlohmann::json& task) {
   return render_table(rows);
 }
 
-Result<> report_task(Context& context, Session& session, nlohmann::json task, Goal goal, const WaitOptions& options) {
+Result<> report_task(Context& context, Session& session, nlohmann::json task, Goal goal,
+                     const WaitOptions& options) {
   const std::string tid = text_of(task, "tid");
   if (options.wait && !tid.empty()) {
     auto last = wait_for_task(context, session, tid, goal, options.timeout_s);

@@ -31,8 +31,8 @@ Standing judge(const nlohmann::json& task, Goal goal);
 /// Its progress for the printer. Pure.
 Step step_of(const nlohmann::json& task);
 
-/// Asks for the task twice a second, showing its progress, until the goal is reached, it failed, or the time limit
-/// passed. An API that does not answer for a while is asked again. Returns the task as last seen.
+/// Asks for the task twice a second, showing its progress, until the goal is reached, it failed, or the time
+/// limit passed. An API that does not answer for a while is asked again. Returns the task as last seen.
 /// Errors: corrupt (the task failed; the message is its own), timeout, unauthenticated, not_found.
 Result<nlohmann::json> wait_for_task(Context& context, Session& session, const std::string& tid, Goal goal,
                                      int timeout_s);
@@ -41,6 +41,7 @@ Result<nlohmann::json> wait_for_task(Context& context, Session& session, const s
 std::string describe_task(const nlohmann::json& task);
 
 /// Shows what a command started; with --wait follows it to `goal` first.
-Result<> report_task(Context& context, Session& session, nlohmann::json task, Goal goal, const WaitOptions& options);
+Result<> report_task(Context& context, Session& session, nlohmann::json task, Goal goal,
+                     const WaitOptions& options);
 
 }  // namespace educloud::cli

@@ -27,8 +27,12 @@ std::string dump(const nlohmann::json& document) {
 
 }  // namespace
 
-bool Console::stdout_is_terminal() const { return ::isatty(STDOUT_FILENO) == 1; }
-bool Console::stderr_is_terminal() const { return ::isatty(STDERR_FILENO) == 1; }
+bool Console::stdout_is_terminal() const {
+  return ::isatty(STDOUT_FILENO) == 1;
+}
+bool Console::stderr_is_terminal() const {
+  return ::isatty(STDERR_FILENO) == 1;
+}
 
 void Console::result(const nlohmann::json& document, std::string_view text) const {
   if (json) {
@@ -44,7 +48,8 @@ void Console::note(std::string_view text) const {
 
 ExitCode Console::error(const Error& error) const {
   if (json) {
-    const nlohmann::json body = {{"code", to_string(error.code)}, {"message", error.message}, {"key", error.key}};
+    const nlohmann::json body = {
+        {"code", to_string(error.code)}, {"message", error.message}, {"key", error.key}};
     print(stdout, dump({{"error", body}}));
   }
   print(stderr, "educloud: " + error.message);
@@ -54,7 +59,8 @@ ExitCode Console::error(const Error& error) const {
 Result<std::string> Console::ask_password(std::string_view prompt) {
   auto terminal = sys::open_file("/dev/tty", O_RDWR | O_NOCTTY);
   if (!terminal) {
-    return fail(ErrorCode::invalid_argument, "there is no terminal to ask for a password: use --password-file FILE");
+    return fail(ErrorCode::invalid_argument,
+                "there is no terminal to ask for a password: use --password-file FILE");
   }
   termios before{};
   if (::tcgetattr(terminal->get(), &before) != 0) return fail(errno_error("tcgetattr /dev/tty", errno));
@@ -64,7 +70,8 @@ Result<std::string> Console::ask_password(std::string_view prompt) {
   (void)sys::write_all(terminal->get(), prompt);
   std::string line;
   char letter = 0;
-  while (line.size() < kPasswordMost && ::read(terminal->get(), &letter, 1) == 1 && letter != '\n') line += letter;
+  while (line.size() < kPasswordMost && ::read(terminal->get(), &letter, 1) == 1 && letter != '\n')
+    line += letter;
   ::tcsetattr(terminal->get(), TCSAFLUSH, &before);
   (void)sys::write_all(terminal->get(), "\n");
   return line;

@@ -9,8 +9,8 @@ namespace educloud::cli {
 
 /// How far one piece of work is.
 struct Step {
-  std::string label;              ///< what is being done
-  int percent = -1;               ///< -1: reckoned from the bytes
+  std::string label;  ///< what is being done
+  int percent = -1;   ///< -1: reckoned from the bytes
   std::uint64_t bytes_done = 0;
   std::uint64_t bytes_total = 0;  ///< 0: not known
 };
@@ -33,11 +33,12 @@ std::string render_bar(const Step& step, double bytes_per_second, std::size_t wi
 /// The same without the bar, for logs and pipes.
 std::string render_plain(const Step& step, double bytes_per_second);
 
-/// Shows a step on stderr: on a terminal one line that is redrawn at most ten times a second, elsewhere a plain line
-/// when the label changes and otherwise at most one a second. Silent if not `enabled`.
+/// Shows a step on stderr: on a terminal one line that is redrawn at most ten times a second, elsewhere a
+/// plain line when the label changes and otherwise at most one a second. Silent if not `enabled`.
 class ProgressPrinter {
  public:
-  ProgressPrinter(bool enabled, bool is_terminal, const Clock& clock) : enabled_(enabled), is_terminal_(is_terminal), clock_(clock) {}
+  ProgressPrinter(bool enabled, bool is_terminal, const Clock& clock)
+      : enabled_(enabled), is_terminal_(is_terminal), clock_(clock) {}
   ~ProgressPrinter() { finish(); }
   void show(const Step& step);
   /// Ends the line on a terminal.

@@ -20,7 +20,8 @@ struct CredentialsFile {
 
   static constexpr auto fields() {
     using T = CredentialsFile;
-    return std::make_tuple(msg::field("url", &T::url, msg::text(1, 1024)), msg::field("user", &T::user, msg::text(1, 128)),
+    return std::make_tuple(msg::field("url", &T::url, msg::text(1, 1024)),
+                           msg::field("user", &T::user, msg::text(1, 128)),
                            msg::field("token", &T::token, msg::text(1, 1024)),
                            msg::option("expires_at", &T::expires_at, msg::range(0, 9.0e15)));
   }
@@ -45,10 +46,12 @@ std::filesystem::path default_credentials_file() {
 Result<Credentials> load_credentials(const std::filesystem::path& file) {
   auto text = sys::read_secret_file(file);
   if (!text && text.error().code == ErrorCode::not_found) {
-    return fail(ErrorCode::unauthenticated, "not logged in: run `educloud login --url http://HOST:8000 --user NAME`");
+    return fail(ErrorCode::unauthenticated,
+                "not logged in: run `educloud login --url http://HOST:8000 --user NAME`");
   }
   if (!text) return fail(text.error());
-  if (text->size() > kCredentialsBytes) return fail(ErrorCode::corrupt, file.string() + " is too large: log in again");
+  if (text->size() > kCredentialsBytes)
+    return fail(ErrorCode::corrupt, file.string() + " is too large: log in again");
   auto parsed = msg::parse<CredentialsFile>(*text);
   if (!parsed) return fail(parsed.error(), file.string() + ", log in again");
   return Credentials{parsed->url, parsed->user, parsed->token, parsed->expires_at};
@@ -80,15 +83,17 @@ Result<Session> Session::open(const SessionOptions& options) {
   while (!chosen.url.empty() && chosen.url.back() == '/') chosen.url.pop_back();
   // A token shown to another server would be a gift to it.
   if (chosen.url != credentials->url) {
-    return fail(ErrorCode::unauthenticated, "the stored login is for " + credentials->url + ", not for " + chosen.url +
-                                                ": run `educloud login --url " + chosen.url + "`");
+    return fail(ErrorCode::unauthenticated, "the stored login is for " + credentials->url + ", not for " +
+                                                chosen.url + ": run `educloud login --url " + chosen.url +
+                                                "`");
   }
   auto session = open_anonymous(chosen);
   if (session) session->token_ = credentials->token;
   return session;
 }
 
-Result<http::ClientResponse> Session::call(const std::string& method, const std::string& path, std::string body) {
+Result<http::ClientResponse> Session::call(const std::string& method, const std::string& path,
+                                           std::string body) {
   http::ClientRequest request;
   request.method = method;
   request.target = kApi + path;
@@ -133,10 +138,12 @@ Result<nlohmann::json> Session::list(const std::string& path) {
   std::string cursor;
   const char joint = path.find('?') == std::string::npos ? '?' : '&';
   while (items.size() < kListMost) {
-    auto page = get(path + joint + "limit=500" + (cursor.empty() ? "" : "&cursor=" + http::url_encode(cursor)));
+    auto page =
+        get(path + joint + "limit=500" + (cursor.empty() ? "" : "&cursor=" + http::url_encode(cursor)));
     if (!page) return page;
     const auto at = page->find("items");
-    if (at == page->end() || !at->is_array()) return fail(ErrorCode::internal, url_ + path + ": the answer has no items");
+    if (at == page->end() || !at->is_array())
+      return fail(ErrorCode::internal, url_ + path + ": the answer has no items");
     for (auto& one : *at) items.push_back(std::move(one));
     const auto next = page->find("next");
     if (next == page->end() || !next->is_string() || next->get_ref<const std::string&>() == cursor) break;

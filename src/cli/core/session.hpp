@@ -14,9 +14,9 @@ namespace educloud::cli {
 
 /// What the command line and the environment say about the way to the cloud.
 struct SessionOptions {
-  std::string url;                        ///< --url, EDUCLOUD_URL; empty: the one of the last login
-  std::string ca_file;                    ///< --ca: certificate authority for https
-  std::filesystem::path credentials_file; ///< EDUCLOUD_TOKEN_FILE, else ~/.config/educloud/credentials
+  std::string url;                         ///< --url, EDUCLOUD_URL; empty: the one of the last login
+  std::string ca_file;                     ///< --ca: certificate authority for https
+  std::filesystem::path credentials_file;  ///< EDUCLOUD_TOKEN_FILE, else ~/.config/educloud/credentials
 };
 
 /// Of the last login, kept in a file of mode 0600.

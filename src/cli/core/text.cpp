@@ -13,7 +13,10 @@ std::size_t decode_utf8(std::string_view text, std::size_t at, char32_t& code) {
     code = first;
     return 1;
   }
-  const std::size_t size = first >= 0xF0 && first <= 0xF4 ? 4 : first >= 0xE0 && first < 0xF0 ? 3 : first >= 0xC2 && first < 0xE0 ? 2 : 0;
+  const std::size_t size = first >= 0xF0 && first <= 0xF4  ? 4
+                           : first >= 0xE0 && first < 0xF0 ? 3
+                           : first >= 0xC2 && first < 0xE0 ? 2
+                                                           : 0;
   if (size == 0 || at + size > text.size()) return 0;
   code = first & (0xFFu >> (size + 1));
   for (std::size_t i = 1; i < size; ++i) {
@@ -51,8 +54,8 @@ std::string printable(std::string_view text, bool keep_newlines) {
 }
 
 std::size_t display_width(std::string_view text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<std::size_t>(std::count_if(
+      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 std::string render_table(const std::vector<std::vector<std::string>>& rows) {

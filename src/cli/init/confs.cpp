@@ -29,20 +29,25 @@ struct Places {
 /// How many image stores stand on this address: two of them must not share a prefix.
 bool shares_address(const InitPlan& plan, const std::string& address) {
   const auto same = [&](const HostSpec& host) { return host.address == address; };
-  return (plan.controller.address == address) + std::count_if(plan.clusters.begin(), plan.clusters.end(), same) +
-             std::count_if(plan.nodes.begin(), plan.nodes.end(), same) > 1;
+  return (plan.controller.address == address) +
+             std::count_if(plan.clusters.begin(), plan.clusters.end(), same) +
+             std::count_if(plan.nodes.begin(), plan.nodes.end(), same) >
+         1;
 }
 
 Places places(const InitPlan& plan, const std::string& role, const HostSpec& host) {
   const auto& arguments = plan.arguments;
   const bool is_controller = role == "clc" || role == "walrus";
-  const bool shared = is_controller ? plan.shares_machine() : host.on_this_machine || shares_address(plan, host.address);
+  const bool shared =
+      is_controller ? plan.shares_machine() : host.on_this_machine || shares_address(plan, host.address);
   if (!shared) return {arguments.prefix, arguments.state_dir / role};
   const std::string tag = is_controller ? role : role + "-" + host.name;
   return {arguments.prefix / tag, arguments.state_dir / tag};
 }
 
-std::string url(const HostSpec& host, int port) { return "http://" + host.address + ":" + std::to_string(port); }
+std::string url(const HostSpec& host, int port) {
+  return "http://" + host.address + ":" + std::to_string(port);
+}
 
 /// The keys that all four have. `user`: broker login.
 void add_top(Toml& toml, const InitPlan& plan, const std::string& role, const HostSpec& host, int port) {
@@ -104,31 +109,37 @@ std::filesystem::path conf_path(const InitPlan& plan, const std::string& role, c
                                 const std::vector<HostSpec>& all) {
   const auto& arguments = plan.arguments;
   if (!host.on_this_machine) return arguments.out / host.name / (role + ".conf");
-  const auto here = std::count_if(all.begin(), all.end(), [](const HostSpec& one) { return one.on_this_machine; });
+  const auto here =
+      std::count_if(all.begin(), all.end(), [](const HostSpec& one) { return one.on_this_machine; });
   return arguments.config_dir / (here > 1 ? role + "-" + host.name + ".conf" : role + ".conf");
 }
 
 }  // namespace
 
-std::filesystem::path clc_state_dir(const InitPlan& plan) { return places(plan, "clc", plan.controller).state_dir; }
+std::filesystem::path clc_state_dir(const InitPlan& plan) {
+  return places(plan, "clc", plan.controller).state_dir;
+}
 
 std::vector<PlannedFile> plan_files(const InitPlan& plan, const Secrets& secrets) {
   std::vector<PlannedFile> files;
   const auto& arguments = plan.arguments;
   const auto add_secret = [&](const HostSpec& host, const std::string& name, const std::string& value) {
-    if (!host.on_this_machine) files.push_back({arguments.out / host.name / "secrets" / name, value + "\n", 0600});
+    if (!host.on_this_machine)
+      files.push_back({arguments.out / host.name / "secrets" / name, value + "\n", 0600});
   };
   files.push_back({arguments.config_dir / "clc.conf", clc_conf(plan), 0644, true});
   files.push_back({arguments.config_dir / "walrus.conf", walrus_conf(plan), 0644, true});
   for (const auto& host : plan.clusters) {
     // A bundle's config is regenerated: it is a copy, the host's own file is where an administrator edits.
-    files.push_back({conf_path(plan, "cc", host, plan.clusters), cc_conf(plan, host), 0644, host.on_this_machine});
+    files.push_back(
+        {conf_path(plan, "cc", host, plan.clusters), cc_conf(plan, host), 0644, host.on_this_machine});
     const std::string user = "cc-" + host.name;
     add_secret(host, Secrets::password_file(user), secrets.passwords.at(user));
     add_secret(host, "data_key", secrets.data_key);
   }
   for (const auto& host : plan.nodes) {
-    files.push_back({conf_path(plan, "nc", host, plan.nodes), nc_conf(plan, host), 0644, host.on_this_machine});
+    files.push_back(
+        {conf_path(plan, "nc", host, plan.nodes), nc_conf(plan, host), 0644, host.on_this_machine});
     const std::string user = "nc-" + host.name;
     add_secret(host, Secrets::password_file(user), secrets.passwords.at(user));
     add_secret(host, Secrets::node_key_file(host.name), secrets.node_keys.at(host.name));

@@ -17,8 +17,9 @@ struct PlannedFile {
   bool keep = false;  ///< an administrator's file: not overwritten unless told so
 };
 
-/// The config file of every daemon, and for hosts elsewhere a bundle directory `<out>/<host>` with the config and
-/// only the secrets that this host needs. A bundle's content is copied to the config directory of its host. Pure.
+/// The config file of every daemon, and for hosts elsewhere a bundle directory `<out>/<host>` with the config
+/// and only the secrets that this host needs. A bundle's content is copied to the config directory of its
+/// host. Pure.
 std::vector<PlannedFile> plan_files(const InitPlan& plan, const Secrets& secrets);
 
 /// Where clc keeps its database.

@@ -14,14 +14,16 @@ constexpr const char* kNothing = "^$";
 std::string sha256(const std::string& data) {
   std::string out(SHA256_DIGEST_LENGTH, '\0');
   unsigned size = 0;
-  EVP_Digest(data.data(), data.size(), reinterpret_cast<unsigned char*>(out.data()), &size, EVP_sha256(), nullptr);
+  EVP_Digest(data.data(), data.size(), reinterpret_cast<unsigned char*>(out.data()), &size, EVP_sha256(),
+             nullptr);
   return out;
 }
 
 std::string base64(const std::string& data) {
   std::string out(4 * ((data.size() + 2) / 3) + 1, '\0');
-  const int size = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                                   reinterpret_cast<const unsigned char*>(data.data()), static_cast<int>(data.size()));
+  const int size =
+      EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                      reinterpret_cast<const unsigned char*>(data.data()), static_cast<int>(data.size()));
   out.resize(static_cast<std::size_t>(size));
   return out;
 }
@@ -29,15 +31,17 @@ std::string base64(const std::string& data) {
 /// Collects the objects; every one belongs to our vhost.
 class Builder {
  public:
-  void user(const std::string& name, const std::string& password, const std::string& write, const std::string& read,
-            const std::string& tags = "") {
+  void user(const std::string& name, const std::string& password, const std::string& write,
+            const std::string& read, const std::string& tags = "") {
     json one = {{"name", name}, {"hashing_algorithm", "rabbit_password_hashing_sha256"}, {"tags", tags}};
     one["password_hash"] = rabbit_password_hash(name, password);
     users_.push_back(std::move(one));
-    permissions_.push_back({{"user", name}, {"vhost", kVhost}, {"configure", kNothing}, {"write", write}, {"read", read}});
+    permissions_.push_back(
+        {{"user", name}, {"vhost", kVhost}, {"configure", kNothing}, {"write", write}, {"read", read}});
   }
   void topic(const std::string& user, const std::string& exchange, const std::string& write) {
-    topics_.push_back({{"user", user}, {"vhost", kVhost}, {"exchange", exchange}, {"write", write}, {"read", kNothing}});
+    topics_.push_back(
+        {{"user", user}, {"vhost", kVhost}, {"exchange", exchange}, {"write", write}, {"read", kNothing}});
   }
   void exchange(const std::string& name, const std::string& type) {
     json one = {{"name", name}, {"vhost", kVhost}, {"type", type}, {"durable", true}};
@@ -52,13 +56,15 @@ class Builder {
     queues_.push_back(std::move(one));
   }
   void bind(const std::string& exchange, const std::string& key, const std::string& queue) {
-    json one = {{"source", exchange}, {"vhost", kVhost}, {"destination", queue}, {"destination_type", "queue"}};
+    json one = {
+        {"source", exchange}, {"vhost", kVhost}, {"destination", queue}, {"destination_type", "queue"}};
     one["routing_key"] = key;
     one["arguments"] = json::object();
     bindings_.push_back(std::move(one));
   }
   void policy(const std::string& name, const std::string& pattern, json definition) {
-    json one = {{"vhost", kVhost}, {"name", name}, {"pattern", pattern}, {"apply-to", "queues"}, {"priority", 10}};
+    json one = {
+        {"vhost", kVhost}, {"name", name}, {"pattern", pattern}, {"apply-to", "queues"}, {"priority", 10}};
     one["definition"] = std::move(definition);
     policies_.push_back(std::move(one));
   }
@@ -77,15 +83,18 @@ class Builder {
   }
 
  private:
-  json users_ = json::array(), permissions_ = json::array(), topics_ = json::array(), exchanges_ = json::array(),
-       queues_ = json::array(), bindings_ = json::array(), policies_ = json::array();
+  json users_ = json::array(), permissions_ = json::array(), topics_ = json::array(),
+       exchanges_ = json::array(), queues_ = json::array(), bindings_ = json::array(),
+       policies_ = json::array();
 };
 
 void add_users(Builder& builder, const InitPlan& plan, const std::map<std::string, std::string>& passwords) {
-  builder.user("clc", passwords.at("clc"), "^(cc_cmd|walrus_cmd)$", "^(clc_(status|heartbeat)_queue|dead_letter_queue)$");
+  builder.user("clc", passwords.at("clc"), "^(cc_cmd|walrus_cmd)$",
+               "^(clc_(status|heartbeat)_queue|dead_letter_queue)$");
   builder.user("walrus", passwords.at("walrus"), "^clc_status$", "^walrus_cmd_queue$");
   builder.topic("walrus", "clc_status", "^taskstatus\\.{username}$");
-  builder.user("operator", passwords.at("operator"), kNothing, "^(console_tap_queue|dead_letter_queue)$", "monitoring");
+  builder.user("operator", passwords.at("operator"), kNothing, "^(console_tap_queue|dead_letter_queue)$",
+               "monitoring");
   for (const auto& cluster : plan.clusters) {
     const std::string user = "cc-" + cluster.name;
     // Host names are [a-z0-9-] only, so nothing in them means anything to a regular expression.
@@ -133,7 +142,8 @@ void add_policies(Builder& builder) {
   json work = {{"delivery-limit", 20}, {"max-length", 20'000}, {"overflow", "reject-publish"}};
   work["dead-letter-exchange"] = "dead_letter";
   work["dead-letter-strategy"] = "at-least-once";
-  builder.policy("work", "^((nc_cmd_queue|cc_cmd_queue)\\..+|walrus_cmd_queue|cc_status_queue|clc_status_queue)$",
+  builder.policy("work",
+                 "^((nc_cmd_queue|cc_cmd_queue)\\..+|walrus_cmd_queue|cc_status_queue|clc_status_queue)$",
                  std::move(work));
   builder.policy("lease", "^nc_lease_queue\\..+$",
                  {{"message-ttl", 10'000}, {"max-length", 1}, {"overflow", "drop-head"}});

@@ -40,7 +40,8 @@ Result<InitReport> run_init(InitArguments arguments, const AskPassword& ask_pass
   InitReport report;
   report.definitions = config_dir / "definitions.json";
   const std::string definitions = render_definitions(*plan, secrets->passwords).dump(2) + "\n";
-  if (auto ok = write_one({report.definitions, definitions, 0600}, true, report); !ok) return fail(ok.error());
+  if (auto ok = write_one({report.definitions, definitions, 0600}, true, report); !ok)
+    return fail(ok.error());
   const bool changed_hosts = !report.written.empty();
   if (plan->arguments.definitions_only) return report;
 
@@ -58,7 +59,8 @@ Result<InitReport> run_init(InitArguments arguments, const AskPassword& ask_pass
   if (auto ok = sys::make_directories(state_dir, 0700); !ok) return fail(ok.error());
   report.database = state_dir / "clc.sqlite";
   auto outcome = fill_database(report.database, *plan, ask_password);
-  if (!outcome && outcome.error().code == ErrorCode::conflict && !changed_hosts && !plan->arguments.reset_admin_password) {
+  if (!outcome && outcome.error().code == ErrorCode::conflict && !changed_hosts &&
+      !plan->arguments.reset_admin_password) {
     report.database_in_use = true;
     return report;
   }

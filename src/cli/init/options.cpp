@@ -24,8 +24,8 @@ Result<std::map<std::string, std::string>> parse_addresses(const std::vector<std
     const std::string name = pair.substr(0, equals);
     const std::string address = equals == std::string::npos ? "" : pair.substr(equals + 1);
     if (!HostName::parse(name) || !is_ipv4(address)) {
-      return fail(ErrorCode::invalid_argument, "--address " + pair + ": give NAME=IPv4, for instance cc1=10.0.0.2",
-                  "address");
+      return fail(ErrorCode::invalid_argument,
+                  "--address " + pair + ": give NAME=IPv4, for instance cc1=10.0.0.2", "address");
     }
     out[name] = address;
   }
@@ -47,16 +47,19 @@ Result<> check_ports(const InitArguments& arguments) {
 }
 
 Result<> check_directories(const InitArguments& arguments) {
-  const std::pair<const char*, const std::filesystem::path*> paths[] = {
-      {"config-dir", &arguments.config_dir}, {"state-dir", &arguments.state_dir}, {"prefix", &arguments.prefix},
-      {"out", &arguments.out}};
+  const std::pair<const char*, const std::filesystem::path*> paths[] = {{"config-dir", &arguments.config_dir},
+                                                                        {"state-dir", &arguments.state_dir},
+                                                                        {"prefix", &arguments.prefix},
+                                                                        {"out", &arguments.out}};
   for (const auto& [name, path] : paths) {
     const std::string text = path->string();
     // The paths stand between quotes in TOML files.
     const bool is_plain = text.find_first_of("\"\\\n\r\t") == std::string::npos;
     if (path->is_absolute() && is_plain) continue;
-    return fail(ErrorCode::invalid_argument,
-                "--" + std::string(name) + " " + text + ": give an absolute path without quotes or backslashes", name);
+    return fail(
+        ErrorCode::invalid_argument,
+        "--" + std::string(name) + " " + text + ": give an absolute path without quotes or backslashes",
+        name);
   }
   return {};
 }
@@ -71,7 +74,8 @@ void spread_ports(std::vector<HostSpec>& hosts, int first_port) {
 
 bool InitPlan::shares_machine() const {
   const auto is_here = [](const HostSpec& host) { return host.on_this_machine; };
-  return std::any_of(clusters.begin(), clusters.end(), is_here) || std::any_of(nodes.begin(), nodes.end(), is_here);
+  return std::any_of(clusters.begin(), clusters.end(), is_here) ||
+         std::any_of(nodes.begin(), nodes.end(), is_here);
 }
 
 std::vector<std::string> InitPlan::broker_users() const {
@@ -87,7 +91,8 @@ Result<InitPlan> make_plan(InitArguments arguments) {
   if (auto ok = check_directories(arguments); !ok) return fail(ok.error());
   auto addresses = parse_addresses(arguments.addresses);
   if (!addresses) return fail(addresses.error());
-  if (arguments.clusters.empty()) return fail(ErrorCode::invalid_argument, "give at least one --cluster", "cluster");
+  if (arguments.clusters.empty())
+    return fail(ErrorCode::invalid_argument, "give at least one --cluster", "cluster");
   if (arguments.clusters.size() + arguments.nodes.size() > kMostHosts) {
     return fail(ErrorCode::invalid_argument, "more than " + std::to_string(kMostHosts) + " hosts", "node");
   }
@@ -96,12 +101,14 @@ Result<InitPlan> make_plan(InitArguments arguments) {
   std::set<std::string> names;
   const auto make_host = [&](const std::string& name, const char* key) -> Result<HostSpec> {
     auto checked = HostName::parse(name);
-    if (!checked) return fail(ErrorCode::invalid_argument, "--" + std::string(key) + ": " + checked.error().message, key);
+    if (!checked)
+      return fail(ErrorCode::invalid_argument, "--" + std::string(key) + ": " + checked.error().message, key);
     HostSpec host;
     host.name = name;
     const auto at = addresses->find(name);
-    host.address = at != addresses->end() ? at->second
-                   : plan.controller.address.empty() ? "127.0.0.1" : plan.controller.address;
+    host.address = at != addresses->end()            ? at->second
+                   : plan.controller.address.empty() ? "127.0.0.1"
+                                                     : plan.controller.address;
     return host;
   };
   auto controller = make_host(arguments.host, "host");
@@ -111,7 +118,8 @@ Result<InitPlan> make_plan(InitArguments arguments) {
   for (const auto& name : arguments.clusters) {
     auto host = make_host(name, "cluster");
     if (!host) return fail(host.error());
-    if (!names.insert("cc-" + name).second) return fail(ErrorCode::invalid_argument, "--cluster " + name + " is given twice", "cluster");
+    if (!names.insert("cc-" + name).second)
+      return fail(ErrorCode::invalid_argument, "--cluster " + name + " is given twice", "cluster");
     host->on_this_machine = arguments.in_place || host->address == plan.controller.address;
     plan.clusters.push_back(*host);
   }
@@ -121,15 +129,19 @@ Result<InitPlan> make_plan(InitArguments arguments) {
     if (!host) return fail(host.error());
     host->cluster = at == std::string::npos ? plan.clusters.front().name : text.substr(at + 1);
     if (!names.contains("cc-" + host->cluster)) {
-      return fail(ErrorCode::invalid_argument, "--node " + text + ": there is no --cluster " + host->cluster, "node");
+      return fail(ErrorCode::invalid_argument, "--node " + text + ": there is no --cluster " + host->cluster,
+                  "node");
     }
-    if (!names.insert("nc-" + host->name).second) return fail(ErrorCode::invalid_argument, "--node " + host->name + " is given twice", "node");
+    if (!names.insert("nc-" + host->name).second)
+      return fail(ErrorCode::invalid_argument, "--node " + host->name + " is given twice", "node");
     host->on_this_machine = arguments.in_place || host->address == plan.controller.address;
     plan.nodes.push_back(*host);
   }
   for (const auto& [name, address] : *addresses) {
-    if (name == plan.controller.name || names.contains("cc-" + name) || names.contains("nc-" + name)) continue;
-    return fail(ErrorCode::invalid_argument, "--address " + name + "=" + address + ": no such --host, --cluster or --node", "address");
+    if (name == plan.controller.name || names.contains("cc-" + name) || names.contains("nc-" + name))
+      continue;
+    return fail(ErrorCode::invalid_argument,
+                "--address " + name + "=" + address + ": no such --host, --cluster or --node", "address");
   }
   spread_ports(plan.clusters, arguments.cc_port);
   spread_ports(plan.nodes, arguments.nc_port);

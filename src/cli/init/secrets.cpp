@@ -13,10 +13,12 @@ namespace {
 constexpr std::size_t kSecretBytes = 32;
 
 /// The secret in `path`, made by `make` if there is no such file.
-Result<std::string> load_or_make(const std::filesystem::path& path, const std::function<std::string()>& make) {
+Result<std::string> load_or_make(const std::filesystem::path& path,
+                                 const std::function<std::string()>& make) {
   auto present = sys::read_secret_file(path);
   if (present) {
-    if (present->empty()) return fail(ErrorCode::corrupt, path.string() + " is empty: remove it and run init again");
+    if (present->empty())
+      return fail(ErrorCode::corrupt, path.string() + " is empty: remove it and run init again");
     return present;
   }
   if (present.error().code != ErrorCode::not_found) return fail(present.error());
@@ -47,8 +49,9 @@ Result<Secrets> load_or_make_secrets(const std::filesystem::path& directory, con
     auto stored = load_or_make(path, [&] { return derived; });
     if (!stored) return fail(stored.error());
     if (*stored != derived) {
-      return fail(ErrorCode::conflict, path.string() + " does not belong to " + (directory / "data_key").string() +
-                                           ": remove it and run init again, then copy the bundle to the node");
+      return fail(ErrorCode::conflict,
+                  path.string() + " does not belong to " + (directory / "data_key").string() +
+                      ": remove it and run init again, then copy the bundle to the node");
     }
     secrets.node_keys[node.name] = *stored;
   }

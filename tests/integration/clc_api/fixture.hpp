@@ -78,7 +78,8 @@ class ApiTest : public ::testing::Test {
     request.body = body;
     auto one = client();
     auto response = one.send(request);
-    return response ? *response : http::ClientResponse{.status = 0, .headers = {}, .body = response.error().message};
+    return response ? *response
+                    : http::ClientResponse{.status = 0, .headers = {}, .body = response.error().message};
   }
   nlohmann::json json_of(const http::ClientResponse& response) const {
     return nlohmann::json::parse(response.body, nullptr, false);
@@ -128,7 +129,8 @@ class ApiTest : public ::testing::Test {
     node.host = "nc1";
     node.ccid = "cc1";
     node.service_data.hypervisor = "fake";
-    node.hardware_data = {.cpus = 8, .cpu_usage = 1, .mem = 64'000, .mem_usage = 1000, .disk = 900'000, .disk_usage = 1000};
+    node.hardware_data = {
+        .cpus = 8, .cpu_usage = 1, .mem = 64'000, .mem_usage = 1000, .disk = 900'000, .disk_usage = 1000};
     node.net_data.ip0 = "127.0.0.1";
     take("nodestatus.cc-cc1", msg::serialize(node));
     msg::CcStatus cluster;

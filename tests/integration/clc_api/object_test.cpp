@@ -19,7 +19,8 @@ class ObjectTest : public ApiTest {
     ben_ = token_of("ben");
   }
   std::string define(const std::string& token) {
-    const auto made = call("POST", "/vms", token, nlohmann::json{{"imgid", kImage}, {"name", "desk"}, {"memory_mib", 256}}.dump());
+    const auto made = call("POST", "/vms", token,
+                           nlohmann::json{{"imgid", kImage}, {"name", "desk"}, {"memory_mib", 256}}.dump());
     EXPECT_EQ(made.status, 201) << made.body;
     return json_of(made).value("insid", std::string());
   }
@@ -30,8 +31,13 @@ TEST_F(ObjectTest, AnotherUsersDesktopIsNotThere) {
   const std::string insid = define(anna_);
   EXPECT_EQ(call("GET", "/vms/" + insid, anna_).status, 200);
   EXPECT_EQ(call("GET", "/vms/" + insid, admin_).status, 200);
-  for (const auto& [method, path] : std::vector<std::pair<std::string, std::string>>{
-           {"GET", ""}, {"DELETE", ""}, {"POST", "/run"}, {"POST", "/stop"}, {"GET", "/console"}, {"GET", "/screenshot"}}) {
+  for (const auto& [method, path] :
+       std::vector<std::pair<std::string, std::string>>{{"GET", ""},
+                                                        {"DELETE", ""},
+                                                        {"POST", "/run"},
+                                                        {"POST", "/stop"},
+                                                        {"GET", "/console"},
+                                                        {"GET", "/screenshot"}}) {
     EXPECT_EQ(call(method, "/vms/" + insid + path, ben_).status, 404) << method << path;
   }
   EXPECT_EQ(json_of(call("GET", "/vms", ben_))["items"].size(), 0u);
@@ -95,21 +101,22 @@ TEST_F(ObjectTest, ConsoleAndScreenshotComeThroughTheClusterController) {
 /// Collects a stream of events on a thread of its own.
 class Listener {
  public:
-  Listener(http::Client client, std::string token, std::string query) : thread_([this, client = std::move(client), token, query](std::stop_token stop) mutable {
-    http::ClientRequest request;
-    request.target = std::string(kApiBase) + "/events" + query;
-    request.headers["Authorization"] = "Bearer " + token;
-    const auto head = [this](const http::ClientResponse& response) -> Result<> {
-      add("", response.status);
-      return {};
-    };
-    const auto data = [this](std::span<const char> piece) -> Result<> {
-      add(std::string(piece.data(), piece.size()), 0);
-      return {};
-    };
-    auto ended = client.download(request, head, data, stop);
-    if (ended) add("", ended->status);
-  }) {}
+  Listener(http::Client client, std::string token, std::string query)
+      : thread_([this, client = std::move(client), token, query](std::stop_token stop) mutable {
+          http::ClientRequest request;
+          request.target = std::string(kApiBase) + "/events" + query;
+          request.headers["Authorization"] = "Bearer " + token;
+          const auto head = [this](const http::ClientResponse& response) -> Result<> {
+            add("", response.status);
+            return {};
+          };
+          const auto data = [this](std::span<const char> piece) -> Result<> {
+            add(std::string(piece.data(), piece.size()), 0);
+            return {};
+          };
+          auto ended = client.download(request, head, data, stop);
+          if (ended) add("", ended->status);
+        }) {}
 
   int status() {
     wait([this] { return status_ != 0; });

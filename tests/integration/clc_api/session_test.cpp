@@ -38,7 +38,8 @@ TEST_F(ApiTest, WrongPasswordsAreRefusedAlikeAndThenLockedOut) {
   EXPECT_EQ(wrong.status, 401);
   EXPECT_EQ(unknown.body, wrong.body) << "it tells which names exist";
   http::ClientResponse last;
-  for (int i = 0; i < 10 && last.status != 503; ++i) last = log_in("admin", "wrong again " + std::to_string(i));
+  for (int i = 0; i < 10 && last.status != 503; ++i)
+    last = log_in("admin", "wrong again " + std::to_string(i));
   EXPECT_EQ(last.status, 503) << last.body;
   EXPECT_EQ(log_in("admin", kAdminPassword).status, 503) << "locked out, even with the right password";
   EXPECT_EQ(log_in("anna", kUserPassword).status, 200) << "others are not";
@@ -65,21 +66,25 @@ TEST_F(ApiTest, BadBodiesAreRefusedNamingTheKey) {
   for (const auto& [path, body, status, key] : cases) {
     const auto answer = call("POST", path, token, body);
     EXPECT_EQ(answer.status, status) << path << " " << body.substr(0, 60) << " " << answer.body;
-    EXPECT_EQ(error_of(answer).value("key", std::string()), key) << path << " " << body.substr(0, 60) << " " << answer.body;
+    EXPECT_EQ(error_of(answer).value("key", std::string()), key)
+        << path << " " << body.substr(0, 60) << " " << answer.body;
   }
   EXPECT_EQ(call("GET", "/status", token).status, 200) << "and it lives";
 }
 
 TEST_F(ApiTest, UnknownAndStrangeIdsAreNotFoundOrRefused) {
   const std::string token = token_of("admin");
-  for (const auto* path : {"/images/IMG00000000", "/vms/VD00000000", "/nodes/nc9", "/tasks/IMG00000000:IMG00000000:TMP00000000",
-                           "/images/IMG00000000/versions", "/vms/VD00000000/console", "/nothing", "//elsewhere"}) {
+  for (const auto* path :
+       {"/images/IMG00000000", "/vms/VD00000000", "/nodes/nc9", "/tasks/IMG00000000:IMG00000000:TMP00000000",
+        "/images/IMG00000000/versions", "/vms/VD00000000/console", "/nothing", "//elsewhere"}) {
     EXPECT_EQ(call("GET", path, token).status, 404) << path;
   }
-  for (const auto* path : {"/images/..%2f..%2fetc%2fpasswd", "/images/%2e%2e", "/images/IMG0000000%00", "/vms/VD00000000%0a",
-                           "/tasks/a:b:c", "/tasks/..%2f..", "/images/IMG00000000'%20OR%201=1", "/nodes/NC1%20", "/images/"}) {
+  for (const auto* path :
+       {"/images/..%2f..%2fetc%2fpasswd", "/images/%2e%2e", "/images/IMG0000000%00", "/vms/VD00000000%0a",
+        "/tasks/a:b:c", "/tasks/..%2f..", "/images/IMG00000000'%20OR%201=1", "/nodes/NC1%20", "/images/"}) {
     const auto answer = call("GET", path, token);
-    EXPECT_TRUE(answer.status == 400 || answer.status == 404) << path << " " << answer.status << " " << answer.body;
+    EXPECT_TRUE(answer.status == 400 || answer.status == 404)
+        << path << " " << answer.status << " " << answer.body;
   }
   EXPECT_EQ(call("PUT", "/images", token).status, 405);
   EXPECT_EQ(call("DELETE", "/status", token).status, 405);
@@ -98,14 +103,16 @@ TEST_F(ApiTest, TasksAreReachedWithAColonEncodedOrNot) {
 TEST_F(ApiTest, ListsComeInPages) {
   const std::string token = token_of("admin");
   for (int i = 0; i < 7; ++i) {
-    const auto made = call("POST", "/images", token, nlohmann::json{{"name", "image-" + std::to_string(i)}}.dump());
+    const auto made =
+        call("POST", "/images", token, nlohmann::json{{"name", "image-" + std::to_string(i)}}.dump());
     ASSERT_EQ(made.status, 201) << made.body;
   }
   std::vector<std::string> names;
   std::string cursor;
   int pages = 0;
   do {
-    const auto page = json_of(call("GET", "/images?limit=3" + (cursor.empty() ? "" : "&cursor=" + http::url_encode(cursor)), token));
+    const auto page = json_of(call(
+        "GET", "/images?limit=3" + (cursor.empty() ? "" : "&cursor=" + http::url_encode(cursor)), token));
     ASSERT_TRUE(page.contains("items")) << page.dump();
     EXPECT_LE(page["items"].size(), 3u);
     for (const auto& one : page["items"]) names.push_back(one["name"]);
@@ -123,7 +130,8 @@ TEST_F(ApiTest, IsDescribedByOpenapi) {
   options.argv = {"python3", "-c",
                   "import sys, yaml\n"
                   "paths = yaml.safe_load(open(sys.argv[1]))['paths']\n"
-                  "lines = [f'{verb.upper()} {path}' for path, item in paths.items() for verb in item if verb != 'parameters']\n"
+                  "lines = [f'{verb.upper()} {path}' for path, item in paths.items() for verb in item if "
+                  "verb != 'parameters']\n"
                   "print('\\n'.join(sorted(lines)))",
                   std::string(EDUCLOUD_SOURCE_DIR) + "/docs/openapi.yaml"};
   auto described = sys::run_checked(options);

@@ -22,11 +22,14 @@ sys::ProcessResult run(std::vector<std::string> argv) {
   return result ? *result : sys::ProcessResult{.exit_code = -1, .out = {}, .err = result.error().message};
 }
 
-amqp_bytes_t bytes(const std::string& text) { return {text.size(), const_cast<char*>(text.data())}; }
+amqp_bytes_t bytes(const std::string& text) {
+  return {text.size(), const_cast<char*>(text.data())};
+}
 
 }  // namespace
 
-Broker::Broker(std::filesystem::path directory, const std::filesystem::path& definitions) : directory_(std::move(directory)) {
+Broker::Broker(std::filesystem::path directory, const std::filesystem::path& definitions)
+    : directory_(std::move(directory)) {
   const auto started = run({kScript, "start", directory_, "--definitions", definitions});
   log_ = started.out + started.err;
   if (started.exit_code != 0) return;
@@ -37,15 +40,18 @@ Broker::Broker(std::filesystem::path directory, const std::filesystem::path& def
   }
 }
 
-Broker::~Broker() { run({kScript, "stop", directory_}); }
+Broker::~Broker() {
+  run({kScript, "stop", directory_});
+}
 
-nlohmann::json Broker::get_json(const std::string& path, const std::string& user, const std::string& password) const {
+nlohmann::json Broker::get_json(const std::string& path, const std::string& user,
+                                const std::string& password) const {
   auto url = http::Url::parse("http://127.0.0.1:" + std::to_string(management_port_));
   http::Client client(*url);
   const std::string login = user + ":" + password;
   std::string encoded(sodium_base64_ENCODED_LEN(login.size(), sodium_base64_VARIANT_ORIGINAL), '\0');
-  sodium_bin2base64(encoded.data(), encoded.size(), reinterpret_cast<const unsigned char*>(login.data()), login.size(),
-                    sodium_base64_VARIANT_ORIGINAL);
+  sodium_bin2base64(encoded.data(), encoded.size(), reinterpret_cast<const unsigned char*>(login.data()),
+                    login.size(), sodium_base64_VARIANT_ORIGINAL);
   encoded.resize(encoded.find('\0'));
   http::ClientRequest request;
   request.target = path;
@@ -67,7 +73,8 @@ struct Client::Impl {
       amqp_channel_close(connection, channel, AMQP_REPLY_SUCCESS);
       return "ok";
     }
-    if (reply.reply_type != AMQP_RESPONSE_SERVER_EXCEPTION || reply.reply.id != AMQP_CHANNEL_CLOSE_METHOD) return "lost";
+    if (reply.reply_type != AMQP_RESPONSE_SERVER_EXCEPTION || reply.reply.id != AMQP_CHANNEL_CLOSE_METHOD)
+      return "lost";
     return closed(reply.reply);
   }
   std::string closed(const amqp_method_t& method) {
@@ -80,11 +87,13 @@ struct Client::Impl {
   bool next_channel() { return amqp_channel_open(connection, ++channel) != nullptr; }
 };
 
-Client::Client(int port, const std::string& user, const std::string& password) : impl_(std::make_unique<Impl>()) {
+Client::Client(int port, const std::string& user, const std::string& password)
+    : impl_(std::make_unique<Impl>()) {
   impl_->connection = amqp_new_connection();
   auto* socket = amqp_tcp_socket_new(impl_->connection);
   if (amqp_socket_open(socket, "127.0.0.1", port) != 0) return;
-  const auto reply = amqp_login(impl_->connection, "/", 100, 131072, 0, AMQP_SASL_METHOD_PLAIN, user.c_str(), password.c_str());
+  const auto reply = amqp_login(impl_->connection, "/", 100, 131072, 0, AMQP_SASL_METHOD_PLAIN, user.c_str(),
+                                password.c_str());
   impl_->open = reply.reply_type == AMQP_RESPONSE_NORMAL;
 }
 
@@ -93,11 +102,14 @@ Client::~Client() {
   amqp_destroy_connection(impl_->connection);
 }
 
-bool Client::is_open() const { return impl_->open; }
+bool Client::is_open() const {
+  return impl_->open;
+}
 
 std::string Client::consume(const std::string& queue) {
   if (!impl_->next_channel()) return "lost";
-  amqp_basic_consume(impl_->connection, impl_->channel, bytes(queue), amqp_empty_bytes, 0, 0, 0, amqp_empty_table);
+  amqp_basic_consume(impl_->connection, impl_->channel, bytes(queue), amqp_empty_bytes, 0, 0, 0,
+                     amqp_empty_table);
   return impl_->outcome(amqp_get_rpc_reply(impl_->connection));
 }
 
@@ -114,7 +126,8 @@ std::string Client::publish(const std::string& exchange, const std::string& key,
   properties._flags = AMQP_BASIC_USER_ID_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG;
   properties.user_id = bytes(user_id);
   properties.delivery_mode = 2;
-  amqp_basic_publish(impl_->connection, impl_->channel, bytes(exchange), bytes(key), 0, 0, &properties, bytes("{}"));
+  amqp_basic_publish(impl_->connection, impl_->channel, bytes(exchange), bytes(key), 0, 0, &properties,
+                     bytes("{}"));
   // Either the confirm comes, or the server closes the channel.
   for (int frames = 0; frames < 20; ++frames) {
     amqp_frame_t frame{};

@@ -17,7 +17,8 @@ class Broker {
   int port() const { return port_; }
   const std::string& log() const { return log_; }
   /// From the management API; null if it refuses.
-  nlohmann::json get_json(const std::string& path, const std::string& user, const std::string& password) const;
+  nlohmann::json get_json(const std::string& path, const std::string& user,
+                          const std::string& password) const;
 
  private:
   std::filesystem::path directory_;
@@ -25,7 +26,8 @@ class Broker {
   std::string log_;
 };
 
-/// One login. Calls return "ok" or the AMQP reply code of the refusal ("403"); each uses a channel of its own.
+/// One login. Calls return "ok" or the AMQP reply code of the refusal ("403"); each uses a channel of its
+/// own.
 class Client {
  public:
   Client(int port, const std::string& user, const std::string& password);

@@ -1,4 +1,5 @@
-// `educloud init` against the real things: files on disk, clc's database, a broker that imports the definitions.
+// `educloud init` against the real things: files on disk, clc's database, a broker that imports the
+// definitions.
 #include <gmock/gmock.h>
 #include <sys/stat.h>
 
@@ -6,8 +7,8 @@
 #include <fstream>
 #include <sstream>
 
-#include "cli/init/init.hpp"
 #include "clc/store/store.hpp"
+#include "cli/init/init.hpp"
 #include "common/base/limits.hpp"
 #include "common/sys/file.hpp"
 #include "integration/cli_init/broker.hpp"
@@ -111,7 +112,8 @@ TEST_F(Init, AddsANodeLater) {
   EXPECT_THAT(content(report->definitions), testing::HasSubstr("nc_cmd_queue.nc3"));
   auto store = clc::store::Store::open(report->database);
   ASSERT_TRUE(store);
-  auto nodes = (*store)->read([](clc::store::Sql& sql) -> Result<std::int64_t> { return sql.number("SELECT count(*) FROM nodes"); });
+  auto nodes = (*store)->read(
+      [](clc::store::Sql& sql) -> Result<std::int64_t> { return sql.number("SELECT count(*) FROM nodes"); });
   EXPECT_EQ(nodes.value_or(-1), 3);
 }
 
@@ -156,9 +158,9 @@ TEST_F(Init, TheBrokerTakesTheDefinitionsAndEnforcesThem) {
   const auto all_have_a_policy = [&] {
     queues = broker.get_json("/api/queues", "operator", password("operator"));
     return queues.is_array() && std::all_of(queues.begin(), queues.end(), [](const auto& one) {
-      const auto at = one.find("policy");
-      return at != one.end() && at->is_string() && !at->template get_ref<const std::string&>().empty();
-    });
+             const auto at = one.find("policy");
+             return at != one.end() && at->is_string() && !at->template get_ref<const std::string&>().empty();
+           });
   };
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{60};
   bool complete = all_have_a_policy();

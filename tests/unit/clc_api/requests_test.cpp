@@ -70,7 +70,8 @@ TEST(Paging, HasBounds) {
   };
   EXPECT_EQ(limit_of("1"), 1);
   EXPECT_EQ(limit_of("500"), 500);
-  for (const auto* bad : {"0", "501", "-1", "x", "", "1x", "99999999999999999999"}) EXPECT_EQ(limit_of(bad), -1) << bad;
+  for (const auto* bad : {"0", "501", "-1", "x", "", "1x", "99999999999999999999"})
+    EXPECT_EQ(limit_of(bad), -1) << bad;
   http::Request request;
   EXPECT_EQ(page_request(request)->limit, 100);
   request.query["cursor"] = std::string(1000, 'a');

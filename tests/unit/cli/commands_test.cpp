@@ -16,9 +16,11 @@ namespace {
 using nlohmann::json;
 
 /// Every leaf command as "image import", with its long options.
-void collect(const CLI::App& app, const std::string& path, std::map<std::string, std::vector<std::string>>& out) {
+void collect(const CLI::App& app, const std::string& path,
+             std::map<std::string, std::vector<std::string>>& out) {
   const auto subcommands = app.get_subcommands([](const CLI::App*) { return true; });
-  for (const auto* one : subcommands) collect(*one, path.empty() ? one->get_name() : path + " " + one->get_name(), out);
+  for (const auto* one : subcommands)
+    collect(*one, path.empty() ? one->get_name() : path + " " + one->get_name(), out);
   if (!subcommands.empty()) return;
   for (const auto* option : app.get_options()) {
     for (const auto& name : option->get_lnames()) out[path].push_back("--" + name);
@@ -43,11 +45,13 @@ std::string file(const char* name) {
 TEST(Commands, AreThoseThatAreDocumented) {
   std::vector<std::string> names;
   for (const auto& [name, options] : commands()) names.push_back(name);
-  EXPECT_THAT(names, testing::UnorderedElementsAre(
-      "init", "login", "logout", "status", "node list", "node show", "image import", "image list", "image show", "image build",
-      "image modify", "image submit", "image versions", "image rollback", "image prune", "image delete", "vm define", "vm run",
-      "vm stop", "vm delete", "vm list", "vm show", "vm console", "vm screenshot", "task list", "task show", "task watch",
-      "task cancel", "task submit", "task start", "task stop"));
+  EXPECT_THAT(names,
+              testing::UnorderedElementsAre(
+                  "init", "login", "logout", "status", "node list", "node show", "image import", "image list",
+                  "image show", "image build", "image modify", "image submit", "image versions",
+                  "image rollback", "image prune", "image delete", "vm define", "vm run", "vm stop",
+                  "vm delete", "vm list", "vm show", "vm console", "vm screenshot", "task list", "task show",
+                  "task watch", "task cancel", "task submit", "task start", "task stop"));
 }
 
 TEST(Commands, StandInCompletionAndManualWithEveryOption) {
@@ -60,7 +64,8 @@ TEST(Commands, StandInCompletionAndManualWithEveryOption) {
     const std::string line = completion.substr(at, completion.find('\n', at) - at);
     for (const auto& option : options) {
       if (option == "--help") continue;
-      EXPECT_NE((line + " ").find(option), std::string::npos) << "the completion of " << name << " lacks " << option;
+      EXPECT_NE((line + " ").find(option), std::string::npos)
+          << "the completion of " << name << " lacks " << option;
     }
   }
 }
@@ -116,7 +121,8 @@ TEST(Judge, KnowsWhenItHasStopped) {
 
 TEST(Judge, KnowsHowATaskEnded) {
   EXPECT_EQ(judge(task("submitting", "uploading"), Goal::ended), Standing::under_way);
-  EXPECT_EQ(judge(task("submitting", "done", true), Goal::ended), Standing::under_way) << "tidied up again later";
+  EXPECT_EQ(judge(task("submitting", "done", true), Goal::ended), Standing::under_way)
+      << "tidied up again later";
   EXPECT_EQ(judge(task("submitting", "init", true), Goal::ended), Standing::failed);
   EXPECT_EQ(judge(task("submitting", "gone", false, true), Goal::ended), Standing::reached);
   EXPECT_EQ(judge(task("submitting", "gone"), Goal::ended), Standing::failed) << "cancelled";
@@ -133,9 +139,12 @@ TEST(UploadTarget, IsTakenApartAndChecked) {
   EXPECT_EQ(request->imgid, "IMG0123abcd");
   EXPECT_EQ(request->version, 1);
   EXPECT_EQ(request->grant, "node=user&expires=99&sig=abc");
-  for (const auto& [key, bad] : std::vector<std::pair<std::string, std::string>>{{"url", "http://10.0.0.1:8001/other"}, {"url", "nonsense/uploads"},
-                                                                  {"query", "image=../x&version=1&sig=a"}, {"query", ""},
-                                                                  {"query", "image=IMG0123abcd&version=1\r\nX: y&sig=a"}}) {
+  for (const auto& [key, bad] : std::vector<std::pair<std::string, std::string>>{
+           {"url", "http://10.0.0.1:8001/other"},
+           {"url", "nonsense/uploads"},
+           {"query", "image=../x&version=1&sig=a"},
+           {"query", ""},
+           {"query", "image=IMG0123abcd&version=1\r\nX: y&sig=a"}}) {
     auto changed = target;
     changed[key] = bad;
     EXPECT_FALSE(parse_upload_target(changed)) << bad;
@@ -144,7 +153,10 @@ TEST(UploadTarget, IsTakenApartAndChecked) {
 }
 
 TEST(VmView, ShowsAddressesOnlyWhileThereAreSome) {
-  json vm = {{"insid", "VD01234567"}, {"access", {{"address", "10.0.0.3"}, {"display_port", 5901}, {"web_port", 20001}, {"display_password", "pw"}}}};
+  json vm = {
+      {"insid", "VD01234567"},
+      {"access",
+       {{"address", "10.0.0.3"}, {"display_port", 5901}, {"web_port", 20001}, {"display_password", "pw"}}}};
   add_addresses(vm);
   EXPECT_EQ(vm["display_address"], "10.0.0.3:5901");
   EXPECT_EQ(vm["web_url"], "http://10.0.0.3:20001/");

@@ -35,7 +35,9 @@ Secrets secrets_of(const InitPlan& plan) {
   return secrets;
 }
 
-json definitions_of(const InitPlan& plan) { return render_definitions(plan, secrets_of(plan).passwords); }
+json definitions_of(const InitPlan& plan) {
+  return render_definitions(plan, secrets_of(plan).passwords);
+}
 
 const json* find(const json& list, const char* key, const std::string& value) {
   for (const auto& one : list) {
@@ -98,9 +100,9 @@ TEST(Definitions, HashesPasswordsTheWayRabbitDoes) {
 TEST(Definitions, NamesTheContractsQueuesWithTypesAndBindings) {
   const auto definitions = definitions_of(plan_of(two_nodes()));
   const std::map<std::string, std::string> wanted = {
-      {"nc_cmd_queue.nc1", "quorum"},   {"nc_cmd_queue.nc2", "quorum"},     {"nc_lease_queue.nc1", "classic"},
-      {"nc_lease_queue.nc2", "classic"}, {"cc_cmd_queue.cc1", "quorum"},    {"walrus_cmd_queue", "quorum"},
-      {"cc_status_queue", "quorum"},    {"clc_status_queue", "quorum"},     {"cc_heartbeat_queue", "classic"},
+      {"nc_cmd_queue.nc1", "quorum"},     {"nc_cmd_queue.nc2", "quorum"},   {"nc_lease_queue.nc1", "classic"},
+      {"nc_lease_queue.nc2", "classic"},  {"cc_cmd_queue.cc1", "quorum"},   {"walrus_cmd_queue", "quorum"},
+      {"cc_status_queue", "quorum"},      {"clc_status_queue", "quorum"},   {"cc_heartbeat_queue", "classic"},
       {"clc_heartbeat_queue", "classic"}, {"dead_letter_queue", "classic"}, {"console_tap_queue", "classic"}};
   EXPECT_EQ(definitions["queues"].size(), wanted.size());
   for (const auto& [name, type] : wanted) {
@@ -116,7 +118,8 @@ TEST(Definitions, NobodyMayConfigureAndNobodyIsGuest) {
   const auto definitions = definitions_of(plan_of(two_nodes()));
   for (const auto& one : definitions["permissions"]) EXPECT_EQ(one["configure"], "^$") << one.dump();
   EXPECT_EQ(find(definitions["users"], "name", "guest"), nullptr);
-  EXPECT_EQ(definitions.dump().find("password-of-"), std::string::npos) << "a password stands in the definitions";
+  EXPECT_EQ(definitions.dump().find("password-of-"), std::string::npos)
+      << "a password stands in the definitions";
   const auto* node = find(definitions["permissions"], "user", "nc-nc1");
   ASSERT_NE(node, nullptr);
   EXPECT_EQ((*node)["read"], "^nc_(cmd|lease)_queue\\.nc1$");
@@ -127,7 +130,8 @@ TEST(Confs, ABundleHoldsOnlyItsHostsSecrets) {
   std::vector<std::string> names;
   for (const auto& file : plan_files(plan, secrets_of(plan))) {
     names.push_back(file.path);
-    EXPECT_EQ(file.mode, file.path.string().find("/secrets/") != std::string::npos ? 0600u : 0644u) << file.path;
+    EXPECT_EQ(file.mode, file.path.string().find("/secrets/") != std::string::npos ? 0600u : 0644u)
+        << file.path;
     if (file.path.string().find("/hosts/nc1/") == std::string::npos) continue;
     EXPECT_THAT(file.content, Not(HasSubstr("the-data-key")));
     EXPECT_THAT(file.content, Not(HasSubstr("nc2")));

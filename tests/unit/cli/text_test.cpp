@@ -11,8 +11,14 @@ namespace {
 TEST(Printable, LetsNoControlCharacterThrough) {
   EXPECT_EQ(printable("a\x1b[2Jb\a\r\n\tc\x7f"), "a?[2Jb????c?");
   EXPECT_EQ(printable("one\n\ttwo\x1b", true), "one\n\ttwo?");
-  EXPECT_EQ(printable("\xc2\x9b" "31m"), "?31m") << "C1 control";
-  EXPECT_EQ(printable("\xe2\x80\xae" "gnp.exe"), "?gnp.exe") << "right-to-left override";
+  EXPECT_EQ(printable("\xc2\x9b"
+                      "31m"),
+            "?31m")
+      << "C1 control";
+  EXPECT_EQ(printable("\xe2\x80\xae"
+                      "gnp.exe"),
+            "?gnp.exe")
+      << "right-to-left override";
   EXPECT_EQ(printable("Schüler 张"), "Schüler 张");
   EXPECT_EQ(printable("\xff\xc3"), "??") << "not UTF-8";
   EXPECT_EQ(printable("\xc0\x8a"), "??") << "overlong newline";
@@ -32,7 +38,8 @@ TEST(Duration, IsShortAndHonest) {
 
 TEST(Progress, ShowsBytesRateAndTimeLeft) {
   const Step step{.label = "uploading", .bytes_done = 1ull << 30, .bytes_total = 2ull << 30};
-  EXPECT_EQ(render_plain(step, 128.0 * 1024 * 1024), "uploading  50%  1.0 GiB / 2.0 GiB  128.0 MiB/s  00:08 left");
+  EXPECT_EQ(render_plain(step, 128.0 * 1024 * 1024),
+            "uploading  50%  1.0 GiB / 2.0 GiB  128.0 MiB/s  00:08 left");
   EXPECT_EQ(render_plain(step, 0), "uploading  50%  1.0 GiB / 2.0 GiB") << "a stall promises no time";
   EXPECT_EQ(render_plain(Step{.label = "booting", .percent = 0}, 0), "booting  0%");
 }
@@ -47,7 +54,8 @@ TEST(Progress, FitsTheTerminal) {
 
 TEST(RateMeter, FollowsTheLastSeconds) {
   RateMeter meter;
-  for (int second = 0; second <= 10; ++second) meter.add(static_cast<std::uint64_t>(second) * 1000, second * 1000);
+  for (int second = 0; second <= 10; ++second)
+    meter.add(static_cast<std::uint64_t>(second) * 1000, second * 1000);
   EXPECT_NEAR(meter.bytes_per_second(), 1000, 1);
   for (int second = 11; second <= 20; ++second) meter.add(10'000, second * 1000);
   EXPECT_EQ(meter.bytes_per_second(), 0) << "stalled";
