@@ -35,9 +35,13 @@ std::uint64_t parse_count(std::string_view text) {
 /// The file being fetched: what is on disk already, its hash so far, and where the next byte goes.
 class Download {
  public:
-  Download(image::VersionStore& store, const FetchRequest& request, fs::path part, const OnProgress& on_progress,
-           std::stop_token stop)
-      : store_(store), request_(request), part_(std::move(part)), on_progress_(on_progress), stop_(std::move(stop)),
+  Download(image::VersionStore& store, const FetchRequest& request, fs::path part,
+           const OnProgress& on_progress, std::stop_token stop)
+      : store_(store),
+        request_(request),
+        part_(std::move(part)),
+        on_progress_(on_progress),
+        stop_(std::move(stop)),
         total_(request.size_bytes) {}
 
   Result<> run();
@@ -80,18 +84,19 @@ Result<> Download::rehash(std::uint64_t size) {
   if (!fd) return fail(fd.error());
   std::vector<char> buffer(1 << 20);
   std::uint64_t at = 0;
-  auto ok = image::for_each_data_run(fd->get(), size, [&](std::uint64_t offset, std::uint64_t length) -> Result<> {
-    hash_.update_zeros(offset - at);
-    for (at = offset; at < offset + length;) {
-      if (stop_.stop_requested()) return fail(ErrorCode::cancelled, "stopped");
-      const auto want = std::min<std::uint64_t>(buffer.size(), offset + length - at);
-      const ssize_t got = ::pread(fd->get(), buffer.data(), want, static_cast<off_t>(at));
-      if (got <= 0) return fail(errno_error("read " + part_.string(), errno));
-      hash_.update({buffer.data(), static_cast<std::size_t>(got)});
-      at += static_cast<std::uint64_t>(got);
-    }
-    return {};
-  });
+  auto ok =
+      image::for_each_data_run(fd->get(), size, [&](std::uint64_t offset, std::uint64_t length) -> Result<> {
+        hash_.update_zeros(offset - at);
+        for (at = offset; at < offset + length;) {
+          if (stop_.stop_requested()) return fail(ErrorCode::cancelled, "stopped");
+          const auto want = std::min<std::uint64_t>(buffer.size(), offset + length - at);
+          const ssize_t got = ::pread(fd->get(), buffer.data(), want, static_cast<off_t>(at));
+          if (got <= 0) return fail(errno_error("read " + part_.string(), errno));
+          hash_.update({buffer.data(), static_cast<std::size_t>(got)});
+          at += static_cast<std::uint64_t>(got);
+        }
+        return {};
+      });
   if (ok) hash_.update_zeros(size - at);
   return ok;
 }
@@ -118,9 +123,9 @@ Result<> Download::check_room(std::uint64_t total) const {
   const std::uint64_t missing = total - std::min(total, writer_->offset());
   if (!space || space->free_bytes >= missing) return {};
   return fail(ErrorCode::exhausted, "the disk of " + store_.prefix().string() + " has " +
-                                        to_string(Bytes{space->free_bytes}) + " free, image " + request_.imgid +
-                                        " version " + std::to_string(request_.version) + " needs " +
-                                        to_string(Bytes{missing}) + " more: make room there");
+                                        to_string(Bytes{space->free_bytes}) + " free, image " +
+                                        request_.imgid + " version " + std::to_string(request_.version) +
+                                        " needs " + to_string(Bytes{missing}) + " more: make room there");
 }
 
 /// Is it the file we want, from the byte we want? Anything else ends the transfer before its first byte.
@@ -132,8 +137,8 @@ Result<> Download::on_head(const http::ClientResponse& head) {
   };
   const std::string_view etag = head.header("ETag");
   if (!etag.empty() && etag != "\"" + request_.digest + "\"") {
-    return refuse(ErrorCode::corrupt, request_.base.authority() + " has other bytes as image " + request_.imgid +
-                                          " version " + std::to_string(request_.version));
+    return refuse(ErrorCode::corrupt, request_.base.authority() + " has other bytes as image " +
+                                          request_.imgid + " version " + std::to_string(request_.version));
   }
   std::uint64_t total = parse_count(head.header("Content-Length"));
   if (head.status == 206) {
@@ -149,8 +154,8 @@ Result<> Download::on_head(const http::ClientResponse& head) {
   }
   if (total_ == 0) total_ = total;
   if (total != total_ || total == 0) {
-    return refuse(ErrorCode::corrupt, "the source has " + std::to_string(total) + " bytes instead of " +
-                                          std::to_string(total_));
+    return refuse(ErrorCode::corrupt,
+                  "the source has " + std::to_string(total) + " bytes instead of " + std::to_string(total_));
   }
   if (auto room = check_room(total_); !room) return refuse(room.error().code, room.error().message);
   return {};
@@ -164,8 +169,9 @@ Result<Download::Next> Download::on_refusal(const http::ClientResponse& answer, 
     if (auto ok = start_over(); !ok) return fail(ok.error());
     return Next::again;
   }
-  Error reason = answer.ok() ? Error{ErrorCode::internal, "unexpected answer " + std::to_string(answer.status)}
-                             : answer.ok().error();
+  Error reason = answer.ok()
+                     ? Error{ErrorCode::internal, "unexpected answer " + std::to_string(answer.status)}
+                     : answer.ok().error();
   if (state == "\"failed\"") {
     reason = error_from_json(json.value("error", nlohmann::json{}), ErrorCode::unavailable);
     if (!is_retryable(reason.code)) return fail(reason);
@@ -180,8 +186,8 @@ Result<Download::Next> Download::on_refusal(const http::ClientResponse& answer, 
     tell("waiting for the relay", done, number("bytes_total"), false);
     reason = {ErrorCode::unavailable, request_.base.authority() + " is still fetching the image itself"};
   } else if (!is_worth_repeating(answer.status)) {
-    return fail(reason, "fetch of " + request_.imgid + " version " + std::to_string(request_.version) + " from " +
-                            request_.base.authority());
+    return fail(reason, "fetch of " + request_.imgid + " version " + std::to_string(request_.version) +
+                            " from " + request_.base.authority());
   }
   const std::chrono::seconds asked{parse_count(answer.header("Retry-After"))};
   if (auto ok = retry.wait(reason, stop_, std::min(asked, kLongestRelayPause)); !ok) return fail(ok.error());
@@ -208,7 +214,8 @@ Result<Download::Next> Download::attempt(http::Client& client, Retry& retry) {
     tell("downloading", writer_->offset(), total_, false);
     return {};
   };
-  auto answer = client.download(ask, [&](const http::ClientResponse& head) { return on_head(head); }, on_data, stop_);
+  auto answer = client.download(
+      ask, [&](const http::ClientResponse& head) { return on_head(head); }, on_data, stop_);
   if (fatal_) return fail(*fatal_);
   if (stop_.stop_requested()) return fail(ErrorCode::cancelled, "stopped");
   if (!answer) {
@@ -230,8 +237,9 @@ Result<> Download::publish() {
     return fail(std::move(error));
   };
   if (digest != request_.digest) {
-    return drop({ErrorCode::corrupt, "image " + request_.imgid + " version " + std::to_string(request_.version) +
-                                         " from " + request_.base.authority() + " has digest " + digest +
+    return drop({ErrorCode::corrupt, "image " + request_.imgid + " version " +
+                                         std::to_string(request_.version) + " from " +
+                                         request_.base.authority() + " has digest " + digest +
                                          " instead of " + request_.digest + "; it was thrown away"});
   }
   auto format = image::parse_format(request_.format);
@@ -251,7 +259,8 @@ Result<> Download::publish() {
 Result<> Download::run() {
   if (auto ok = open_part(); !ok) return ok;
   if (writer_->offset() > 0) {
-    obs::info("fetch.resumed", {{"imgid", request_.imgid}, {"version", request_.version}, {"bytes", writer_->offset()}});
+    obs::info("fetch.resumed",
+              {{"imgid", request_.imgid}, {"version", request_.version}, {"bytes", writer_->offset()}});
   }
   http::Client client(request_.base, request_.client);
   Retry retry(request_.timeout, request_.stall_timeout);
@@ -281,8 +290,9 @@ Result<> fetch_version(image::VersionStore& store, const FetchRequest& request, 
   auto have = store.find(request.imgid, request.version);
   if (have && have->digest == request.digest) return {};
   if (have) {
-    return fail(ErrorCode::conflict, "image " + request.imgid + " version " + std::to_string(request.version) +
-                                         " is here already with digest " + have->digest);
+    return fail(ErrorCode::conflict, "image " + request.imgid + " version " +
+                                         std::to_string(request.version) + " is here already with digest " +
+                                         have->digest);
   }
   if (have.error().code != ErrorCode::not_found) return fail(have.error());
   // The digest is in the name: a part of other bytes is never continued.

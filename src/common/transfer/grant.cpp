@@ -38,7 +38,8 @@ std::string hmac_hex(std::string_view key, std::string_view text) {
   unsigned char mac[EVP_MAX_MD_SIZE];
   unsigned int size = 0;
   const auto* data = reinterpret_cast<const unsigned char*>(text.data());
-  if (HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), data, text.size(), mac, &size) == nullptr) {
+  if (HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), data, text.size(), mac, &size) ==
+      nullptr) {
     std::abort();  // without a MAC nothing may be signed or believed
   }
   constexpr char kDigits[] = "0123456789abcdef";
@@ -82,7 +83,8 @@ Result<std::string> verify_grant(std::string_view key, std::string_view method, 
     return refuse("it was made for another request, host or cloud");
   }
   if (now_s >= grant.expires_s) {
-    return refuse("it ended " + std::to_string(now_s - grant.expires_s) + " s ago; begin the task again, and compare the "
+    return refuse("it ended " + std::to_string(now_s - grant.expires_s) +
+                  " s ago; begin the task again, and compare the "
                   "clocks of the hosts");
   }
   return grant.node;
@@ -105,6 +107,8 @@ std::string version_path(std::string_view imgid, int version) {
   return "/images/" + std::string(imgid) + "/versions/" + std::to_string(version);
 }
 
-std::string raw_path(std::string_view imgid, int version) { return version_path(imgid, version) + "/raw"; }
+std::string raw_path(std::string_view imgid, int version) {
+  return version_path(imgid, version) + "/raw";
+}
 
 }  // namespace educloud::transfer

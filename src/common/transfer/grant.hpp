@@ -13,10 +13,10 @@ namespace educloud::transfer {
 /// Leave to do one thing with one path, for one host, for a while. It travels as the query string
 /// "node=<host>&expires=<unix s>&sig=<hex>"; sig = HMAC-SHA256(key, METHOD "\n" path "\n" node "\n" expires).
 struct Grant {
-  std::string method;         ///< "GET" (also covers HEAD) or "PUT"
-  std::string path;           ///< as in Request::path, without query
-  std::string node;           ///< host name it is for; `kUserNode` for a person's upload
-  std::int64_t expires_s = 0; ///< unix seconds; refused from then on
+  std::string method;          ///< "GET" (also covers HEAD) or "PUT"
+  std::string path;            ///< as in Request::path, without query
+  std::string node;            ///< host name it is for; `kUserNode` for a person's upload
+  std::int64_t expires_s = 0;  ///< unix seconds; refused from then on
 };
 
 /// The `node` of grants for users' own uploads (a person has no host name in the cloud).

@@ -8,7 +8,7 @@ namespace educloud::transfer {
 
 /// How far a transfer is.
 struct Progress {
-  std::string prompt;             ///< what is being done, for a person: "downloading", "waiting for the relay"
+  std::string prompt;  ///< what is being done, for a person: "downloading", "waiting for the relay"
   std::uint64_t bytes_done = 0;
   std::uint64_t bytes_total = 0;  ///< 0: not known
 };

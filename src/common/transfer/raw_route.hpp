@@ -21,9 +21,11 @@ struct RawTarget {
 inline constexpr std::string_view kRawPattern = "/images/{id}/versions/{version}/raw";
 
 /// Errors: invalid_argument (ids), permission_denied (grant).
-Result<RawTarget> check_raw_request(const http::Request& request, std::string_view data_key, std::int64_t now_s);
+Result<RawTarget> check_raw_request(const http::Request& request, std::string_view data_key,
+                                    std::int64_t now_s);
 
 /// The file of a published version with Range, ETag (its digest) and 304. Not there: not_found as 404.
-http::Response serve_raw(const http::Request& request, const image::VersionStore& store, const RawTarget& target);
+http::Response serve_raw(const http::Request& request, const image::VersionStore& store,
+                         const RawTarget& target);
 
 }  // namespace educloud::transfer

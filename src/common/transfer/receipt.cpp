@@ -14,8 +14,12 @@ constexpr std::string_view kMagic = "r1";
 constexpr std::size_t kParts = 10;
 constexpr std::size_t kLongest = 512;
 
-std::string or_dash(const std::string& text) { return text.empty() ? "-" : text; }
-std::string from_dash(std::string_view text) { return text == "-" ? std::string{} : std::string(text); }
+std::string or_dash(const std::string& text) {
+  return text.empty() ? "-" : text;
+}
+std::string from_dash(std::string_view text) {
+  return text == "-" ? std::string{} : std::string(text);
+}
 
 template <class T>
 bool parse_number(std::string_view text, T& out) {
@@ -37,8 +41,8 @@ std::vector<std::string_view> split(std::string_view text) {
 }  // namespace
 
 std::string sign_receipt(std::string_view data_key, const Receipt& receipt) {
-  const std::string text = std::string(kMagic) + " " + receipt.imgid + " " + std::to_string(receipt.version) + " " +
-                           receipt.digest + " " + std::to_string(receipt.size_bytes) + " " +
+  const std::string text = std::string(kMagic) + " " + receipt.imgid + " " + std::to_string(receipt.version) +
+                           " " + receipt.digest + " " + std::to_string(receipt.size_bytes) + " " +
                            std::to_string(receipt.virtual_size_bytes) + " " + receipt.format + " " +
                            or_dash(receipt.parent) + " " + or_dash(receipt.cmdid);
   // "receipt:" keeps these apart from every other thing the same key signs.
@@ -53,7 +57,8 @@ Result<Receipt> verify_receipt(std::string_view data_key, std::string_view text)
   const std::string_view mac = parts.back();
   const std::string_view body = text.substr(0, text.size() - mac.size() - 1);
   if (!equal_constant_time(mac, hmac_hex(data_key, "receipt:" + std::string(body)))) {
-    return fail(ErrorCode::permission_denied, "the receipt was not signed by walrus of this cloud", "receipt");
+    return fail(ErrorCode::permission_denied, "the receipt was not signed by walrus of this cloud",
+                "receipt");
   }
   Receipt out;
   out.imgid = parts[1];

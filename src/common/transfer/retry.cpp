@@ -25,7 +25,10 @@ bool is_worth_repeating(int http_status) {
 }
 
 Retry::Retry(std::chrono::seconds timeout, std::chrono::seconds stall)
-    : end_(steady_clock::now() + timeout), stall_(stall), last_progress_(steady_clock::now()), pause_(kFirstPause) {}
+    : end_(steady_clock::now() + timeout),
+      stall_(stall),
+      last_progress_(steady_clock::now()),
+      pause_(kFirstPause) {}
 
 void Retry::progressed() {
   last_progress_ = steady_clock::now();

@@ -36,7 +36,10 @@ Error error_of(const http::ClientResponse& answer) {
 class Upload {
  public:
   Upload(const UploadRequest& request, const OnProgress& on_progress, std::stop_token stop)
-      : request_(request), on_progress_(on_progress), stop_(std::move(stop)), client_(request.base, request.client),
+      : request_(request),
+        on_progress_(on_progress),
+        stop_(std::move(stop)),
+        client_(request.base, request.client),
         retry_(request.timeout, request.stall_timeout) {}
 
   Result<std::string> run();
@@ -92,7 +95,9 @@ Result<bool> Upload::again(const Result<http::ClientResponse>& answer) {
   const Error reason = answer ? error_of(*answer) : answer.error();
   if (answer && !is_worth_repeating(answer->status)) return fail(reason);
   milliseconds at_least{0};
-  if (answer) at_least = std::chrono::seconds(std::min<std::uint64_t>(parse_count(answer->header("Retry-After")).value_or(0), 10));
+  if (answer)
+    at_least = std::chrono::seconds(
+        std::min<std::uint64_t>(parse_count(answer->header("Retry-After")).value_or(0), 10));
   if (auto ok = retry_.wait(reason, stop_, at_least); !ok) return fail(ok.error());
   return false;
 }
@@ -100,7 +105,8 @@ Result<bool> Upload::again(const Result<http::ClientResponse>& answer) {
 Result<bool> Upload::create() {
   http::ClientRequest ask;
   ask.method = "POST";
-  ask.target = "/uploads?image=" + request_.imgid + "&version=" + std::to_string(request_.version) + "&" + request_.grant;
+  ask.target = "/uploads?image=" + request_.imgid + "&version=" + std::to_string(request_.version) + "&" +
+               request_.grant;
   ask.headers["Tus-Resumable"] = "1.0.0";
   ask.headers["Upload-Length"] = std::to_string(size_);
   ask.headers["Upload-Metadata"] = format_metadata({{"cmdid", request_.cmdid},
@@ -130,7 +136,8 @@ Result<bool> Upload::ask_offset() {
   }
   if (!answer || answer->status != 200) return again(answer);
   const auto offset = parse_count(answer->header("Upload-Offset"));
-  if (!offset || *offset > size_) return fail(ErrorCode::internal, "the receiver told no usable Upload-Offset");
+  if (!offset || *offset > size_)
+    return fail(ErrorCode::internal, "the receiver told no usable Upload-Offset");
   offset_ = *offset;
   return true;
 }
@@ -198,7 +205,8 @@ Result<std::optional<std::string>> Upload::poll() {
   };
   const std::string state = text("state");
   if (state == "done") return text("receipt");
-  if (state == "failed") return fail(error_from_json(json->value("error", nlohmann::json{}), ErrorCode::internal));
+  if (state == "failed")
+    return fail(error_from_json(json->value("error", nlohmann::json{}), ErrorCode::internal));
   if (state == "receiving") offset_.reset();
   retry_.progressed();  // it is alive; the whole has its own deadline
   const std::string prompt = text("prompt");
@@ -253,7 +261,8 @@ Result<> Upload::abandon() {
 
 }  // namespace
 
-Result<std::string> upload_version(const UploadRequest& request, const OnProgress& on_progress, std::stop_token stop) {
+Result<std::string> upload_version(const UploadRequest& request, const OnProgress& on_progress,
+                                   std::stop_token stop) {
   return Upload(request, on_progress, std::move(stop)).run();
 }
 

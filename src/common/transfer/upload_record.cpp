@@ -12,10 +12,11 @@ constexpr std::size_t kMetadataKeys = 32;
 constexpr std::string_view kBase64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 constexpr const char* kRecordFile = "info.json";
 
-constexpr ErrorCode kCodes[] = {ErrorCode::invalid_argument, ErrorCode::unauthenticated, ErrorCode::permission_denied,
-                                ErrorCode::not_found,        ErrorCode::conflict,        ErrorCode::too_large,
-                                ErrorCode::exhausted,        ErrorCode::unavailable,     ErrorCode::timeout,
-                                ErrorCode::cancelled,        ErrorCode::corrupt,         ErrorCode::internal};
+constexpr ErrorCode kCodes[] = {
+    ErrorCode::invalid_argument, ErrorCode::unauthenticated, ErrorCode::permission_denied,
+    ErrorCode::not_found,        ErrorCode::conflict,        ErrorCode::too_large,
+    ErrorCode::exhausted,        ErrorCode::unavailable,     ErrorCode::timeout,
+    ErrorCode::cancelled,        ErrorCode::corrupt,         ErrorCode::internal};
 
 std::string text_of(const nlohmann::json& json, const char* key) {
   const auto at = json.find(key);
@@ -28,7 +29,8 @@ std::uint64_t number_of(const nlohmann::json& json, const char* key) {
 }
 
 std::optional<UploadState> parse_state(std::string_view text) {
-  for (auto state : {UploadState::receiving, UploadState::processing, UploadState::done, UploadState::failed}) {
+  for (auto state :
+       {UploadState::receiving, UploadState::processing, UploadState::done, UploadState::failed}) {
     if (to_string(state) == text) return state;
   }
   return std::nullopt;
@@ -38,17 +40,21 @@ std::optional<UploadState> parse_state(std::string_view text) {
 
 std::string_view to_string(UploadState state) {
   switch (state) {
-    case UploadState::receiving: return "receiving";
-    case UploadState::processing: return "processing";
-    case UploadState::done: return "done";
-    case UploadState::failed: return "failed";
+    case UploadState::receiving:
+      return "receiving";
+    case UploadState::processing:
+      return "processing";
+    case UploadState::done:
+      return "done";
+    case UploadState::failed:
+      return "failed";
   }
   return "failed";
 }
 
 std::string upload_uid(std::string_view data_key, const UploadInfo& info) {
-  return hmac_hex(data_key, "upload:" + info.imgid + "|" + std::to_string(info.version) + "|" + info.node + "|" +
-                                info.cmdid)
+  return hmac_hex(data_key, "upload:" + info.imgid + "|" + std::to_string(info.version) + "|" + info.node +
+                                "|" + info.cmdid)
       .substr(0, kUidDigits);
 }
 
@@ -73,10 +79,11 @@ Error error_from_json(const nlohmann::json& json, ErrorCode fallback) {
 }
 
 Result<> save_record(const std::filesystem::path& folder, const UploadRecord& record) {
-  nlohmann::json json = {{"uid", record.info.uid},       {"imgid", record.info.imgid},   {"version", record.info.version},
-                         {"node", record.info.node},     {"cmdid", record.info.cmdid},   {"digest", record.info.digest},
-                         {"format", record.info.format}, {"parent", record.info.parent}, {"length", record.info.length},
-                         {"state", to_string(record.state)}, {"note", record.note},      {"receipt", record.receipt}};
+  nlohmann::json json = {
+      {"uid", record.info.uid},           {"imgid", record.info.imgid},   {"version", record.info.version},
+      {"node", record.info.node},         {"cmdid", record.info.cmdid},   {"digest", record.info.digest},
+      {"format", record.info.format},     {"parent", record.info.parent}, {"length", record.info.length},
+      {"state", to_string(record.state)}, {"note", record.note},          {"receipt", record.receipt}};
   if (record.error) json["error"] = error_json(*record.error);
   // 0600: the receipt and the uid are worth something to a thief.
   return sys::write_file_atomically(folder / kRecordFile,
@@ -107,13 +114,16 @@ std::string base64_encode(std::string_view data) {
     for (std::size_t j = 0; j < 3; ++j) {
       bits = bits << 8 | (i + j < data.size() ? static_cast<unsigned char>(data[i + j]) : 0u);
     }
-    for (std::size_t j = 0; j < 4; ++j) out += i + j <= data.size() ? kBase64[bits >> (18 - 6 * j) & 63] : '=';
+    for (std::size_t j = 0; j < 4; ++j)
+      out += i + j <= data.size() ? kBase64[bits >> (18 - 6 * j) & 63] : '=';
   }
   return out;
 }
 
 Result<std::string> base64_decode(std::string_view text) {
-  const auto refuse = [] { return fail(ErrorCode::invalid_argument, "a value is not base64", "Upload-Metadata"); };
+  const auto refuse = [] {
+    return fail(ErrorCode::invalid_argument, "a value is not base64", "Upload-Metadata");
+  };
   if (text.size() % 4 != 0) return refuse();
   std::size_t padding = 0;
   while (padding < 2 && padding < text.size() && text[text.size() - 1 - padding] == '=') ++padding;
@@ -132,7 +142,8 @@ Result<std::string> base64_decode(std::string_view text) {
 }
 
 Result<std::map<std::string, std::string>> parse_metadata(std::string_view header) {
-  if (header.size() > kMetadataBytes) return fail(ErrorCode::too_large, "the metadata is too long", "Upload-Metadata");
+  if (header.size() > kMetadataBytes)
+    return fail(ErrorCode::too_large, "the metadata is too long", "Upload-Metadata");
   std::map<std::string, std::string> out;
   while (!header.empty()) {
     auto pair = header.substr(0, header.find(','));

@@ -121,7 +121,8 @@ Result<UploadInfo> read_creation(const http::Request& request, const UploadServe
   auto version = parse_version_number(query_value(request, "version"));
   if (!version) return fail(version.error());
   const std::int64_t now_s = SystemClock().wall_ms() / 1000;
-  auto node = verify_grant(options.data_key, "PUT", version_path(imgid->str(), *version), request.query, now_s);
+  auto node =
+      verify_grant(options.data_key, "PUT", version_path(imgid->str(), *version), request.query, now_s);
   if (!node) return fail(node.error());
   UploadInfo info;
   info.imgid = imgid->str();
@@ -132,21 +133,23 @@ Result<UploadInfo> read_creation(const http::Request& request, const UploadServe
     return fail(ErrorCode::invalid_argument, "Upload-Length must be a number above 0", "Upload-Length");
   }
   if (*length > options.max_bytes) {
-    return fail(ErrorCode::too_large, "an image file may have at most " + std::to_string(options.max_bytes) + " bytes");
+    return fail(ErrorCode::too_large,
+                "an image file may have at most " + std::to_string(options.max_bytes) + " bytes");
   }
   info.length = *length;
   if (request.content_length != 0) {
-    return fail(ErrorCode::invalid_argument, "the creation takes no bytes (no creation-with-upload): PATCH them");
+    return fail(ErrorCode::invalid_argument,
+                "the creation takes no bytes (no creation-with-upload): PATCH them");
   }
   if (auto ok = take_metadata(request, info); !ok) return fail(ok.error());
   return info;
 }
 
 http::Response state_response(const UploadStatus& status) {
-  nlohmann::json json = {{"state", to_string(status.state)},  {"prompt", status.prompt},
-                         {"bytes_done", status.bytes_done},   {"bytes_total", status.bytes_total},
-                         {"image", status.info.imgid},        {"version", status.info.version},
-                         {"cmdid", status.info.cmdid},        {"receipt", status.receipt}};
+  nlohmann::json json = {{"state", to_string(status.state)}, {"prompt", status.prompt},
+                         {"bytes_done", status.bytes_done},  {"bytes_total", status.bytes_total},
+                         {"image", status.info.imgid},       {"version", status.info.version},
+                         {"cmdid", status.info.cmdid},       {"receipt", status.receipt}};
   if (status.error) json["error"] = error_json(*status.error);
   auto response = http::json_response(json);
   response.headers["Cache-Control"] = "no-store";
@@ -195,14 +198,18 @@ struct UploadServer::Impl {
   }
 
   std::unique_ptr<http::BodySink> patch(const http::Request& request) {
-    const auto answer = [](http::Response response) { return std::make_unique<RefusingSink>(std::move(response)); };
+    const auto answer = [](http::Response response) {
+      return std::make_unique<RefusingSink>(std::move(response));
+    };
     if (auto refused = check_version(request)) return answer(std::move(*refused));
     if (request.header("Content-Type") != kPatchType) {
-      return answer(refuse({ErrorCode::invalid_argument, "Content-Type must be " + std::string(kPatchType),
-                            "Content-Type"}, 415));
+      return answer(refuse(
+          {ErrorCode::invalid_argument, "Content-Type must be " + std::string(kPatchType), "Content-Type"},
+          415));
     }
     const auto offset = parse_count(request.header("Upload-Offset"));
-    if (!offset) return answer(refuse({ErrorCode::invalid_argument, "Upload-Offset is no number", "Upload-Offset"}));
+    if (!offset)
+      return answer(refuse({ErrorCode::invalid_argument, "Upload-Offset is no number", "Upload-Offset"}));
     auto append = table.begin_append(request.param("uid"), *offset, request.content_length);
     if (!append) return answer(refuse(append.error(), append.error().key == "locked" ? 423 : 0));
     return std::make_unique<PatchSink>(std::move(*append));
@@ -210,7 +217,8 @@ struct UploadServer::Impl {
 
   http::Response terminate(const http::Request& request) {
     if (auto refused = check_version(request)) return *refused;
-    if (!table.remove(request.param("uid"))) return refuse({ErrorCode::not_found, "there is no such upload (any more)"});
+    if (!table.remove(request.param("uid")))
+      return refuse({ErrorCode::not_found, "there is no such upload (any more)"});
     return empty_response(204);
   }
 
@@ -228,9 +236,15 @@ struct UploadServer::Impl {
 };
 
 UploadServer::UploadServer(UploadServerOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
-UploadServer::~UploadServer() { stop(); }
-Result<> UploadServer::start() { return impl_->table.start(); }
-void UploadServer::stop() { impl_->table.stop(); }
+UploadServer::~UploadServer() {
+  stop();
+}
+Result<> UploadServer::start() {
+  return impl_->table.start();
+}
+void UploadServer::stop() {
+  impl_->table.stop();
+}
 
 void UploadServer::add_routes(http::Router& router) {
   Impl* impl = impl_.get();
@@ -248,11 +262,21 @@ void UploadServer::add_routes(http::Router& router) {
                 if (!upload) return refuse({ErrorCode::not_found, "there is no such upload (any more)"});
                 return state_response(status_of(*upload));
               }});
-  router.add({"PATCH", one, {}, [impl](const http::Request& request) -> Sink { return impl->patch(request); }, limit});
-  router.add({"POST", one, {}, [impl](const http::Request& request) -> Sink { return impl->overridden(request); }, limit});
+  router.add({"PATCH",
+              one,
+              {},
+              [impl](const http::Request& request) -> Sink { return impl->patch(request); },
+              limit});
+  router.add({"POST",
+              one,
+              {},
+              [impl](const http::Request& request) -> Sink { return impl->overridden(request); },
+              limit});
 }
 
-std::vector<UploadStatus> UploadServer::list() const { return impl_->table.list(); }
+std::vector<UploadStatus> UploadServer::list() const {
+  return impl_->table.list();
+}
 
 std::optional<UploadStatus> UploadServer::find(const std::string& uid) const {
   const auto upload = impl_->table.get(uid);
@@ -266,6 +290,8 @@ std::optional<UploadStatus> UploadServer::find_by_command(const std::string& cmd
   return std::nullopt;
 }
 
-bool UploadServer::remove(const std::string& uid) { return impl_->table.remove(uid); }
+bool UploadServer::remove(const std::string& uid) {
+  return impl_->table.remove(uid);
+}
 
 }  // namespace educloud::transfer

@@ -17,14 +17,14 @@ namespace educloud::transfer {
 
 /// What a client wants to upload. All ids are checked before anybody sees this.
 struct UploadInfo {
-  std::string uid;      ///< 32 hex digits; the upload's capability: whoever knows it may write and delete it
+  std::string uid;  ///< 32 hex digits; the upload's capability: whoever knows it may write and delete it
   std::string imgid;
   int version = 0;
-  std::string node;     ///< of the grant: a host name or kUserNode
-  std::string cmdid;    ///< UUIDv7 or empty (then `Admit` may fill it in)
-  std::string digest;   ///< SHA-256 hex of the uploaded bytes, or empty
-  std::string format;   ///< qcow2, raw, vdi, vmdk, vhdx, or empty (unknown)
-  std::string parent;   ///< "<imgid>/<version>" or empty
+  std::string node;    ///< of the grant: a host name or kUserNode
+  std::string cmdid;   ///< UUIDv7 or empty (then `Admit` may fill it in)
+  std::string digest;  ///< SHA-256 hex of the uploaded bytes, or empty
+  std::string format;  ///< qcow2, raw, vdi, vmdk, vhdx, or empty (unknown)
+  std::string parent;  ///< "<imgid>/<version>" or empty
   std::uint64_t length = 0;
 };
 
@@ -34,24 +34,25 @@ std::string_view to_string(UploadState state);
 struct UploadStatus {
   UploadInfo info;
   UploadState state = UploadState::receiving;
-  std::string prompt;             ///< "receiving", or what the processor said last
-  std::uint64_t bytes_done = 0;   ///< of the present state
+  std::string prompt;            ///< "receiving", or what the processor said last
+  std::uint64_t bytes_done = 0;  ///< of the present state
   std::uint64_t bytes_total = 0;
-  std::string receipt;            ///< if done
-  std::optional<Error> error;     ///< if failed
+  std::string receipt;         ///< if done
+  std::optional<Error> error;  ///< if failed
 };
 
 /// What a processor gets.
 struct ProcessInput {
   UploadInfo info;
-  std::filesystem::path data;  ///< the received bytes, `info.length` long; removed by the server afterwards
-  std::filesystem::path folder;///< of this upload; anything else in it is removed with it
-  std::string note;            ///< what save_note kept before a crash, or empty
+  std::filesystem::path data;    ///< the received bytes, `info.length` long; removed by the server afterwards
+  std::filesystem::path folder;  ///< of this upload; anything else in it is removed with it
+  std::string note;              ///< what save_note kept before a crash, or empty
   std::function<Result<>(const std::string&)> save_note;  ///< durable once it returns
   OnProgress progress;
 };
 /// Turns the received file into a version; returns the receipt. Runs on a worker. It must be idempotent:
-/// after a crash it runs again from the beginning. `cancelled` because the server stops: run again at the next start.
+/// after a crash it runs again from the beginning. `cancelled` because the server stops: run again at the
+/// next start.
 using Processor = std::function<Result<std::string>(const ProcessInput&, std::stop_token)>;
 /// Decides whether an upload may begin, before anything is written; may fill in cmdid, digest, format.
 /// Errors go to the client as they are (conflict, permission_denied, ...).
@@ -61,11 +62,11 @@ using Admit = std::function<Result<>(UploadInfo&)>;
 using OnUploadChange = std::function<void(const UploadStatus&)>;
 
 struct UploadServerOptions {
-  std::filesystem::path folder;  ///< `<prefix>/tmp/uploads`; made if it is not there
-  std::string data_key;          ///< grants are checked with it, and uids made
-  std::uint64_t max_bytes = 2ull << 40;       ///< of one upload; told as Tus-Max-Size
-  std::uint64_t reserve_bytes = 256ull << 20; ///< stays free on the disk
-  std::size_t max_open = 64;                  ///< uploads not yet done or failed
+  std::filesystem::path folder;                ///< `<prefix>/tmp/uploads`; made if it is not there
+  std::string data_key;                        ///< grants are checked with it, and uids made
+  std::uint64_t max_bytes = 2ull << 40;        ///< of one upload; told as Tus-Max-Size
+  std::uint64_t reserve_bytes = 256ull << 20;  ///< stays free on the disk
+  std::size_t max_open = 64;                   ///< uploads not yet done or failed
   int workers = 2;
   std::chrono::seconds expire_after{24 * 3600};  ///< since the last byte, or since done or failed
   Admit admit = {};

@@ -16,7 +16,9 @@ constexpr std::chrono::seconds kTellInterval{1};
 constexpr std::chrono::seconds kWriterSilence{5};
 constexpr std::string_view kGoneSuffix = ".gone";
 
-std::int64_t wall_ms() { return SystemClock().wall_ms(); }
+std::int64_t wall_ms() {
+  return SystemClock().wall_ms();
+}
 
 std::int64_t file_time_ms(const fs::path& path) {
   std::error_code ignored;
@@ -26,16 +28,21 @@ std::int64_t file_time_ms(const fs::path& path) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(wall).count();
 }
 
-bool is_open(UploadState state) { return state == UploadState::receiving || state == UploadState::processing; }
+bool is_open(UploadState state) {
+  return state == UploadState::receiving || state == UploadState::processing;
+}
 
 /// False only if both say something and it differs.
-bool agree(const std::string& a, const std::string& b) { return a.empty() || b.empty() || a == b; }
+bool agree(const std::string& a, const std::string& b) {
+  return a.empty() || b.empty() || a == b;
+}
 
 }  // namespace
 
 UploadStatus status_of(const Upload& upload) {
   const std::lock_guard lock(upload.mutex);
-  UploadStatus out{upload.record.info, upload.record.state, {}, 0, 0, upload.record.receipt, upload.record.error};
+  UploadStatus out{upload.record.info,    upload.record.state, {}, 0, 0,
+                   upload.record.receipt, upload.record.error};
   switch (upload.record.state) {
     case UploadState::receiving:
       out.prompt = "receiving";
@@ -113,7 +120,8 @@ Result<> UploadTable::load(const fs::path& folder) {
   upload->offset = none ? 0 : size;
   upload->touched_ms = std::max(file_time_ms(folder / "info.json"), file_time_ms(folder / "data"));
   UploadRecord& known = upload->record;
-  if (known.info.uid != folder.filename().string()) return fail(ErrorCode::corrupt, "info.json is of another upload");
+  if (known.info.uid != folder.filename().string())
+    return fail(ErrorCode::corrupt, "info.json is of another upload");
   if (known.state == UploadState::receiving && upload->offset >= known.info.length) {
     known.state = UploadState::processing;  // we died between the last byte and this note
     if (auto ok = save_record(folder, known); !ok) return ok;
@@ -165,16 +173,17 @@ Result<> UploadTable::check_room(std::uint64_t length) const {
     }
   }
   if (open >= options_.max_open) {
-    return fail(ErrorCode::unavailable, std::to_string(open) + " uploads are under way already; try again later");
+    return fail(ErrorCode::unavailable,
+                std::to_string(open) + " uploads are under way already; try again later");
   }
   auto space = sys::disk_space(options_.folder);
   if (!space) return fail(space.error());
   const std::uint64_t taken = promised + options_.reserve_bytes;
   if (space->free_bytes < taken || space->free_bytes - taken < length) {
-    return fail(ErrorCode::exhausted, "the disk of " + options_.folder.string() + " has " +
-                                          to_string(Bytes{space->free_bytes}) + " free, " + to_string(Bytes{taken}) +
-                                          " of it promised; this upload needs " + to_string(Bytes{length}) +
-                                          ": make room there, for instance by pruning old versions");
+    return fail(ErrorCode::exhausted,
+                "the disk of " + options_.folder.string() + " has " + to_string(Bytes{space->free_bytes}) +
+                    " free, " + to_string(Bytes{taken}) + " of it promised; this upload needs " +
+                    to_string(Bytes{length}) + ": make room there, for instance by pruning old versions");
   }
   return {};
 }
@@ -189,7 +198,8 @@ Result<UploadStatus> UploadTable::create(UploadInfo info) {
   if (upload) {
     const auto have = status_of(*upload);
     const bool same_file = have.info.length == info.length && agree(have.info.digest, info.digest);
-    const bool fresh_start = have.state == UploadState::failed || (have.state == UploadState::receiving && !same_file);
+    const bool fresh_start =
+        have.state == UploadState::failed || (have.state == UploadState::receiving && !same_file);
     if (!fresh_start && same_file) return have;
     if (!fresh_start) {
       return fail(ErrorCode::conflict, "another file was uploaded as " + info.imgid + " version " +
@@ -201,14 +211,18 @@ Result<UploadStatus> UploadTable::create(UploadInfo info) {
       if (auto ok = options_.admit(info); !ok) return fail(ok.error());
     }
     remove(have.info.uid);
-    if (get(have.info.uid)) return fail(ErrorCode::unavailable, "the upload before this one is still being removed");
+    if (get(have.info.uid))
+      return fail(ErrorCode::unavailable, "the upload before this one is still being removed");
   }
   info.uid = upload_uid(options_.data_key, info);
   if (auto ok = check_room(info.length); !ok) return fail(ok.error());
   auto made = make(info);
   if (!made) return fail(made.error());
-  obs::info("upload.created", {{"imgid", info.imgid}, {"version", info.version}, {"node", info.node},
-                               {"cmdid", info.cmdid}, {"bytes", info.length}});
+  obs::info("upload.created", {{"imgid", info.imgid},
+                               {"version", info.version},
+                               {"node", info.node},
+                               {"cmdid", info.cmdid},
+                               {"bytes", info.length}});
   tell(*made, true);
   return status_of(**made);
 }
@@ -245,14 +259,17 @@ Result<std::unique_ptr<Append>> UploadTable::begin_append(const std::string& uid
     return fail(ErrorCode::conflict, "another request is writing to this upload", "locked");
   }
   if (offset != upload->offset) {
-    return fail(ErrorCode::conflict, "the upload is at " + std::to_string(upload->offset) + ", not at " +
-                                         std::to_string(offset), "Upload-Offset");
+    return fail(ErrorCode::conflict,
+                "the upload is at " + std::to_string(upload->offset) + ", not at " + std::to_string(offset),
+                "Upload-Offset");
   }
   if (record.state != UploadState::receiving) {
-    return fail(ErrorCode::conflict, "nothing more is expected: the upload is " + std::string(to_string(record.state)));
+    return fail(ErrorCode::conflict,
+                "nothing more is expected: the upload is " + std::string(to_string(record.state)));
   }
   if (length > record.info.length - offset) {
-    return fail(ErrorCode::too_large, "only " + std::to_string(record.info.length - offset) + " bytes are missing");
+    return fail(ErrorCode::too_large,
+                "only " + std::to_string(record.info.length - offset) + " bytes are missing");
   }
   auto writer = SparseWriter::open(upload->folder / "data");
   if (!writer) return fail(writer.error());

@@ -15,13 +15,13 @@ struct Upload {
 
   mutable std::mutex mutex;
   UploadRecord record;
-  std::uint64_t offset = 0;    ///< bytes received
-  std::uint64_t writer = 0;    ///< number of the PATCH that may append; 0: none
+  std::uint64_t offset = 0;  ///< bytes received
+  std::uint64_t writer = 0;  ///< number of the PATCH that may append; 0: none
   std::chrono::steady_clock::time_point last_byte{};
   std::chrono::steady_clock::time_point last_told{};
-  std::int64_t touched_ms = 0; ///< unix time of the last byte or change of state
-  Progress progress;           ///< the processor's
-  bool queued = false;         ///< a worker has it or will
+  std::int64_t touched_ms = 0;  ///< unix time of the last byte or change of state
+  Progress progress;            ///< the processor's
+  bool queued = false;          ///< a worker has it or will
   bool removed = false;
   std::stop_source stop;
 };
@@ -37,12 +37,14 @@ class UploadTable {
   void stop();
 
   /// The upload `info` asks for: one that is there already, or a new one. Fills in uid and what Admit knows.
-  /// Errors: Admit's; conflict (another file for the same version is there); exhausted; unavailable (too many).
+  /// Errors: Admit's; conflict (another file for the same version is there); exhausted; unavailable (too
+  /// many).
   Result<UploadStatus> create(UploadInfo info);
   std::shared_ptr<Upload> get(const std::string& uid) const;
   /// Errors: not_found; conflict (wrong offset or state; `key` is "locked" if another request writes now);
   /// too_large (`length` is more than what is missing); internal.
-  Result<std::unique_ptr<Append>> begin_append(const std::string& uid, std::uint64_t offset, std::uint64_t length);
+  Result<std::unique_ptr<Append>> begin_append(const std::string& uid, std::uint64_t offset,
+                                               std::uint64_t length);
   bool remove(const std::string& uid);
   std::vector<UploadStatus> list() const;
   const UploadServerOptions& options() const { return options_; }

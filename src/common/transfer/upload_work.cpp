@@ -8,7 +8,9 @@ namespace {
 
 using std::chrono::steady_clock;
 
-std::int64_t wall_ms() { return SystemClock().wall_ms(); }
+std::int64_t wall_ms() {
+  return SystemClock().wall_ms();
+}
 
 void remove_data(const std::filesystem::path& folder) {
   std::error_code ignored;
@@ -16,7 +18,8 @@ void remove_data(const std::filesystem::path& folder) {
     if (entry.path().filename() == "info.json") continue;
     std::error_code failed;
     std::filesystem::remove_all(entry.path(), failed);
-    if (failed) obs::warn("upload.not_removed", {{"file", entry.path().string()}, {"error", failed.message()}});
+    if (failed)
+      obs::warn("upload.not_removed", {{"file", entry.path().string()}, {"error", failed.message()}});
   }
 }
 
@@ -66,8 +69,8 @@ Result<std::uint64_t> Append::finish() {
 void UploadTable::received(const std::shared_ptr<Upload>& upload) {
   {
     const std::lock_guard lock(upload->mutex);
-    const bool complete = upload->record.state == UploadState::receiving && upload->writer == 0 && !upload->removed &&
-                          upload->offset == upload->record.info.length;
+    const bool complete = upload->record.state == UploadState::receiving && upload->writer == 0 &&
+                          !upload->removed && upload->offset == upload->record.info.length;
     if (!complete) return;
     upload->record.state = UploadState::processing;
     upload->progress = {"waiting for a worker", 0, upload->record.info.length};
@@ -153,7 +156,9 @@ void UploadTable::settle(const std::shared_ptr<Upload>& upload, Result<std::stri
   if (result) {
     obs::info("upload.done", {{"imgid", info.imgid}, {"version", info.version}, {"cmdid", info.cmdid}});
   } else {
-    obs::warn("upload.failed", {{"imgid", info.imgid}, {"version", info.version}, {"cmdid", info.cmdid},
+    obs::warn("upload.failed", {{"imgid", info.imgid},
+                                {"version", info.version},
+                                {"cmdid", info.cmdid},
                                 {"error", result.error().message}});
   }
   tell(upload, true);
@@ -187,7 +192,8 @@ void UploadTable::sweep() {
   for (const auto& upload : waiting) enqueue(upload);
   for (const auto& upload : expired) {
     settle(upload, fail(ErrorCode::timeout, "the upload was not continued for " +
-                                                std::to_string(options_.expire_after.count()) + " s and was given up"));
+                                                std::to_string(options_.expire_after.count()) +
+                                                " s and was given up"));
   }
   for (const auto& uid : forgotten) remove(uid);
 }

@@ -14,7 +14,9 @@ bool is_open(const transfer::UploadStatus& status) {
   return status.state == UploadState::receiving || status.state == UploadState::processing;
 }
 
-bool is_users(const transfer::UploadInfo& info) { return info.node == transfer::kUserNode; }
+bool is_users(const transfer::UploadInfo& info) {
+  return info.node == transfer::kUserNode;
+}
 
 }  // namespace
 
@@ -30,7 +32,8 @@ Result<> Desk::admit(transfer::UploadInfo& info) {
   auto published = store_.find(info.imgid, info.version);
   if (published) place.published_digest = published->digest;
   if (!published && published.error().code != ErrorCode::not_found) return fail(published.error());
-  auto cmdid = walrus::admit({info.imgid, info.version, is_users(info), info.cmdid, info.digest, info.format}, place);
+  auto cmdid =
+      walrus::admit({info.imgid, info.version, is_users(info), info.cmdid, info.digest, info.format}, place);
   if (!cmdid) return fail(cmdid.error());
   info.cmdid = *cmdid;
   if (!is_users(info) && info.format.empty()) info.format = "qcow2";
@@ -55,9 +58,13 @@ Result<std::string> Desk::process(const transfer::ProcessInput& input, std::stop
   auto receipt = importer_.run(job, stop);
   if (!receipt) return fail(receipt.error());
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
-  obs::metrics().observe("educloud_walrus_import_seconds", "From the last byte to the published version", took.count());
-  obs::info("image.published", {{"imgid", info.imgid}, {"version", info.version}, {"cmdid", info.cmdid},
-                                {"digest", receipt->digest}, {"bytes", receipt->size_bytes}});
+  obs::metrics().observe("educloud_walrus_import_seconds", "From the last byte to the published version",
+                         took.count());
+  obs::info("image.published", {{"imgid", info.imgid},
+                                {"version", info.version},
+                                {"cmdid", info.cmdid},
+                                {"digest", receipt->digest},
+                                {"bytes", receipt->size_bytes}});
   return transfer::sign_receipt(data_key_, *receipt);
 }
 
@@ -72,7 +79,8 @@ void Desk::count_bytes(const transfer::UploadStatus& status) {
     if (!is_open(status)) received_.erase(at);
   }
   if (more > 0) {
-    obs::metrics().count("educloud_walrus_upload_bytes_total", "Bytes of images received", static_cast<double>(more));
+    obs::metrics().count("educloud_walrus_upload_bytes_total", "Bytes of images received",
+                         static_cast<double>(more));
   }
 }
 
@@ -89,15 +97,20 @@ void Desk::on_upload(const transfer::UploadStatus& status) {
   switch (status.state) {
     case UploadState::receiving: {
       const Stage stage = status.bytes_done == 0 ? Stage::waiting : Stage::receiving;
-      report(waits->tid, waits->cmdid, import_news(stage, status.prompt, status.bytes_done, status.bytes_total));
+      report(waits->tid, waits->cmdid,
+             import_news(stage, status.prompt, status.bytes_done, status.bytes_total));
       return;
     }
     case UploadState::processing:
       report(waits->tid, waits->cmdid,
              import_news(Stage::processing, status.prompt, status.bytes_done, status.bytes_total));
       return;
-    case UploadState::done: report(waits->tid, waits->cmdid, success_news("published", status.receipt)); break;
-    case UploadState::failed: report(waits->tid, waits->cmdid, failure_news(*status.error)); break;
+    case UploadState::done:
+      report(waits->tid, waits->cmdid, success_news("published", status.receipt));
+      break;
+    case UploadState::failed:
+      report(waits->tid, waits->cmdid, failure_news(*status.error));
+      break;
   }
   const std::lock_guard lock(mutex_);
   const auto at = expected_.find({status.info.imgid, status.info.version});
@@ -118,7 +131,9 @@ void Desk::report(const std::string& tid, const std::string& cmdid, News news) {
   out.error = std::move(news.error);
   out.receipt = std::move(news.receipt);
   if (out.final) {
-    obs::info("command.done", {{"tid", tid}, {"cmdid", cmdid}, {"event", task::to_string(out.event)},
+    obs::info("command.done", {{"tid", tid},
+                               {"cmdid", cmdid},
+                               {"event", task::to_string(out.event)},
                                {"error", out.error ? out.error->message : ""}});
   }
   // A conflict is a command that was superseded meanwhile: nobody waits for this any more.
@@ -139,7 +154,8 @@ void Desk::restore_expectations() {
 void Desk::resume() {
   for (const auto& entry : inbox_.unfinished()) {
     auto order = check_command(entry.command);
-    obs::info("command.resumed", {{"tid", entry.command.tid}, {"op", entry.command.op}, {"cmdid", entry.command.cmdid}});
+    obs::info("command.resumed",
+              {{"tid", entry.command.tid}, {"op", entry.command.op}, {"cmdid", entry.command.cmdid}});
     if (order) {
       execute(*order);
     } else {
@@ -151,7 +167,8 @@ void Desk::resume() {
 void Desk::handle(const bus::Delivery& delivery) {
   const auto refuse = [&](const Error& error) {
     obs::warn("command.rejected", {{"key", error.key}, {"error", error.message}});
-    obs::metrics().count("educloud_walrus_rejected_commands_total", "Commands that went to the dead letter queue");
+    obs::metrics().count("educloud_walrus_rejected_commands_total",
+                         "Commands that went to the dead letter queue");
     delivery.settle(bus::Verdict::reject);
   };
   auto command = msg::parse<msg::Command>(delivery.body);
@@ -166,11 +183,13 @@ void Desk::handle(const bus::Delivery& delivery) {
   delivery.settle(bus::Verdict::ack);
   switch (*accepted) {
     case inbox::Accepted::duplicate:
-    case inbox::Accepted::stale: return;
+    case inbox::Accepted::stale:
+      return;
     case inbox::Accepted::expired:
       return report(command->tid, command->cmdid,
                     failure_news(inbox::expired_error(*command, SystemClock().wall_ms())));
-    case inbox::Accepted::fresh: break;
+    case inbox::Accepted::fresh:
+      break;
   }
   obs::info("command.accepted", {{"tid", command->tid}, {"op", command->op}, {"cmdid", command->cmdid}});
   auto order = check_command(*command);

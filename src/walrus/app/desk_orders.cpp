@@ -16,11 +16,16 @@ bool is_open(const transfer::UploadStatus& status) {
 
 void Desk::execute(const Order& order) {
   switch (order.operation) {
-    case Operation::import: return begin_import(order);
-    case Operation::use: return use(order);
-    case Operation::prune: return prune(order);
-    case Operation::remove: return remove_image(order);
-    case Operation::forget: return forget(order);
+    case Operation::import:
+      return begin_import(order);
+    case Operation::use:
+      return use(order);
+    case Operation::prune:
+      return prune(order);
+    case Operation::remove:
+      return remove_image(order);
+    case Operation::forget:
+      return forget(order);
   }
 }
 
@@ -38,7 +43,8 @@ void Desk::begin_import(const Order& order) {
   for (const auto& status : uploads_->list()) {
     const auto& info = status.info;
     const bool same_place = info.imgid == order.imgid && info.version == order.version;
-    if (same_place && info.node == transfer::kUserNode && info.cmdid != order.cmdid) uploads_->remove(info.uid);
+    if (same_place && info.node == transfer::kUserNode && info.cmdid != order.cmdid)
+      uploads_->remove(info.uid);
   }
   auto published = importer_.receipt_of(order.imgid, order.version, order.cmdid);
   if (published) {
@@ -53,7 +59,8 @@ void Desk::begin_import(const Order& order) {
 }
 
 void Desk::use(const Order& order) {
-  end(order, store_.set_current(order.imgid, order.version), "version " + std::to_string(order.version) + " is in use");
+  end(order, store_.set_current(order.imgid, order.version),
+      "version " + std::to_string(order.version) + " is in use");
 }
 
 void Desk::prune(const Order& order) {

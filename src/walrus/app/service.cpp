@@ -131,7 +131,8 @@ void Service::Impl::subscribe() {
   Desk* desk_ptr = desk.get();
   sys::ThreadPool* pool = control.get();
   bus.subscribe({"walrus_cmd_queue", kPrefetch, [desk_ptr, pool](bus::Delivery delivery) {
-                   auto ok = pool->submit([desk_ptr, delivery](std::stop_token) { desk_ptr->handle(delivery); });
+                   auto ok =
+                       pool->submit([desk_ptr, delivery](std::stop_token) { desk_ptr->handle(delivery); });
                    if (!ok) delivery.settle(bus::Verdict::requeue);
                  }});
   inbox::Inbox* box = inbox.get();
@@ -141,20 +142,25 @@ void Service::Impl::subscribe() {
 void Service::Impl::measure() {
   obs::Metrics& metrics = obs::metrics();
   if (auto versions = store->list()) {
-    metrics.gauge("educloud_walrus_versions", "Published versions of all images", static_cast<double>(versions->size()));
+    metrics.gauge("educloud_walrus_versions", "Published versions of all images",
+                  static_cast<double>(versions->size()));
   }
   if (auto bytes = store->allocated_bytes()) {
-    metrics.gauge("educloud_walrus_store_bytes", "What published versions occupy on disk", static_cast<double>(*bytes));
+    metrics.gauge("educloud_walrus_store_bytes", "What published versions occupy on disk",
+                  static_cast<double>(*bytes));
   }
   if (auto space = sys::disk_space(config.common.prefix)) {
-    metrics.gauge("educloud_walrus_free_bytes", "Free on the store's disk", static_cast<double>(space->free_bytes));
+    metrics.gauge("educloud_walrus_free_bytes", "Free on the store's disk",
+                  static_cast<double>(space->free_bytes));
   }
 }
 
 Service::Service(WalrusConfig config, std::string data_key, bus::Bus& bus, const Clock& clock)
     : impl_(std::make_unique<Impl>(std::move(config), std::move(data_key), bus, clock)) {}
 
-Service::~Service() { stop(); }
+Service::~Service() {
+  stop();
+}
 
 Result<> Service::start() {
   if (auto ok = impl_->open_store(); !ok) return ok;
@@ -193,6 +199,8 @@ void Service::stop() {
   if (impl.inbox) impl.inbox->stop();
 }
 
-int Service::port() const { return impl_->server ? impl_->server->port() : 0; }
+int Service::port() const {
+  return impl_->server ? impl_->server->port() : 0;
+}
 
 }  // namespace educloud::walrus

@@ -22,17 +22,23 @@ std::string name_of(std::string_view imgid, int version) {
 
 std::string_view to_string(Operation operation) {
   switch (operation) {
-    case Operation::import: return "import";
-    case Operation::use: return "use";
-    case Operation::prune: return "prune";
-    case Operation::remove: return "remove";
-    case Operation::forget: return "forget";
+    case Operation::import:
+      return "import";
+    case Operation::use:
+      return "use";
+    case Operation::prune:
+      return "prune";
+    case Operation::remove:
+      return "remove";
+    case Operation::forget:
+      return "forget";
   }
   return "forget";
 }
 
 Result<> check_addressable(const msg::Command& command) {
-  if (auto tid = TaskId::parse(command.tid); !tid) return fail(ErrorCode::invalid_argument, tid.error().message, "tid");
+  if (auto tid = TaskId::parse(command.tid); !tid)
+    return fail(ErrorCode::invalid_argument, tid.error().message, "tid");
   if (auto id = CommandId::parse(command.cmdid); !id) {
     return fail(ErrorCode::invalid_argument, id.error().message, "cmdid");
   }
@@ -58,9 +64,11 @@ Result<Order> check_command(const msg::Command& command) {
     return fail(ErrorCode::invalid_argument, "target_version must be a number from 1", "target_version");
   }
   if (*operation == Operation::prune) {
-    if (order.versions.empty()) return fail(ErrorCode::invalid_argument, "versions names none to remove", "versions");
+    if (order.versions.empty())
+      return fail(ErrorCode::invalid_argument, "versions names none to remove", "versions");
     for (int version : order.versions) {
-      if (version < 1) return fail(ErrorCode::invalid_argument, "versions must be numbers from 1", "versions");
+      if (version < 1)
+        return fail(ErrorCode::invalid_argument, "versions must be numbers from 1", "versions");
     }
   }
   return order;
@@ -69,8 +77,9 @@ Result<Order> check_command(const msg::Command& command) {
 Result<> check_prune(const Order& order, std::optional<int> current) {
   for (int version : order.versions) {
     if (version == current) {
-      return fail(ErrorCode::conflict, name_of(order.imgid, version) +
-                                           " is the one in use, so nothing was removed; roll back to another one first",
+      return fail(ErrorCode::conflict,
+                  name_of(order.imgid, version) +
+                      " is the one in use, so nothing was removed; roll back to another one first",
                   "versions");
     }
   }
@@ -81,25 +90,29 @@ Result<std::string> admit(const Request& request, const Place& place) {
   const std::string name = name_of(request.imgid, request.version);
   if (request.by_user) {
     if (place.published_digest) {
-      return fail(ErrorCode::conflict, name + " is published already (digest " + *place.published_digest + ")");
+      return fail(ErrorCode::conflict,
+                  name + " is published already (digest " + *place.published_digest + ")");
     }
     if (!place.expected_cmdid) {
       return fail(ErrorCode::conflict,
                   "no upload of " + name + " is expected (any more); begin an import to get a new address");
     }
     if (!request.cmdid.empty() && request.cmdid != *place.expected_cmdid) {
-      return fail(ErrorCode::conflict, "the import of " + name + " was begun again; use the new address", "cmdid");
+      return fail(ErrorCode::conflict, "the import of " + name + " was begun again; use the new address",
+                  "cmdid");
     }
     return *place.expected_cmdid;
   }
-  if (request.cmdid.empty()) return fail(ErrorCode::invalid_argument, "cmdid is missing in Upload-Metadata", "cmdid");
-  if (request.digest.empty()) return fail(ErrorCode::invalid_argument, "digest is missing in Upload-Metadata", "digest");
+  if (request.cmdid.empty())
+    return fail(ErrorCode::invalid_argument, "cmdid is missing in Upload-Metadata", "cmdid");
+  if (request.digest.empty())
+    return fail(ErrorCode::invalid_argument, "digest is missing in Upload-Metadata", "digest");
   if (!request.format.empty() && request.format != "qcow2") {
     return fail(ErrorCode::invalid_argument, "a host submits qcow2, not " + request.format, "format");
   }
   if (place.published_digest && *place.published_digest != request.digest) {
-    return fail(ErrorCode::conflict, name + " is published already with digest " + *place.published_digest + ", not " +
-                                         request.digest);
+    return fail(ErrorCode::conflict, name + " is published already with digest " + *place.published_digest +
+                                         ", not " + request.digest);
   }
   return request.cmdid;
 }

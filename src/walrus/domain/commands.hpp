@@ -45,8 +45,8 @@ struct Request {
   std::string cmdid, digest, format;
 };
 struct Place {
-  std::optional<std::string> expected_cmdid;   ///< of the import that waits for a user's upload
-  std::optional<std::string> published_digest; ///< of the version, if it is published
+  std::optional<std::string> expected_cmdid;    ///< of the import that waits for a user's upload
+  std::optional<std::string> published_digest;  ///< of the version, if it is published
 };
 /// The cmdid the upload belongs to. Errors: conflict (nobody waits for it; the number is taken, both
 /// digests named), invalid_argument (a host must say cmdid and digest and send qcow2).

@@ -13,21 +13,29 @@ constexpr task::TaskState kDone{task::Phase::submitting, task::State::done};
 
 int percent(std::uint64_t done, std::uint64_t total) {
   if (total == 0) return 0;
-  return static_cast<int>(100.0L * static_cast<long double>(std::min(done, total)) / static_cast<long double>(total));
+  return static_cast<int>(100.0L * static_cast<long double>(std::min(done, total)) /
+                          static_cast<long double>(total));
 }
 
-News import_news(Stage stage, const std::string& prompt, std::uint64_t bytes_done, std::uint64_t bytes_total) {
+News import_news(Stage stage, const std::string& prompt, std::uint64_t bytes_done,
+                 std::uint64_t bytes_total) {
   News news;
   news.at = kUploading;
   news.progress = percent(bytes_done, bytes_total);
   news.bytes_done = bytes_done;
   news.bytes_total = bytes_total;
   switch (stage) {
-    case Stage::waiting: news.prompt = "waiting for the upload"; break;
-    case Stage::receiving: news.prompt = "uploading"; break;
+    case Stage::waiting:
+      news.prompt = "waiting for the upload";
+      break;
+    case Stage::receiving:
+      news.prompt = "uploading";
+      break;
     case Stage::processing:
     case Stage::published:
-    case Stage::failed: news.prompt = prompt; break;
+    case Stage::failed:
+      news.prompt = prompt;
+      break;
   }
   return news;
 }

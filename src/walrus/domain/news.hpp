@@ -11,7 +11,7 @@ namespace educloud::walrus {
 
 /// Where an import is.
 enum class Stage {
-  waiting,     ///< for the user's first byte
+  waiting,  ///< for the user's first byte
   receiving,
   processing,  ///< inspecting, converting, hashing, publishing
   published,

@@ -27,28 +27,41 @@ std::uint64_t allocated_bytes(const fs::path& file) {
 
 }  // namespace
 
-Result<transfer::Receipt> Importer::receipt_of(const std::string& imgid, int version, const std::string& cmdid) const {
+Result<transfer::Receipt> Importer::receipt_of(const std::string& imgid, int version,
+                                               const std::string& cmdid) const {
   auto info = store_.find(imgid, version);
   if (!info) return fail(info.error());
-  return transfer::Receipt{imgid, version, info->digest, static_cast<std::int64_t>(info->size_bytes),
-                           static_cast<std::int64_t>(info->virtual_size_bytes), info->format, info->parent, cmdid};
+  return transfer::Receipt{imgid,
+                           version,
+                           info->digest,
+                           static_cast<std::int64_t>(info->size_bytes),
+                           static_cast<std::int64_t>(info->virtual_size_bytes),
+                           info->format,
+                           info->parent,
+                           cmdid};
 }
 
 Result<std::string> Importer::hash(const ImportJob& job, const fs::path& file, std::string prompt,
                                    std::stop_token stop) const {
   return image::sha256_file(
-      file, [&](std::uint64_t done, std::uint64_t total) { job.progress({prompt, done, total}); }, std::move(stop));
+      file,
+      [&](std::uint64_t done, std::uint64_t total) {
+        job.progress({prompt, done, total});
+      },
+      std::move(stop));
 }
 
 Result<> Importer::check_room(const ImportJob& job) const {
   auto space = sys::disk_space(store_.prefix());
   if (!space) return fail(space.error());
-  // A converted image has about the blocks of its source; compressed sources may need more and then fail cleanly.
+  // A converted image has about the blocks of its source; compressed sources may need more and then fail
+  // cleanly.
   const std::uint64_t need = allocated_bytes(job.data) + options_.reserve_bytes;
   if (space->free_bytes >= need) return {};
   return fail(ErrorCode::exhausted, "converting " + name_of(job.imgid, job.version) + " needs " +
-                                        to_string(Bytes{need}) + ", the disk of " + store_.prefix().string() + " has " +
-                                        to_string(Bytes{space->free_bytes}) + " free: prune old versions or enlarge it");
+                                        to_string(Bytes{need}) + ", the disk of " + store_.prefix().string() +
+                                        " has " + to_string(Bytes{space->free_bytes}) +
+                                        " free: prune old versions or enlarge it");
 }
 
 Result<Importer::Candidate> Importer::convert(const ImportJob& job, std::string_view format,
@@ -70,7 +83,8 @@ Result<Importer::Candidate> Importer::convert(const ImportJob& job, std::string_
   request.output = *output;
   request.workspace = *workspace;
   request.user = options_.convert_user;
-  request.isolation = options_.convert_user.empty() ? image::Isolation::best_effort : image::Isolation::required;
+  request.isolation =
+      options_.convert_user.empty() ? image::Isolation::best_effort : image::Isolation::required;
   request.limits = {options_.max_image_bytes, options_.max_virtual_bytes};
   const std::string prompt = "converting " + std::string(format) + " to qcow2";
   const std::uint64_t total = fs::file_size(job.data, ignored);
@@ -79,8 +93,14 @@ Result<Importer::Candidate> Importer::convert(const ImportJob& job, std::string_
   };
   job.progress({prompt, 0, total});
   auto converted = image::convert_to_qcow2(request, std::move(stop));
+  if (!converted && converted.error().code == ErrorCode::exhausted) {
+    return fail(converted.error(), "the disk of " + store_.prefix().string() +
+                                       " has no room for the converted image, " +
+                                       "prune old versions or enlarge it");
+  }
   if (!converted) return fail(converted.error());
-  if (!converted->isolated) obs::warn("import.not_isolated", {{"imgid", job.imgid}, {"version", job.version}});
+  if (!converted->isolated)
+    obs::warn("import.not_isolated", {{"imgid", job.imgid}, {"version", job.version}});
   return Candidate{*output, converted->header.virtual_size_bytes, {}};
 }
 
@@ -98,8 +118,9 @@ Result<transfer::Receipt> Importer::run(const ImportJob& job, std::stop_token st
   if (have) {
     // Ours from before a crash, or the same bytes once more.
     if (have->digest != job.note && have->digest != job.digest) {
-      return fail(ErrorCode::conflict, name_of(job.imgid, job.version) + " is published already with digest " +
-                                           have->digest + "; the upload was thrown away");
+      return fail(ErrorCode::conflict, name_of(job.imgid, job.version) +
+                                           " is published already with digest " + have->digest +
+                                           "; the upload was thrown away");
     }
     if (auto ok = take_into_use(job.imgid, job.version, true); !ok) return fail(ok.error());
     return receipt_of(job.imgid, job.version, job.cmdid);
@@ -112,7 +133,8 @@ Result<transfer::Receipt> Importer::run(const ImportJob& job, std::stop_token st
     if (!format) return fail(format.error());
     declared = *format;
   }
-  auto header = image::inspect_file(job.data, {options_.max_image_bytes, options_.max_virtual_bytes}, declared);
+  auto header =
+      image::inspect_file(job.data, {options_.max_image_bytes, options_.max_virtual_bytes}, declared);
   if (!header) return fail(header.error(), "the uploaded file is refused");
   const bool as_it_is = header->format == image::Format::qcow2;
   Candidate candidate{job.data, header->virtual_size_bytes, {}};
@@ -120,8 +142,9 @@ Result<transfer::Receipt> Importer::run(const ImportJob& job, std::stop_token st
     auto digest = hash(job, job.data, "checking the upload", stop);
     if (!digest) return fail(digest.error());
     if (!job.digest.empty() && *digest != job.digest) {
-      return fail(ErrorCode::corrupt, "the upload of " + name_of(job.imgid, job.version) + " arrived with digest " +
-                                          *digest + " instead of " + job.digest + "; upload it again");
+      return fail(ErrorCode::corrupt, "the upload of " + name_of(job.imgid, job.version) +
+                                          " arrived with digest " + *digest + " instead of " + job.digest +
+                                          "; upload it again");
     }
     candidate.digest = *digest;
   }

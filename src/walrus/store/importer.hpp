@@ -29,8 +29,8 @@ struct ImportJob {
   std::string format;  ///< declared by the uploader; empty: as the header says
   std::string parent;
   std::filesystem::path data;
-  std::string name;    ///< names this job's staging files; the same after a restart
-  std::string note;    ///< what `save_note` kept in an earlier run, or empty
+  std::string name;  ///< names this job's staging files; the same after a restart
+  std::string note;  ///< what `save_note` kept in an earlier run, or empty
   std::function<Result<>(const std::string&)> save_note;
   transfer::OnProgress progress;
 };
@@ -40,10 +40,12 @@ struct ImportJob {
 /// Running it again after a crash ends in the same version.
 class Importer {
  public:
-  Importer(image::VersionStore& store, ImporterOptions options) : store_(store), options_(std::move(options)) {}
+  Importer(image::VersionStore& store, ImporterOptions options)
+      : store_(store), options_(std::move(options)) {}
 
-  /// Blocking. Errors: corrupt (digest), invalid_argument (header refused: which rule, which file named in it),
-  /// conflict (the number is published with other bytes), exhausted (disk full), timeout, cancelled, internal.
+  /// Blocking. Errors: corrupt (digest), invalid_argument (header refused: which rule, which file named in
+  /// it), conflict (the number is published with other bytes), exhausted (disk full), timeout, cancelled,
+  /// internal.
   Result<transfer::Receipt> run(const ImportJob& job, std::stop_token stop);
 
   /// Receipt of a published version. Errors: not_found.

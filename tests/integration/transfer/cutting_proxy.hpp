@@ -20,7 +20,9 @@ class CuttingProxy {
  public:
   /// Connection i is cut after `budgets[i]` bytes of both directions; later ones are left alone.
   CuttingProxy(int server_port, std::vector<std::uint64_t> budgets)
-      : server_port_(server_port), budgets_(std::move(budgets)), listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+      : server_port_(server_port),
+        budgets_(std::move(budgets)),
+        listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     sockaddr_in address = loopback(0);
     socklen_t size = sizeof address;
     if (::bind(listener_.get(), reinterpret_cast<sockaddr*>(&address), size) != 0 ||
@@ -52,9 +54,8 @@ class CuttingProxy {
       if (!client.is_open()) continue;
       const std::uint64_t budget = number < budgets_.size() ? budgets_[number] : UINT64_MAX;
       ++number;
-      connections.emplace_back([this, budget, fd = std::make_shared<sys::Fd>(std::move(client))](std::stop_token end) {
-        pump(*fd, budget, end);
-      });
+      connections.emplace_back([this, budget, fd = std::make_shared<sys::Fd>(std::move(client))](
+                                   std::stop_token end) { pump(*fd, budget, end); });
     }
   }
   void pump(sys::Fd& client, std::uint64_t budget, const std::stop_token& stop) {
@@ -67,7 +68,8 @@ class CuttingProxy {
       if (::poll(both, 2, 50) <= 0) continue;
       for (int i : {0, 1}) {
         if (both[i].revents == 0) continue;
-        const ssize_t got = ::recv(both[i].fd, buffer.data(), std::min<std::uint64_t>(buffer.size(), budget), 0);
+        const ssize_t got =
+            ::recv(both[i].fd, buffer.data(), std::min<std::uint64_t>(buffer.size(), budget), 0);
         if (got <= 0) return;
         if (::send(both[1 - i].fd, buffer.data(), static_cast<std::size_t>(got), MSG_NOSIGNAL) != got) return;
         budget -= static_cast<std::uint64_t>(got);

@@ -53,7 +53,8 @@ class FetchTest : public ::testing::Test {
   }
   FetchRequest request(int port) {
     FetchRequest out{*http::Url::parse("http://127.0.0.1:" + std::to_string(port))};
-    out.grant = sign_grant(kTestKey, {"GET", raw_path(kImage, 1), "nc1", SystemClock().wall_ms() / 1000 + 600});
+    out.grant =
+        sign_grant(kTestKey, {"GET", raw_path(kImage, 1), "nc1", SystemClock().wall_ms() / 1000 + 600});
     out.imgid = kImage;
     out.version = 1;
     out.digest = info_.digest;
@@ -70,7 +71,8 @@ class FetchTest : public ::testing::Test {
     EXPECT_TRUE(std::filesystem::is_empty(dir_ / "target/tmp/staging"));
     struct stat status {};
     ASSERT_EQ(::stat(file.c_str(), &status), 0);
-    EXPECT_LT(static_cast<std::uint64_t>(status.st_blocks) * 512, info_.size_bytes * 3 / 4) << "zeros are holes";
+    EXPECT_LT(static_cast<std::uint64_t>(status.st_blocks) * 512, info_.size_bytes * 3 / 4)
+        << "zeros are holes";
   }
 
   educloud::testing::TempDir dir_;
@@ -103,9 +105,12 @@ TEST_F(FetchTest, RestartedSourceAndRestartedFetcherContinue) {
   const auto owner = std::make_unique<std::stop_source>();  // on the stack GCC 12 warns without reason
   std::stop_source& stop = *owner;
   auto slow = request(port_);
-  auto cut = fetch_version(*target_, slow, [&](const Progress& progress) {
-    if (progress.bytes_done > 0) stop.request_stop();
-  }, stop.get_token());
+  auto cut = fetch_version(
+      *target_, slow,
+      [&](const Progress& progress) {
+        if (progress.bytes_done > 0) stop.request_stop();
+      },
+      stop.get_token());
   ASSERT_FALSE(cut.has_value());
   EXPECT_EQ(cut.error().code, ErrorCode::cancelled);
   EXPECT_FALSE(target_->find(kImage, 1).has_value());
@@ -122,12 +127,14 @@ TEST_F(FetchTest, RelayThatFetchesItselfIsWaitedFor) {
   std::atomic<int> polls = 0;
   relay_ = [&]() -> std::optional<http::Response> {
     if (++polls > 2) return std::nullopt;
-    auto response = http::json_response({{"state", "fetching"}, {"bytes_done", polls * 10}, {"bytes_total", 100}}, 503);
+    auto response =
+        http::json_response({{"state", "fetching"}, {"bytes_done", polls * 10}, {"bytes_total", 100}}, 503);
     response.headers["Retry-After"] = "1";
     return response;
   };
   std::vector<std::string> prompts;
-  auto ok = fetch_version(*target_, request(port_), [&](const Progress& progress) { prompts.push_back(progress.prompt); });
+  auto ok = fetch_version(*target_, request(port_),
+                          [&](const Progress& progress) { prompts.push_back(progress.prompt); });
   ASSERT_TRUE(ok.has_value()) << ok.error().message;
   expect_fetched();
   EXPECT_EQ(prompts.front(), "waiting for the relay");
@@ -136,7 +143,8 @@ TEST_F(FetchTest, RelayThatFetchesItselfIsWaitedFor) {
 
 TEST_F(FetchTest, RelayThatCannotIsBelieved) {
   relay_ = [] {
-    return http::json_response({{"state", "failed"}, {"error", {{"code", "exhausted"}, {"message", "cc1 is full"}}}}, 503);
+    return http::json_response(
+        {{"state", "failed"}, {"error", {{"code", "exhausted"}, {"message", "cc1 is full"}}}}, 503);
   };
   auto refused = fetch_version(*target_, request(port_));
   ASSERT_FALSE(refused.has_value());

@@ -15,7 +15,9 @@ class UploadOverHttp : public UploadTest {
  protected:
   void SetUp() override {
     UploadTest::SetUp();
-    options_.processor = [](const ProcessInput& input, std::stop_token) { return image::sha256_file(input.data); };
+    options_.processor = [](const ProcessInput& input, std::stop_token) {
+      return image::sha256_file(input.data);
+    };
     listen();
   }
   void listen() {
@@ -103,7 +105,8 @@ TEST_F(UploadOverHttp, RestartedReceiverContinues) {
 TEST_F(UploadOverHttp, LaterProcessFindsTheUploadAgain) {
   const auto owner = std::make_unique<std::stop_source>();  // on the stack GCC 12 warns without reason
   std::stop_source& stop = *owner;
-  auto cut = upload_version(upload(port_), [&](const Progress&) { stop.request_stop(); }, stop.get_token());
+  auto cut = upload_version(
+      upload(port_), [&](const Progress&) { stop.request_stop(); }, stop.get_token());
   ASSERT_FALSE(cut.has_value());
   EXPECT_EQ(cut.error().code, ErrorCode::cancelled);
   ASSERT_EQ(server_->list().size(), 1u);
@@ -130,12 +133,13 @@ TEST_F(UploadOverHttp, CurlSpeaksTus) {
   EXPECT_NE(options.find(" 204 "), std::string::npos) << options;
   EXPECT_EQ(header(options, "Tus-Extension"), "creation,termination");
   const std::string create_url = base + "/uploads?image=" + kImage + "&version=1&" + upload_grant(1, "user");
-  auto created = curl({"-X", "POST", "-H", "Upload-Length: 11", "-H", "Upload-Metadata: filename d29ybGQ=", create_url});
+  auto created =
+      curl({"-X", "POST", "-H", "Upload-Length: 11", "-H", "Upload-Metadata: filename d29ybGQ=", create_url});
   ASSERT_NE(created.find(" 201 "), std::string::npos) << created;
   const std::string url = base + header(created, "Location");
   auto patch = [&](const std::string& at, const std::string& data) {
-    return curl({"-X", "PATCH", "-H", "Content-Type: application/offset+octet-stream", "-H", "Upload-Offset: " + at,
-                 "--data-binary", data, url});
+    return curl({"-X", "PATCH", "-H", "Content-Type: application/offset+octet-stream", "-H",
+                 "Upload-Offset: " + at, "--data-binary", data, url});
   };
   auto first = patch("0", "hello ");
   EXPECT_NE(first.find(" 204 "), std::string::npos) << first;

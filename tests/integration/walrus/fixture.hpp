@@ -61,8 +61,8 @@ inline msg::Command make_command(const std::string& op, int version = 1) {
   return command;
 }
 
-inline transfer::UploadRequest make_upload(const std::string& url, const std::filesystem::path& file, int version,
-                                           const std::string& node, const std::string& format) {
+inline transfer::UploadRequest make_upload(const std::string& url, const std::filesystem::path& file,
+                                           int version, const std::string& node, const std::string& format) {
   transfer::UploadRequest request{*http::Url::parse(url)};
   request.grant = grant("PUT", transfer::version_path(kImage, version), node);
   request.imgid = kImage;
@@ -173,16 +173,19 @@ class WalrusTest : public ::testing::Test {
       return true;
     }));
   }
-  std::filesystem::path make_image(const std::string& name, const std::string& format, const std::string& source = "") {
+  std::filesystem::path make_image(const std::string& name, const std::string& format,
+                                   const std::string& source = "") {
     const auto file = dir_ / name;
-    run({"qemu-img", "convert", "-q", "-f", "raw", "-O", format, source.empty() ? raw().string() : source, file.string()});
+    run({"qemu-img", "convert", "-q", "-f", "raw", "-O", format, source.empty() ? raw().string() : source,
+         file.string()});
     return file;
   }
   /// A 20 MiB disk with something in it.
   const std::filesystem::path& raw() {
     if (raw_.empty()) {
       std::string data(20 << 20, '\0');
-      for (std::size_t i = 0; i < (6u << 20); ++i) data[(1 << 20) + i] = static_cast<char>(i * 2654435761u >> 13);
+      for (std::size_t i = 0; i < (6u << 20); ++i)
+        data[(1 << 20) + i] = static_cast<char>(i * 2654435761u >> 13);
       raw_ = dir_.write("disk.raw", data);
     }
     return raw_;

@@ -101,7 +101,8 @@ TEST_F(WalrusTest, CancelledImportForgetsItsUpload) {
   auto request = make_upload(url_, raw(), 1, "user", "raw");
   request.piece_bytes = 1 << 20;
   std::stop_source stop;
-  auto cut = transfer::upload_version(request, [&](const transfer::Progress&) { stop.request_stop(); }, stop.get_token());
+  auto cut = transfer::upload_version(
+      request, [&](const transfer::Progress&) { stop.request_stop(); }, stop.get_token());
   ASSERT_FALSE(cut.has_value());
   EXPECT_EQ(cut.error().code, ErrorCode::cancelled);
   EXPECT_EQ(order(make_command("task/delete")).event, "deleted");
@@ -115,7 +116,8 @@ TEST_F(WalrusTest, HostSubmitsAndTakenNumberIsRefused) {
   ASSERT_TRUE(text.has_value()) << text.error().message;
   EXPECT_EQ(transfer::verify_receipt(kKey, *text)->digest, *image::sha256_file(file));
   EXPECT_TRUE(submit(file, 3).has_value()) << "the same bytes again are no conflict";
-  const auto other = make_image("other.qcow2", "qcow2", dir_.write("other", std::string(1 << 20, 'o')).string());
+  const auto other =
+      make_image("other.qcow2", "qcow2", dir_.write("other", std::string(1 << 20, 'o')).string());
   auto refused = submit(other, 3);
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, ErrorCode::conflict);
@@ -167,9 +169,10 @@ TEST_F(WalrusTest, DuplicateRepeatsThePresentStatus) {
 }
 
 TEST_F(WalrusTest, PoisonGoesToTheDeadLetters) {
-  for (const char* body : {"", "{", "[]", R"({"type":"cmd"})", R"({"type":"cmd","op":"image/use","tid":"x:y:z",)"
-                                                                R"("cmdid":"01890a5d-ac96-774b-bcce-b302099a8057",)"
-                                                                R"("epoch":1,"attempt":1,"deadline":1})"}) {
+  for (const char* body : {"", "{", "[]", R"({"type":"cmd"})",
+                           R"({"type":"cmd","op":"image/use","tid":"x:y:z",)"
+                           R"("cmdid":"01890a5d-ac96-774b-bcce-b302099a8057",)"
+                           R"("epoch":1,"attempt":1,"deadline":1})"}) {
     bus::Outgoing out;
     out.exchange = "walrus_cmd";
     out.routing_key = "walrus";
@@ -187,7 +190,11 @@ TEST_F(WalrusTest, ServesVersionsToHolderOfAGrantOnly) {
   const std::string path = transfer::raw_path(kImage, 1);
   EXPECT_EQ(client.send({"GET", path})->status, 403);
   EXPECT_EQ(client.send({"GET", path + "?" + grant("PUT", path, "cc1")})->status, 403);
-  EXPECT_EQ(client.send({"GET", transfer::raw_path(kImage, 2) + "?" + grant("GET", transfer::raw_path(kImage, 2), "cc1")})->status, 404);
+  EXPECT_EQ(client
+                .send({"GET", transfer::raw_path(kImage, 2) + "?" +
+                                  grant("GET", transfer::raw_path(kImage, 2), "cc1")})
+                ->status,
+            404);
   const auto query = "?" + grant("GET", path, "cc1");
   auto head = client.send({"HEAD", path + query});
   ASSERT_EQ(head->status, 200);
@@ -205,7 +212,8 @@ TEST_F(WalrusTest, GoesOnAfterARestart) {
   auto request = make_upload(url_, raw(), 1, "user", "raw");
   request.piece_bytes = 1 << 20;
   std::stop_source cut;
-  (void)transfer::upload_version(request, [&](const transfer::Progress&) { cut.request_stop(); }, cut.get_token());
+  (void)transfer::upload_version(
+      request, [&](const transfer::Progress&) { cut.request_stop(); }, cut.get_token());
   stop();
   start();
   auto receipt = upload(raw(), 1, "raw");

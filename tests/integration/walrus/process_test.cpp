@@ -11,8 +11,13 @@ namespace {
 
 nlohmann::json definitions() {
   const auto exchange = [](const char* name, const char* type) {
-    return nlohmann::json{{"name", name},         {"vhost", "/"},      {"type", type}, {"durable", true},
-                          {"auto_delete", false}, {"internal", false}, {"arguments", nlohmann::json::object()}};
+    return nlohmann::json{{"name", name},
+                          {"vhost", "/"},
+                          {"type", type},
+                          {"durable", true},
+                          {"auto_delete", false},
+                          {"internal", false},
+                          {"arguments", nlohmann::json::object()}};
   };
   const auto queue = [](const char* name) {
     return nlohmann::json{{"name", name},
@@ -22,13 +27,15 @@ nlohmann::json definitions() {
                           {"arguments", {{"x-queue-type", "quorum"}, {"x-delivery-limit", 20}}}};
   };
   const auto bind = [](const char* from, const char* to, const char* key) {
-    return nlohmann::json{{"source", from},              {"vhost", "/"},        {"destination", to},
-                          {"destination_type", "queue"}, {"routing_key", key}, {"arguments", nlohmann::json::object()}};
+    return nlohmann::json{{"source", from},     {"vhost", "/"},
+                          {"destination", to},  {"destination_type", "queue"},
+                          {"routing_key", key}, {"arguments", nlohmann::json::object()}};
   };
   return {{"exchanges", {exchange("walrus_cmd", "direct"), exchange("clc_status", "topic")}},
           {"queues", {queue("walrus_cmd_queue"), queue("clc_status_queue")}},
           {"bindings",
-           {bind("walrus_cmd", "walrus_cmd_queue", "walrus"), bind("clc_status", "clc_status_queue", "taskstatus.#")}}};
+           {bind("walrus_cmd", "walrus_cmd_queue", "walrus"),
+            bind("clc_status", "clc_status_queue", "taskstatus.#")}}};
 }
 
 /// educloud-walrus as a child of the test.
@@ -79,8 +86,9 @@ class WalrusProcess : public ::testing::Test {
     config_ = dir_.write("walrus.conf", "host = \"walrus1\"\nprefix = \"" + (dir_ / "storage").string() +
                                             "\"\nstate_dir = \"" + (dir_ / "state").string() +
                                             "\"\nlisten = \"127.0.0.1\"\nport = " + std::to_string(port_) +
-                                            "\ndata_key_file = \"" + key.string() + "\"\n[broker]\nport = " +
-                                            std::to_string(broker_->port()) + "\nuser = \"walrus\"\npassword_file = \"" +
+                                            "\ndata_key_file = \"" + key.string() +
+                                            "\"\n[broker]\nport = " + std::to_string(broker_->port()) +
+                                            "\nuser = \"walrus\"\npassword_file = \"" +
                                             broker_->file("walrus.secret") + "\"\n");
     clc_ = bus::make_rabbit_bus(broker_->options("clc"));
     clc_->subscribe({"clc_status_queue", 64, [this](bus::Delivery delivery) {
@@ -125,10 +133,13 @@ class WalrusProcess : public ::testing::Test {
   /// Incompressible, so that a conversion takes a while.
   std::filesystem::path disk(std::size_t mib) {
     const auto file = dir_ / "disk.raw";
-    run({"dd", "if=/dev/urandom", "of=" + file.string(), "bs=1M", "count=" + std::to_string(mib), "status=none"});
+    run({"dd", "if=/dev/urandom", "of=" + file.string(), "bs=1M", "count=" + std::to_string(mib),
+         "status=none"});
     return file;
   }
-  std::filesystem::path machine() const { return dir_ / "storage" / "images" / kImage / "versions" / "1" / "machine"; }
+  std::filesystem::path machine() const {
+    return dir_ / "storage" / "images" / kImage / "versions" / "1" / "machine";
+  }
   void expect_published(const msg::Command& command, const Result<std::string>& receipt,
                         const std::filesystem::path& file) {
     ASSERT_TRUE(receipt.has_value()) << receipt.error().message;
@@ -197,7 +208,9 @@ TEST_F(WalrusProcess, KilledWhileReceivingCompletes) {
   for (int i = 0; i < 2; ++i) {
     kill();
     start();
-    ASSERT_TRUE(eventually([&] { return http::Client(*http::Url::parse(url_)).send({"GET", "/health"}).has_value(); }));
+    ASSERT_TRUE(eventually([&] {
+      return http::Client(*http::Url::parse(url_)).send({"GET", "/health"}).has_value();
+    }));
   }
   client.join();
   expect_published(command, receipt, file);
@@ -216,7 +229,8 @@ TEST(WalrusProgram, BadConfigurationEndsWithTwo) {
   educloud::testing::TempDir dir;
   const auto config = dir.write("walrus.conf", "host = \"w\"\nunknown_key = 1\n");
   sys::ProcessOptions options;
-  options.argv = {std::string(EDUCLOUD_BINARY_DIR) + "/bin/educloud-walrus", "--config", config.string(), "--check-config"};
+  options.argv = {std::string(EDUCLOUD_BINARY_DIR) + "/bin/educloud-walrus", "--config", config.string(),
+                  "--check-config"};
   auto result = sys::run(options);
   ASSERT_TRUE(result.has_value()) << result.error().message;
   EXPECT_EQ(result->exit_code, 2);

@@ -23,7 +23,9 @@ std::map<std::string, std::string> parse(const std::string& query) {
   return out;
 }
 
-ErrorCode refusal(const Result<std::string>& result) { return result ? ErrorCode::internal : result.error().code; }
+ErrorCode refusal(const Result<std::string>& result) {
+  return result ? ErrorCode::internal : result.error().code;
+}
 
 TEST(Grant, LetsTheNamedHostDoTheNamedThing) {
   const auto query = parse(sign_grant(kKey, kGrant));
@@ -53,11 +55,13 @@ TEST(Grant, EveryChangedOrMissingPartIsRefused) {
     for (std::size_t i = 0; i < value.size(); ++i) {
       query[key] = value;
       query[key][i] = static_cast<char>(query[key][i] == '1' ? '2' : '1');
-      EXPECT_EQ(refusal(verify_grant(kKey, "GET", kGrant.path, query, 0)), ErrorCode::permission_denied) << key << i;
+      EXPECT_EQ(refusal(verify_grant(kKey, "GET", kGrant.path, query, 0)), ErrorCode::permission_denied)
+          << key << i;
     }
     for (const char* hostile : {"", " ", "-1", "nc2", "99999999999999999999", "1000 ", "../x", "%00"}) {
       query[key] = hostile;
-      EXPECT_EQ(refusal(verify_grant(kKey, "GET", kGrant.path, query, 0)), ErrorCode::permission_denied) << key;
+      EXPECT_EQ(refusal(verify_grant(kKey, "GET", kGrant.path, query, 0)), ErrorCode::permission_denied)
+          << key;
     }
   }
 }
@@ -87,8 +91,8 @@ TEST(Grant, MacIsHmacSha256) {
 }
 
 Receipt example() {
-  return {"IMG01234567", 3, std::string(64, 'd'), 4096, 1 << 20, "qcow2", "IMG01234567/2",
-          "01890a5d-ac96-774b-bcce-b302099a8057"};
+  return {"IMG01234567", 3,       std::string(64, 'd'), 4096,
+          1 << 20,       "qcow2", "IMG01234567/2",      "01890a5d-ac96-774b-bcce-b302099a8057"};
 }
 
 TEST(Receipt, ComesBackAsItWas) {
@@ -117,7 +121,8 @@ TEST(Receipt, EveryChangedCharacterIsRefused) {
 TEST(Receipt, ParentHasOneForm) {
   EXPECT_TRUE(check_parent("").has_value());
   EXPECT_TRUE(check_parent(make_parent("IMG01234567", 7)).has_value());
-  for (const char* bad : {"IMG01234567", "IMG01234567/", "IMG01234567/0", "IMG01234567/-1", "../x/1", "IMG01234567/1/2"}) {
+  for (const char* bad :
+       {"IMG01234567", "IMG01234567/", "IMG01234567/0", "IMG01234567/-1", "../x/1", "IMG01234567/1/2"}) {
     EXPECT_FALSE(check_parent(bad).has_value()) << bad;
   }
 }

@@ -39,7 +39,8 @@ inline std::map<std::string, std::string> parse_query(const std::string& query) 
 }
 
 inline std::string upload_grant(int version, const std::string& node = "cc1") {
-  return sign_grant(kTestKey, {"PUT", version_path(kImage, version), node, SystemClock().wall_ms() / 1000 + 600});
+  return sign_grant(kTestKey,
+                    {"PUT", version_path(kImage, version), node, SystemClock().wall_ms() / 1000 + 600});
 }
 
 /// An UploadServer whose routes are called without a network.
@@ -85,9 +86,11 @@ class UploadTest : public ::testing::Test {
   http::Response call(const std::string& method, const std::string& path, Headers headers = {}) {
     return call(request(method, path, std::move(headers)));
   }
-  http::Response create(std::uint64_t length, const std::map<std::string, std::string>& metadata = {}, int version = 1) {
-    auto one = request("POST", "/uploads", {{"Upload-Length", std::to_string(length)},
-                                            {"Upload-Metadata", format_metadata(metadata)}});
+  http::Response create(std::uint64_t length, const std::map<std::string, std::string>& metadata = {},
+                        int version = 1) {
+    auto one =
+        request("POST", "/uploads",
+                {{"Upload-Length", std::to_string(length)}, {"Upload-Metadata", format_metadata(metadata)}});
     one.query = parse_query(upload_grant(version));
     one.query["image"] = kImage;
     one.query["version"] = std::to_string(version);
@@ -98,9 +101,11 @@ class UploadTest : public ::testing::Test {
     EXPECT_EQ(response.status, 201) << body(response);
     return response.headers["Location"];
   }
-  std::unique_ptr<http::BodySink> open_patch(const std::string& location, std::uint64_t offset, std::uint64_t length) {
-    auto one = request("PATCH", location, {{"Upload-Offset", std::to_string(offset)},
-                                           {"Content-Type", "application/offset+octet-stream"}});
+  std::unique_ptr<http::BodySink> open_patch(const std::string& location, std::uint64_t offset,
+                                             std::uint64_t length) {
+    auto one = request(
+        "PATCH", location,
+        {{"Upload-Offset", std::to_string(offset)}, {"Content-Type", "application/offset+octet-stream"}});
     one.content_length = length;
     auto match = router_.match("PATCH", location);
     one.params = match.params;

@@ -44,8 +44,9 @@ TEST_F(UploadTest, WithoutAGoodGrantNothingBegins) {
   auto one = request("POST", "/uploads", {{"Upload-Length", "3"}});
   one.query = {{"image", kImage}, {"version", "1"}};
   EXPECT_EQ(call(one).status, 403);
-  for (const auto& query : {upload_grant(2), sign_grant(kTestKey, {"GET", version_path(kImage, 1), "cc1", 9'000'000'000}),
-                            sign_grant(kTestKey, {"PUT", version_path(kImage, 1), "cc1", 1000})}) {
+  for (const auto& query :
+       {upload_grant(2), sign_grant(kTestKey, {"GET", version_path(kImage, 1), "cc1", 9'000'000'000}),
+        sign_grant(kTestKey, {"PUT", version_path(kImage, 1), "cc1", 1000})}) {
     one.query = parse_query(query);
     one.query["image"] = kImage;
     one.query["version"] = "1";
@@ -55,7 +56,8 @@ TEST_F(UploadTest, WithoutAGoodGrantNothingBegins) {
 }
 
 TEST_F(UploadTest, BadCreationsAreRefusedWithTheKeyNamed) {
-  const auto try_one = [&](const char* key, const std::string& image, const std::string& version, Headers headers) {
+  const auto try_one = [&](const char* key, const std::string& image, const std::string& version,
+                           Headers headers) {
     auto one = request("POST", "/uploads", std::move(headers));
     one.query = parse_query(upload_grant(1));
     one.query["image"] = image;
@@ -72,11 +74,12 @@ TEST_F(UploadTest, BadCreationsAreRefusedWithTheKeyNamed) {
     try_one("Upload-Length", kImage, "1", {{"Upload-Length", length}});
   }
   const auto metadata = [](const char* key, const char* value) { return format_metadata({{key, value}}); };
-  for (const auto& [key, value] : std::map<std::string, std::string>{{"Upload-Metadata", "digest !!!"},
-                                                                     {"command id", metadata("cmdid", "x")},
-                                                                     {"digest", metadata("digest", "ABC")},
-                                                                     {"format", metadata("format", "iso")},
-                                                                     {"parent", metadata("parent", "../x/1")}}) {
+  for (const auto& [key, value] :
+       std::map<std::string, std::string>{{"Upload-Metadata", "digest !!!"},
+                                          {"command id", metadata("cmdid", "x")},
+                                          {"digest", metadata("digest", "ABC")},
+                                          {"format", metadata("format", "iso")},
+                                          {"parent", metadata("parent", "../x/1")}}) {
     try_one(key.c_str(), kImage, "1", {{"Upload-Length", "3"}, {"Upload-Metadata", value}});
   }
   EXPECT_EQ(folders(), 0u);
@@ -262,7 +265,8 @@ TEST_F(UploadTest, AdmitDecidesAndFillsIn) {
 TEST_F(UploadTest, ZerosBecomeHoles) {
   const std::string zeros(4 << 20, '\0');
   options_.processor = [](const ProcessInput& input, std::stop_token) -> Result<std::string> {
-    return std::to_string(std::filesystem::file_size(input.data)) + (educloud::testing::slurp(input.data).find('x') == 8192 ? " x" : " ?");
+    return std::to_string(std::filesystem::file_size(input.data)) +
+           (educloud::testing::slurp(input.data).find('x') == 8192 ? " x" : " ?");
   };
   start();
   std::string data = zeros;
@@ -275,9 +279,11 @@ TEST_F(UploadTest, ZerosBecomeHoles) {
 }
 
 TEST(Metadata, GoesThereAndBack) {
-  const std::map<std::string, std::string> all = {{"a", "x"}, {"b", "yz"}, {"c", std::string("\0\xff\n,", 4)}};
+  const std::map<std::string, std::string> all = {
+      {"a", "x"}, {"b", "yz"}, {"c", std::string("\0\xff\n,", 4)}};
   EXPECT_EQ(*parse_metadata(format_metadata(all)), all);
-  EXPECT_EQ(*parse_metadata("empty,other eA=="), (std::map<std::string, std::string>{{"empty", ""}, {"other", "x"}}));
+  EXPECT_EQ(*parse_metadata("empty,other eA=="),
+            (std::map<std::string, std::string>{{"empty", ""}, {"other", "x"}}));
   for (const char* bad : {"a x", "a eA=", "a eB==", "a e===", "a eA==,a eA==", ",", "a eA== x"}) {
     EXPECT_FALSE(parse_metadata(bad).has_value()) << bad;
   }

@@ -70,7 +70,8 @@ TEST(Admission, UserNeedsAnImportThatWaits) {
   EXPECT_EQ(admit(request, {}).error().code, ErrorCode::conflict);
   EXPECT_EQ(*admit(request, {"the-import", std::nullopt}), "the-import");
   EXPECT_EQ(admit(request, {"the-import", "digest"}).error().code, ErrorCode::conflict);
-  EXPECT_EQ(admit({"IMG01234567", 1, true, "another", "", ""}, {"the-import", std::nullopt}).error().key, "cmdid");
+  EXPECT_EQ(admit({"IMG01234567", 1, true, "another", "", ""}, {"the-import", std::nullopt}).error().key,
+            "cmdid");
 }
 
 TEST(Admission, HostMustSayWhatItBrings) {
