@@ -7,11 +7,11 @@
 namespace educloud::clc {
 namespace {
 
-constexpr int kFreeFailures = 5;                        ///< wrong passwords before waiting begins
-constexpr std::int64_t kFirstWaitMs = 30'000;           ///< doubled with each further one
+constexpr int kFreeFailures = 5;               ///< wrong passwords before waiting begins
+constexpr std::int64_t kFirstWaitMs = 30'000;  ///< doubled with each further one
 constexpr std::int64_t kLongestWaitMs = 15 * 60'000;
-constexpr std::int64_t kForgetMs = 60 * 60'000;         ///< without a further failure
-constexpr std::int64_t kFailureRows = 10'000;           ///< names remembered: guessed names must not fill the disk
+constexpr std::int64_t kForgetMs = 60 * 60'000;  ///< without a further failure
+constexpr std::int64_t kFailureRows = 10'000;    ///< names remembered: guessed names must not fill the disk
 
 bool is_account_name(std::string_view name) {
   bool ok = !name.empty() && name.size() <= 32 && name[0] >= 'a' && name[0] <= 'z';
@@ -31,11 +31,14 @@ store::LoginFailures one_more(store::LoginFailures failures, std::int64_t now_ms
   ++failures.failures;
   failures.last_at = now_ms;
   const int past = failures.failures - kFreeFailures;
-  if (past >= 0) failures.locked_until = now_ms + std::min(kLongestWaitMs, kFirstWaitMs << std::min(past, 10));
+  if (past >= 0)
+    failures.locked_until = now_ms + std::min(kLongestWaitMs, kFirstWaitMs << std::min(past, 10));
   return failures;
 }
 
-tl::unexpected<Error> wrong_login() { return fail(ErrorCode::unauthenticated, "unknown account or wrong password"); }
+tl::unexpected<Error> wrong_login() {
+  return fail(ErrorCode::unauthenticated, "unknown account or wrong password");
+}
 
 }  // namespace
 
@@ -52,25 +55,30 @@ Result<Session> Cloud::login(std::string_view account, std::string_view password
   });
   if (!known) return fail(known.error());
   if (known->failures.locked_until > now_ms) {
-    return fail(ErrorCode::unavailable, "too many wrong passwords for this account: wait " +
-                                            std::to_string((known->failures.locked_until - now_ms) / 1000 + 1) + " s");
+    return fail(ErrorCode::unavailable,
+                "too many wrong passwords for this account: wait " +
+                    std::to_string((known->failures.locked_until - now_ms) / 1000 + 1) + " s");
   }
-  const bool right = password_matches(known->account ? known->account->password_hash : nobodys_hash(), password) &&
-                     known->account.has_value();
+  const bool right =
+      password_matches(known->account ? known->account->password_hash : nobodys_hash(), password) &&
+      known->account.has_value();
   if (!right) {
     auto written = impl.store.write([&](store::Sql& sql) -> Result<> {
       const auto before = store::login_failures(sql, account);
-      if (before.failures == 0 && sql.number("SELECT COUNT(*) FROM login_failures") >= kFailureRows) return {};
+      if (before.failures == 0 && sql.number("SELECT COUNT(*) FROM login_failures") >= kFailureRows)
+        return {};
       const auto after = one_more(before, now_ms);
       store::set_login_failures(sql, account, after);
-      store::audit(sql, now_ms, account, after.locked_until > now_ms ? "login.locked" : "login.failed", account, remote);
+      store::audit(sql, now_ms, account, after.locked_until > now_ms ? "login.locked" : "login.failed",
+                   account, remote);
       return {};
     });
     if (!written) return fail(written.error());
     obs::warn("login.failed", {{"account", account}, {"remote", remote}});
     return wrong_login();
   }
-  Session session{random_hex(32), now_ms + impl.options.session_ms, {known->account->name, known->account->admin}};
+  Session session{
+      random_hex(32), now_ms + impl.options.session_ms, {known->account->name, known->account->admin}};
   auto written = impl.store.write([&](store::Sql& sql) -> Result<> {
     store::clear_login_failures(sql, account);
     store::add_token(sql, token_hash(session.token), account, now_ms, session.expires_at);
@@ -99,8 +107,8 @@ Result<> Cloud::logout(std::string_view token) {
   });
 }
 
-Result<bool> create_account(store::Store& store, const Clock& clock, std::string_view name, std::string_view password,
-                            bool admin) {
+Result<bool> create_account(store::Store& store, const Clock& clock, std::string_view name,
+                            std::string_view password, bool admin) {
   if (!is_account_name(name)) {
     return fail(ErrorCode::invalid_argument, "an account name is [a-z][a-z0-9._-]{0,31}", "name");
   }
@@ -120,7 +128,8 @@ Result<> set_password(store::Store& store, std::string_view name, std::string_vi
   auto hash = hash_password(password);
   if (!hash) return fail(hash.error());
   return store.write([&](store::Sql& sql) -> Result<> {
-    if (!store::find_account(sql, name)) return fail(ErrorCode::not_found, "there is no account " + std::string(name));
+    if (!store::find_account(sql, name))
+      return fail(ErrorCode::not_found, "there is no account " + std::string(name));
     store::set_password_hash(sql, name, *hash);
     store::remove_tokens_of(sql, name);
     store::clear_login_failures(sql, name);
@@ -141,7 +150,8 @@ Result<> register_node(store::Store& store, std::string_view host, std::string_v
   if (auto name = HostName::parse(cluster); !name) return fail(name.error());
   return store.write([&](store::Sql& sql) -> Result<> {
     if (!sql.one("SELECT host FROM clusters WHERE host = ?", {cluster})) {
-      return fail(ErrorCode::not_found, "there is no cluster " + std::string(cluster) + ": register it first");
+      return fail(ErrorCode::not_found,
+                  "there is no cluster " + std::string(cluster) + ": register it first");
     }
     store::put_node(sql, {std::string(host), std::string(cluster), true});
     return {};

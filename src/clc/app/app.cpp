@@ -56,7 +56,8 @@ CloudOptions cloud_options(const Config& config, std::string version, std::strin
 }  // namespace
 
 struct App::Impl {
-  Impl(const Config& config, std::unique_ptr<store::Store> opened, CloudOptions options, const MakeRoutes& make_routes)
+  Impl(const Config& config, std::unique_ptr<store::Store> opened, CloudOptions options,
+       const MakeRoutes& make_routes)
       : store(std::move(opened)),
         heartbeats(clock),
         cloud(*store, heartbeats, events, clock, std::move(options)),
@@ -81,7 +82,9 @@ struct App::Impl {
 };
 
 App::App(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-App::~App() { stop(); }
+App::~App() {
+  stop();
+}
 
 Result<std::unique_ptr<App>> App::create(Config config, std::string version, const MakeRoutes& make_routes) {
   auto data_key = transfer::load_key(config.data_key_file);
@@ -120,7 +123,11 @@ void App::stop() {
   impl.store->close();
 }
 
-int App::port() const { return impl_->server.port(); }
-Cloud& App::cloud() { return impl_->cloud; }
+int App::port() const {
+  return impl_->server.port();
+}
+Cloud& App::cloud() {
+  return impl_->cloud;
+}
 
 }  // namespace educloud::clc

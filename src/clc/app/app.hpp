@@ -16,7 +16,8 @@ using MakeRoutes = std::function<http::Router(Cloud&)>;
 class App {
  public:
   /// Opens the database (made if it is missing). Errors: see Store::open; a bad key file.
-  static Result<std::unique_ptr<App>> create(Config config, std::string version, const MakeRoutes& make_routes);
+  static Result<std::unique_ptr<App>> create(Config config, std::string version,
+                                             const MakeRoutes& make_routes);
   ~App();
   App(const App&) = delete;
   App& operator=(const App&) = delete;

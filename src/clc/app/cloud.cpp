@@ -6,17 +6,27 @@
 
 namespace educloud::clc {
 
-Cloud::Cloud(store::Store& store, Heartbeats& heartbeats, EventHub& events, const Clock& clock, CloudOptions options)
+Cloud::Cloud(store::Store& store, Heartbeats& heartbeats, EventHub& events, const Clock& clock,
+             CloudOptions options)
     : impl_(std::make_unique<Impl>(store, heartbeats, events, clock, std::move(options))) {}
 Cloud::~Cloud() = default;
 
-void Cloud::on_outbox(std::function<void()> wake) { impl_->engine.on_outbox(std::move(wake)); }
-void Cloud::broker_state(std::function<bool()> is_ready) { impl_->is_ready = std::move(is_ready); }
-EventHub& Cloud::events() { return impl_->events; }
-const CloudOptions& Cloud::options() const { return impl_->options; }
+void Cloud::on_outbox(std::function<void()> wake) {
+  impl_->engine.on_outbox(std::move(wake));
+}
+void Cloud::broker_state(std::function<bool()> is_ready) {
+  impl_->is_ready = std::move(is_ready);
+}
+EventHub& Cloud::events() {
+  return impl_->events;
+}
+const CloudOptions& Cloud::options() const {
+  return impl_->options;
+}
 
 Result<std::int64_t> parse_cursor(const PageRequest& page) {
-  if (page.limit < 1 || page.limit > 500) return fail(ErrorCode::invalid_argument, "'limit' must be 1 to 500", "limit");
+  if (page.limit < 1 || page.limit > 500)
+    return fail(ErrorCode::invalid_argument, "'limit' must be 1 to 500", "limit");
   std::int64_t value = 0;
   if (page.cursor.empty()) return value;
   const auto* end = page.cursor.data() + page.cursor.size();
@@ -32,7 +42,8 @@ Result<> check_name(std::string_view name, std::string_view key) {
   for (const char c : name) ok = ok && static_cast<unsigned char>(c) >= 0x20 && c != 0x7f && c != '/';
   if (ok) return {};
   return fail(ErrorCode::invalid_argument,
-              "'" + std::string(key) + "' must be 1 to 60 characters, no control characters, no '/', no blank at the ends",
+              "'" + std::string(key) +
+                  "' must be 1 to 60 characters, no control characters, no '/', no blank at the ends",
               std::string(key));
 }
 
@@ -40,8 +51,8 @@ Result<> check_description(std::string_view text) {
   bool ok = text.size() <= 1000;
   for (const char c : text) ok = ok && (static_cast<unsigned char>(c) >= 0x20 || c == '\n');
   if (ok) return {};
-  return fail(ErrorCode::invalid_argument, "'description' must be at most 1000 characters, no control characters",
-              "description");
+  return fail(ErrorCode::invalid_argument,
+              "'description' must be at most 1000 characters, no control characters", "description");
 }
 
 Result<Image> Cloud::Impl::image(store::Sql& sql, const Principal& who, Deed deed, std::string_view imgid) {
@@ -52,11 +63,13 @@ Result<Image> Cloud::Impl::image(store::Sql& sql, const Principal& who, Deed dee
   return *image;
 }
 
-Result<Instance> Cloud::Impl::instance(store::Sql& sql, const Principal& who, Deed deed, std::string_view insid) {
+Result<Instance> Cloud::Impl::instance(store::Sql& sql, const Principal& who, Deed deed,
+                                       std::string_view insid) {
   if (auto id = InstanceId::parse(insid); !id) return fail(id.error());
   auto instance = store::find_instance(sql, insid);
   if (!instance) return fail(ErrorCode::not_found, "there is no instance " + std::string(insid));
-  if (auto ok = check(who, deed, instance->owner, "instance " + instance->insid); !ok) return fail(ok.error());
+  if (auto ok = check(who, deed, instance->owner, "instance " + instance->insid); !ok)
+    return fail(ok.error());
   return *instance;
 }
 
@@ -70,8 +83,8 @@ Result<Task> Cloud::Impl::task(store::Sql& sql, const Principal& who, Deed deed,
 
 namespace {
 
-NodeView node_view(const std::string& host, const std::string& cluster, const std::optional<Heartbeats::NodeBeat>& beat,
-                   std::int64_t max_age_ms) {
+NodeView node_view(const std::string& host, const std::string& cluster,
+                   const std::optional<Heartbeats::NodeBeat>& beat, std::int64_t max_age_ms) {
   NodeView view;
   view.host = host;
   view.cluster = cluster;
@@ -106,7 +119,8 @@ Result<Page<NodeView>> Cloud::nodes(const Principal& who) {
     std::map<std::pair<std::string, std::string>, bool> known;
     for (const auto& node : store::list_nodes(sql)) {
       known[{node.cluster, node.host}] = true;
-      auto view = node_view(node.host, node.cluster, impl.heartbeats.node(node.host, node.cluster), max_age_ms);
+      auto view =
+          node_view(node.host, node.cluster, impl.heartbeats.node(node.host, node.cluster), max_age_ms);
       view.enabled = node.enabled;
       for (const auto& one : reserved) {
         if (one.node != node.host) continue;
@@ -138,7 +152,9 @@ Result<NodeView> Cloud::node(const Principal& who, std::string_view host) {
 
 Result<Page<VmType>> Cloud::vmtypes(const Principal& who) {
   if (auto ok = check(who, Deed::see_vmtypes, "", ""); !ok) return fail(ok.error());
-  return impl_->store.read([](store::Sql& sql) -> Result<Page<VmType>> { return Page<VmType>{store::list_vmtypes(sql), ""}; });
+  return impl_->store.read([](store::Sql& sql) -> Result<Page<VmType>> {
+    return Page<VmType>{store::list_vmtypes(sql), ""};
+  });
 }
 
 Result<StatusView> Cloud::status(const Principal& who) {
@@ -151,9 +167,11 @@ Result<StatusView> Cloud::status(const Principal& who) {
     view.broker_ready = impl.is_ready();
     view.walrus_url = impl.options.walrus_url;
     view.images = static_cast<int>(sql.number("SELECT COUNT(*) FROM images"));
-    view.instances = static_cast<int>(sql.number("SELECT COUNT(*) FROM instances WHERE insid NOT LIKE 'TMP%'"));
+    view.instances =
+        static_cast<int>(sql.number("SELECT COUNT(*) FROM instances WHERE insid NOT LIKE 'TMP%'"));
     view.open_tasks = static_cast<int>(sql.number("SELECT COUNT(*) FROM tasks WHERE state <> 'gone'"));
-    view.failed_tasks = static_cast<int>(sql.number("SELECT COUNT(*) FROM tasks WHERE state <> 'gone' AND failed = 1"));
+    view.failed_tasks =
+        static_cast<int>(sql.number("SELECT COUNT(*) FROM tasks WHERE state <> 'gone' AND failed = 1"));
     view.running_vms = static_cast<int>(sql.number("SELECT COUNT(*) FROM tasks WHERE state = 'running'"));
     view.outbox = store::outbox_size(sql);
     const auto max_age_ms = impl.options.placement.max_age_ms;

@@ -36,8 +36,8 @@ struct NewImage {
 };
 
 struct EditRequest {
-  std::string name;    ///< build: of the new image
-  std::string vmtype;  ///< empty: vdsmall
+  std::string name;             ///< build: of the new image
+  std::string vmtype;           ///< empty: vdsmall
   std::int64_t memory_mib = 0;  ///< 0: the type's
   int cpus = 0;
   std::string cluster, node;  ///< pins; empty: any
@@ -47,7 +47,7 @@ struct EditRequest {
 
 struct PruneRequest {
   std::vector<int> versions;  ///< exactly these; or
-  int keep = 0;               ///< all but the newest `keep` (>= 1), the one in use, and those an instance needs
+  int keep = 0;  ///< all but the newest `keep` (>= 1), the one in use, and those an instance needs
 };
 
 struct NewVm {
@@ -72,7 +72,8 @@ struct TaskFilter {
 /// not see), unavailable and timeout when the database cannot commit in time.
 class Cloud {
  public:
-  Cloud(store::Store& store, Heartbeats& heartbeats, EventHub& events, const Clock& clock, CloudOptions options);
+  Cloud(store::Store& store, Heartbeats& heartbeats, EventHub& events, const Clock& clock,
+        CloudOptions options);
   ~Cloud();
   Cloud(const Cloud&) = delete;
   Cloud& operator=(const Cloud&) = delete;

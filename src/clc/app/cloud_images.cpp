@@ -56,7 +56,8 @@ Task new_task(TaskKind kind, const Principal& who, const std::string& src, const
 
 InstanceId Cloud::Impl::free_instance_id(store::Sql& sql, InstanceKind kind) {
   auto id = new_instance_id(kind);
-  while (store::find_instance(sql, id.str()) || store::open_task_of_instance(sql, id.str())) id = new_instance_id(kind);
+  while (store::find_instance(sql, id.str()) || store::open_task_of_instance(sql, id.str()))
+    id = new_instance_id(kind);
   return id;
 }
 
@@ -120,9 +121,11 @@ Result<ImageCreated> Cloud::create_image(const Principal& who, const NewImage& r
     return fail(ErrorCode::invalid_argument, "'usage' must be desktop or server", "usage");
   }
   if (request.size_bytes < 0 || request.size_bytes > static_cast<std::int64_t>(limits::kImageBytes)) {
-    return fail(ErrorCode::too_large, "'size_bytes' must be at most " + std::to_string(limits::kImageBytes), "size_bytes");
+    return fail(ErrorCode::too_large, "'size_bytes' must be at most " + std::to_string(limits::kImageBytes),
+                "size_bytes");
   }
-  if (request.filename.size() > 255) return fail(ErrorCode::invalid_argument, "'filename' is too long", "filename");
+  if (request.filename.size() > 255)
+    return fail(ErrorCode::invalid_argument, "'filename' is too long", "filename");
   return impl.store.write([&](store::Sql& sql) -> Result<ImageCreated> {
     if (auto ok = check_new_image(sql, request.name, request.description); !ok) return fail(ok.error());
     if (!store::find_ostype(sql, request.ostype)) {
@@ -179,14 +182,16 @@ Instance editor(const InstanceId& insid, const Image& image, const Principal& wh
 
 }  // namespace
 
-Result<TaskView> Cloud::modify_image(const Principal& who, std::string_view imgid, const EditRequest& request) {
+Result<TaskView> Cloud::modify_image(const Principal& who, std::string_view imgid,
+                                     const EditRequest& request) {
   auto& impl = *impl_;
   return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
     auto image = impl.image(sql, who, Deed::change_image, imgid);
     if (!image) return fail(image.error());
     if (image->deleting) return fail(ErrorCode::conflict, "image " + image->name + " is being deleted");
     for (const auto& task : store::open_tasks_of_image(sql, image->imgid)) {
-      const bool changes = task.dst == image->imgid && task.kind != TaskKind::run && !is_maintenance(task.kind);
+      const bool changes =
+          task.dst == image->imgid && task.kind != TaskKind::run && !is_maintenance(task.kind);
       if (changes) {
         return fail(ErrorCode::conflict, "image " + image->name + " is being changed by task " + task.tid +
                                              ": submit or cancel that first");
@@ -194,19 +199,22 @@ Result<TaskView> Cloud::modify_image(const Principal& who, std::string_view imgi
     }
     auto instance = editor(impl.free_instance_id(sql, InstanceKind::TMP), *image, who, request,
                            "modify " + image->name, impl.clock.wall_ms());
-    if (auto ok = impl.size(sql, instance, image->usage, request.vmtype, request.memory_mib, request.cpus); !ok) {
+    if (auto ok = impl.size(sql, instance, image->usage, request.vmtype, request.memory_mib, request.cpus);
+        !ok) {
       return fail(ok.error());
     }
     if (auto ok = impl.check_pins(sql, request.cluster, request.node); !ok) return fail(ok.error());
     store::add_instance(sql, instance);
-    auto task = impl.engine.begin(sql, new_task(TaskKind::modify, who, image->imgid, image->imgid, instance.insid));
+    auto task =
+        impl.engine.begin(sql, new_task(TaskKind::modify, who, image->imgid, image->imgid, instance.insid));
     if (!task) return fail(task.error());
     impl.audit(sql, who, "image.modify", image->imgid, task->tid);
     return impl.engine.view(sql, *task);
   });
 }
 
-Result<TaskView> Cloud::build_image(const Principal& who, std::string_view imgid, const EditRequest& request) {
+Result<TaskView> Cloud::build_image(const Principal& who, std::string_view imgid,
+                                    const EditRequest& request) {
   auto& impl = *impl_;
   return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
     auto source = impl.image(sql, who, Deed::copy_image, imgid);
@@ -223,13 +231,15 @@ Result<TaskView> Cloud::build_image(const Principal& who, std::string_view imgid
     made.created_at = impl.clock.wall_ms();
     auto instance = editor(impl.free_instance_id(sql, InstanceKind::TMP), *source, who, request,
                            "build " + made.name, impl.clock.wall_ms());
-    if (auto ok = impl.size(sql, instance, source->usage, request.vmtype, request.memory_mib, request.cpus); !ok) {
+    if (auto ok = impl.size(sql, instance, source->usage, request.vmtype, request.memory_mib, request.cpus);
+        !ok) {
       return fail(ok.error());
     }
     if (auto ok = impl.check_pins(sql, request.cluster, request.node); !ok) return fail(ok.error());
     store::add_image(sql, made);
     store::add_instance(sql, instance);
-    auto task = impl.engine.begin(sql, new_task(TaskKind::build, who, source->imgid, made.imgid, instance.insid));
+    auto task =
+        impl.engine.begin(sql, new_task(TaskKind::build, who, source->imgid, made.imgid, instance.insid));
     if (!task) return fail(task.error());
     impl.audit(sql, who, "image.build", made.imgid, task->tid);
     return impl.engine.view(sql, *task);

@@ -14,7 +14,12 @@ namespace educloud::clc {
 
 struct Cloud::Impl {
   Impl(store::Store& s, Heartbeats& h, EventHub& e, const Clock& c, CloudOptions o)
-      : store(s), heartbeats(h), events(e), clock(c), options(std::move(o)), engine(h, e, c, options),
+      : store(s),
+        heartbeats(h),
+        events(e),
+        clock(c),
+        options(std::move(o)),
+        engine(h, e, c, options),
         started_at(c.wall_ms()) {}
 
   store::Store& store;

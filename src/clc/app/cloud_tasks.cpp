@@ -14,7 +14,8 @@ Result<Page<TaskView>> Cloud::tasks(const Principal& who, const PageRequest& pag
   const std::string owner = who.admin ? "" : who.account;
   return impl_->store.read([&](store::Sql& sql) -> Result<Page<TaskView>> {
     Page<TaskView> out;
-    const auto rows = store::list_tasks(sql, *before, page.limit, owner, filter.open_only, filter.insid, filter.imgid);
+    const auto rows =
+        store::list_tasks(sql, *before, page.limit, owner, filter.open_only, filter.insid, filter.imgid);
     for (const auto& row : rows) {
       if (may(who, Deed::see_task, row.owner)) out.items.push_back(impl_->engine.view(sql, row));
     }

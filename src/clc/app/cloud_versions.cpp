@@ -13,7 +13,8 @@ std::multimap<int, std::string> users_of_versions(store::Sql& sql, const Image& 
     seen[task.insid] = true;
   }
   for (const auto& instance : store::instances_of_image(sql, image.imgid)) {
-    if (instance.version != 0 && !seen.contains(instance.insid)) out.emplace(instance.version, instance.insid);
+    if (instance.version != 0 && !seen.contains(instance.insid))
+      out.emplace(instance.version, instance.insid);
   }
   return out;
 }
@@ -22,13 +23,15 @@ Result<> check_no_upkeep(store::Sql& sql, const Image& image) {
   if (image.deleting) return fail(ErrorCode::conflict, "image " + image.name + " is being deleted");
   for (const auto& task : store::open_tasks_of_image(sql, image.imgid)) {
     if (!is_maintenance(task.kind)) continue;
-    return fail(ErrorCode::conflict, "image " + image.name + " is under upkeep by task " + task.tid +
-                                         (task.failed ? ", which failed: submit it again or cancel it" : ": wait for it"));
+    return fail(ErrorCode::conflict,
+                "image " + image.name + " is under upkeep by task " + task.tid +
+                    (task.failed ? ", which failed: submit it again or cancel it" : ": wait for it"));
   }
   return {};
 }
 
-Task upkeep(store::Sql& sql, Cloud::Impl& impl, TaskKind kind, const Principal& who, const std::string& imgid) {
+Task upkeep(store::Sql& sql, Cloud::Impl& impl, TaskKind kind, const Principal& who,
+            const std::string& imgid) {
   Task task;
   task.kind = kind;
   task.owner = who.account;
@@ -46,21 +49,25 @@ Result<std::vector<int>> versions_to_prune(store::Sql& sql, const Image& image, 
   std::vector<int> out;
   if (!request.versions.empty()) {
     for (const int wanted : request.versions) {
-      const auto at = std::find_if(all.begin(), all.end(), [&](const auto& one) { return one.version == wanted; });
+      const auto at =
+          std::find_if(all.begin(), all.end(), [&](const auto& one) { return one.version == wanted; });
       const std::string name = image.name + " version " + std::to_string(wanted);
       if (at == all.end()) return fail(ErrorCode::not_found, "there is no " + name, "versions");
       if (wanted == image.current_version) {
-        return fail(ErrorCode::conflict, name + " is the one in use: roll back or publish another first", "versions");
+        return fail(ErrorCode::conflict, name + " is the one in use: roll back or publish another first",
+                    "versions");
       }
       if (const auto user = users.find(wanted); user != users.end()) {
-        return fail(ErrorCode::conflict, name + " is needed by instance " + user->second + ": stop or delete that first",
+        return fail(ErrorCode::conflict,
+                    name + " is needed by instance " + user->second + ": stop or delete that first",
                     "versions");
       }
       if (std::find(out.begin(), out.end(), wanted) == out.end()) out.push_back(wanted);
     }
     return out;
   }
-  if (request.keep < 1) return fail(ErrorCode::invalid_argument, "name 'versions', or 'keep' of at least 1", "keep");
+  if (request.keep < 1)
+    return fail(ErrorCode::invalid_argument, "name 'versions', or 'keep' of at least 1", "keep");
   const auto spare = static_cast<std::ptrdiff_t>(all.size()) - request.keep;
   for (std::ptrdiff_t i = 0; i < spare; ++i) {
     const int version = all[static_cast<std::size_t>(i)].version;
@@ -95,10 +102,12 @@ Result<TaskView> Cloud::rollback_image(const Principal& who, std::string_view im
     if (!image) return fail(image.error());
     if (auto ok = check_no_upkeep(sql, *image); !ok) return fail(ok.error());
     if (!store::find_version(sql, image->imgid, version)) {
-      return fail(ErrorCode::not_found, "image " + image->name + " has no version " + std::to_string(version), "version");
+      return fail(ErrorCode::not_found, "image " + image->name + " has no version " + std::to_string(version),
+                  "version");
     }
     if (version == image->current_version) {
-      return fail(ErrorCode::conflict, "version " + std::to_string(version) + " is the one in use already", "version");
+      return fail(ErrorCode::conflict, "version " + std::to_string(version) + " is the one in use already",
+                  "version");
     }
     Task task = upkeep(sql, impl, TaskKind::use, who, image->imgid);
     task.target_version = version;
@@ -109,7 +118,8 @@ Result<TaskView> Cloud::rollback_image(const Principal& who, std::string_view im
   });
 }
 
-Result<TaskView> Cloud::prune_image(const Principal& who, std::string_view imgid, const PruneRequest& request) {
+Result<TaskView> Cloud::prune_image(const Principal& who, std::string_view imgid,
+                                    const PruneRequest& request) {
   auto& impl = *impl_;
   if (request.versions.size() > limits::kListEntries) {
     return fail(ErrorCode::invalid_argument, "'versions' names too many", "versions");
@@ -139,11 +149,13 @@ Result<TaskView> Cloud::delete_image(const Principal& who, std::string_view imgi
     if (!image) return fail(image.error());
     if (auto ok = check_no_upkeep(sql, *image); !ok) return fail(ok.error());
     if (const auto open = store::open_tasks_of_image(sql, image->imgid); !open.empty()) {
-      return fail(ErrorCode::conflict, "image " + image->name + " is used by task " + open.front().tid + ": end that first");
+      return fail(ErrorCode::conflict,
+                  "image " + image->name + " is used by task " + open.front().tid + ": end that first");
     }
     if (const auto users = store::instances_of_image(sql, image->imgid); !users.empty()) {
-      return fail(ErrorCode::conflict, "image " + image->name + " is used by instance " + users.front().insid + " (" +
-                                           users.front().name + "): delete that first");
+      return fail(ErrorCode::conflict, "image " + image->name + " is used by instance " +
+                                           users.front().insid + " (" + users.front().name +
+                                           "): delete that first");
     }
     image->deleting = true;
     store::update_image(sql, *image);

@@ -3,8 +3,8 @@
 
 namespace educloud::clc {
 
-Result<> Cloud::Impl::size(store::Sql& sql, Instance& instance, std::string_view usage, const std::string& vmtype,
-                           std::int64_t memory_mib, int cpus) {
+Result<> Cloud::Impl::size(store::Sql& sql, Instance& instance, std::string_view usage,
+                           const std::string& vmtype, std::int64_t memory_mib, int cpus) {
   instance.vmtype = vmtype.empty() ? (usage == "server" ? "vssmall" : "vdsmall") : vmtype;
   const auto type = store::find_vmtype(sql, instance.vmtype);
   if (!type) {
@@ -26,7 +26,8 @@ Result<> Cloud::Impl::size(store::Sql& sql, Instance& instance, std::string_view
 Result<> Cloud::Impl::check_pins(store::Sql& sql, const std::string& cluster, const std::string& node) {
   if (!cluster.empty()) {
     const auto all = store::list_clusters(sql);
-    const bool known = std::any_of(all.begin(), all.end(), [&](const auto& one) { return one.host == cluster; });
+    const bool known =
+        std::any_of(all.begin(), all.end(), [&](const auto& one) { return one.host == cluster; });
     if (!known) return fail(ErrorCode::not_found, "there is no cluster of that name", "cluster");
   }
   if (!node.empty() && !store::find_node(sql, node)) {
@@ -47,10 +48,12 @@ VmView Cloud::Impl::vm_view(store::Sql& sql, const Principal& who, const Instanc
   const int display = store::port_of(sql, instance.insid, "display");
   if (display == 0) return view;
   Access access;
-  if (const auto beat = heartbeats.node(task->node, task->cluster)) access.address = beat->status.net_data.ip0;
+  if (const auto beat = heartbeats.node(task->node, task->cluster))
+    access.address = beat->status.net_data.ip0;
   access.display_port = display;
   access.web_port = store::port_of(sql, instance.insid, "web");
-  if (may(who, Deed::see_secret, instance.owner)) access.display_password = store::display_password(sql, instance.insid);
+  if (may(who, Deed::see_secret, instance.owner))
+    access.display_password = store::display_password(sql, instance.insid);
   view.access = std::move(access);
   return view;
 }
@@ -102,12 +105,13 @@ Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
     auto image = impl.image(sql, who, Deed::see_image, request.imgid);
     if (!image) return fail(image.error());
     if (image->deleting) return fail(ErrorCode::conflict, "image " + image->name + " is being deleted");
-    if (request.version < 0) return fail(ErrorCode::invalid_argument, "'version' must not be negative", "version");
+    if (request.version < 0)
+      return fail(ErrorCode::invalid_argument, "'version' must not be negative", "version");
     if (request.version != 0) {
       const auto version = store::find_version(sql, image->imgid, request.version);
       if (!version || version->pruning) {
-        return fail(ErrorCode::not_found, "image " + image->name + " has no version " + std::to_string(request.version),
-                    "version");
+        return fail(ErrorCode::not_found,
+                    "image " + image->name + " has no version " + std::to_string(request.version), "version");
       }
     }
     Instance instance;
@@ -121,7 +125,8 @@ Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
     instance.cluster_pin = request.cluster;
     instance.node_pin = request.node;
     instance.created_at = impl.clock.wall_ms();
-    if (auto ok = impl.size(sql, instance, "desktop", request.vmtype, request.memory_mib, request.cpus); !ok) {
+    if (auto ok = impl.size(sql, instance, "desktop", request.vmtype, request.memory_mib, request.cpus);
+        !ok) {
       return fail(ok.error());
     }
     if (auto ok = impl.check_pins(sql, request.cluster, request.node); !ok) return fail(ok.error());
@@ -140,7 +145,8 @@ Result<TaskView> Cloud::run_vm(const Principal& who, std::string_view insid) {
   return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
     auto instance = impl.instance(sql, who, Deed::control_vm, insid);
     if (!instance) return fail(instance.error());
-    if (instance->deleting) return fail(ErrorCode::conflict, "instance " + instance->insid + " is being deleted");
+    if (instance->deleting)
+      return fail(ErrorCode::conflict, "instance " + instance->insid + " is being deleted");
     const auto open = store::open_task_of_instance(sql, instance->insid);
     auto task = open ? impl.engine.user_event(sql, *open, task::Event::start)
                      : impl.engine.begin(sql, run_task(*instance, who));
@@ -171,7 +177,8 @@ Result<VmView> Cloud::delete_vm(const Principal& who, std::string_view insid) {
     if (!instance) return fail(instance.error());
     const auto open = store::open_task_of_instance(sql, instance->insid);
     if (instance->insid.starts_with("TMP")) {
-      return fail(ErrorCode::conflict, instance->insid + " edits an image: cancel task " + (open ? open->tid : "") + " instead");
+      return fail(ErrorCode::conflict,
+                  instance->insid + " edits an image: cancel task " + (open ? open->tid : "") + " instead");
     }
     impl.audit(sql, who, "vm.delete", instance->insid, instance->name);
     VmView view = impl.vm_view(sql, who, *instance);
@@ -191,7 +198,8 @@ Result<VmView> Cloud::delete_vm(const Principal& who, std::string_view insid) {
   });
 }
 
-Result<InstanceFile> Cloud::instance_file(const Principal& who, std::string_view insid, std::string_view what) {
+Result<InstanceFile> Cloud::instance_file(const Principal& who, std::string_view insid,
+                                          std::string_view what) {
   auto& impl = *impl_;
   if (what != "console" && what != "screenshot") {
     return fail(ErrorCode::invalid_argument, "only console and screenshot can be read");
@@ -200,15 +208,18 @@ Result<InstanceFile> Cloud::instance_file(const Principal& who, std::string_view
     auto instance = impl.instance(sql, who, Deed::see_secret, insid);
     if (!instance) return fail(instance.error());
     const auto task = store::open_task_of_instance(sql, instance->insid);
-    if (!task || task->node.empty()) return fail(ErrorCode::conflict, "instance " + instance->insid + " is on no node");
+    if (!task || task->node.empty())
+      return fail(ErrorCode::conflict, "instance " + instance->insid + " is on no node");
     const auto cc = impl.heartbeats.cluster(task->cluster);
     if (!cc || cc->age_ms > impl.options.placement.max_age_ms || cc->status.service_data.data_port == 0) {
-      return fail(ErrorCode::unavailable, "cluster controller " + task->cluster + " is silent: check educloud-cc there");
+      return fail(ErrorCode::unavailable,
+                  "cluster controller " + task->cluster + " is silent: check educloud-cc there");
     }
     const std::string path = "/instances/" + instance->insid + "/" + std::string(what);
     const transfer::Grant grant{"GET", path, task->node, impl.clock.wall_ms() / 1000 + 60};
     InstanceFile file;
-    file.base_url = "http://" + cc->status.net_data.ip0 + ":" + std::to_string(cc->status.service_data.data_port);
+    file.base_url =
+        "http://" + cc->status.net_data.ip0 + ":" + std::to_string(cc->status.service_data.data_port);
     file.target = "/nodes/" + task->node + path + "?" +
                   transfer::sign_grant(transfer::derive_node_key(impl.options.data_key, task->node), grant);
     return file;

@@ -8,8 +8,11 @@ namespace educloud::clc {
 
 Result<std::pair<int, int>> parse_port_range(const std::string& text, const std::string& key) {
   const auto refuse = [&] {
-    return fail(ErrorCode::invalid_argument, key + " = \"" + text.substr(0, 40) + "\" must be two ports between 1024 and "
-                                             "65535, the first not above the second, such as \"5900-5999\"", key);
+    return fail(ErrorCode::invalid_argument,
+                key + " = \"" + text.substr(0, 40) +
+                    "\" must be two ports between 1024 and "
+                    "65535, the first not above the second, such as \"5900-5999\"",
+                key);
   };
   const auto dash = text.find('-');
   if (dash == std::string::npos) return refuse();
@@ -19,7 +22,8 @@ Result<std::pair<int, int>> parse_port_range(const std::string& text, const std:
     return error == std::errc() && at == to && from != to;
   };
   const char* begin = text.data();
-  if (!number(begin, begin + dash, first) || !number(begin + dash + 1, begin + text.size(), last)) return refuse();
+  if (!number(begin, begin + dash, first) || !number(begin + dash + 1, begin + text.size(), last))
+    return refuse();
   if (first < 1024 || last > 65535 || first > last) return refuse();
   return std::pair(first, last);
 }
@@ -54,7 +58,8 @@ Result<Config> load_config(const std::filesystem::path& path) {
   if (!web) return fail(web.error(), path.string());
   std::tie(out.display_port_first, out.display_port_last) = *display;
   std::tie(out.web_port_first, out.web_port_last) = *web;
-  if (auto url = http::Url::parse(out.walrus_url); !url) return fail(url.error(), path.string() + ": walrus_url");
+  if (auto url = http::Url::parse(out.walrus_url); !url)
+    return fail(url.error(), path.string() + ": walrus_url");
   while (out.walrus_url.ends_with('/')) out.walrus_url.pop_back();
   return out;
 }

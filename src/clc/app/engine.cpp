@@ -33,7 +33,8 @@ void RateMeter::saw(const Task& task, std::int64_t now_ms) {
   }
   const auto elapsed_ms = now_ms - mark.at_ms;
   if (elapsed_ms < 500) return;  // too short to say
-  const double fresh = static_cast<double>(task.bytes_done - mark.bytes) * 1000.0 / static_cast<double>(elapsed_ms);
+  const double fresh =
+      static_cast<double>(task.bytes_done - mark.bytes) * 1000.0 / static_cast<double>(elapsed_ms);
   mark = {task.state, task.bytes_done, now_ms, mark.rate == 0 ? fresh : 0.6 * mark.rate + 0.4 * fresh};
 }
 
@@ -43,7 +44,9 @@ double RateMeter::rate(std::int64_t task_id) const {
   return at == marks_.end() ? 0 : at->second.rate;
 }
 
-void Engine::on_outbox(std::function<void()> wake) { wake_ = std::move(wake); }
+void Engine::on_outbox(std::function<void()> wake) {
+  wake_ = std::move(wake);
+}
 
 Result<Task> Engine::begin(store::Sql& sql, Task task, const std::vector<int>& versions) {
   task.created_at = task.updated_at = now();
@@ -53,13 +56,23 @@ Result<Task> Engine::begin(store::Sql& sql, Task task, const std::vector<int>& v
   task.id = store::add_task(sql, task);
   Result<> sent;
   switch (task.kind) {
-    case TaskKind::import: sent = send(sql, task, "image/import"); break;
-    case TaskKind::use: sent = send(sql, task, "image/use"); break;
-    case TaskKind::prune: sent = send(sql, task, "image/prune", versions); break;
-    case TaskKind::remove: sent = send(sql, task, "image/delete", versions); break;
+    case TaskKind::import:
+      sent = send(sql, task, "image/import");
+      break;
+    case TaskKind::use:
+      sent = send(sql, task, "image/use");
+      break;
+    case TaskKind::prune:
+      sent = send(sql, task, "image/prune", versions);
+      break;
+    case TaskKind::remove:
+      sent = send(sql, task, "image/delete", versions);
+      break;
     case TaskKind::modify:
     case TaskKind::build:
-    case TaskKind::run: sent = send(sql, task, "image/prepare"); break;
+    case TaskKind::run:
+      sent = send(sql, task, "image/prepare");
+      break;
   }
   if (!sent) return fail(sent.error());
   store::update_task(sql, task);
@@ -92,13 +105,16 @@ Result<Task> Engine::user_event(store::Sql& sql, Task task, Event event) {
   return task;
 }
 
-Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement, const msg::TaskStatus& status) {
+Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement,
+                          const msg::TaskStatus& status) {
   task::Transition row = *judgement.transition;
-  if (row.action != Action::publish_version || is_maintenance(task.kind)) return apply(sql, task, row, &status);
+  if (row.action != Action::publish_version || is_maintenance(task.kind))
+    return apply(sql, task, row, &status);
   // A node cannot make a version by saying so: without walrus' signature the submit has failed.
   auto version = version_from_receipt(task, status.receipt, options_.data_key);
   if (!version) {
-    obs::error("task.bad_receipt", {{"tid", task.tid}, {"node", task.node}, {"error", version.error().message}});
+    obs::error("task.bad_receipt",
+               {{"tid", task.tid}, {"node", task.node}, {"error", version.error().message}});
     const auto failed = task::step(task.state, Event::failed);
     if (!failed) return fail(ErrorCode::internal, "no way to fail from here");
     msg::TaskStatus refused = status;
@@ -120,7 +136,8 @@ void Engine::resend(store::Sql& sql, Task task) {
   if (task.command.empty()) return;
   auto command = msg::parse<msg::Command>(task.command);
   if (!command) return;
-  // It is still wanted, so it may still be begun; whoever has it already goes by its cmdid and repeats its status.
+  // It is still wanted, so it may still be begun; whoever has it already goes by its cmdid and repeats its
+  // status.
   command->deadline = std::max(command->deadline, now() + 60'000);
   queue_command(sql, task, msg::serialize(*command), command->deadline);
   task.cmd_sent_at = now();
@@ -128,7 +145,8 @@ void Engine::resend(store::Sql& sql, Task task) {
   obs::metrics().count("educloud_clc_commands_resent_total", "Commands sent again for want of news");
 }
 
-Result<> Engine::apply(store::Sql& sql, Task& task, const task::Transition& row, const msg::TaskStatus* status) {
+Result<> Engine::apply(store::Sql& sql, Task& task, const task::Transition& row,
+                       const msg::TaskStatus* status) {
   const bool moved = task.state != row.to;
   task = after_event(std::move(task), row, status, now());
   rates_.saw(task, now());
@@ -151,8 +169,10 @@ Result<> Engine::apply(store::Sql& sql, Task& task, const task::Transition& row,
 
 Result<> Engine::act(store::Sql& sql, Task& task, Action action, const msg::TaskStatus* status) {
   switch (action) {
-    case Action::none: return {};
-    case Action::send_prepare: return send(sql, task, "image/prepare");
+    case Action::none:
+      return {};
+    case Action::send_prepare:
+      return send(sql, task, "image/prepare");
     case Action::send_run: {
       auto sent = send(sql, task, "image/run");
       if (sent) return sent;
@@ -165,7 +185,8 @@ Result<> Engine::act(store::Sql& sql, Task& task, Action action, const msg::Task
       task = after_event(std::move(task), *failed, &refusal, now());
       return {};
     }
-    case Action::send_stop: return send(sql, task, "image/stop");
+    case Action::send_stop:
+      return send(sql, task, "image/stop");
     case Action::send_submit: {
       if (task.kind == TaskKind::import) return send(sql, task, "image/import");
       if (task.kind == TaskKind::use) return send(sql, task, "image/use");
@@ -187,7 +208,9 @@ Result<> Engine::act(store::Sql& sql, Task& task, Action action, const msg::Task
       if (auto ok = publish_version(sql, task, status); !ok) return ok;
       return send(sql, task, "task/delete");
     }
-    case Action::release: release(sql, task); return {};
+    case Action::release:
+      release(sql, task);
+      return {};
   }
   return {};
 }
@@ -210,11 +233,13 @@ Result<> Engine::place(store::Sql& sql, Task& task) {
   if (!image) return vanished("image " + task.src);
   // An edited image stays on the version and node its overlay belongs to.
   const bool bound = task.kind != TaskKind::run && !task.node.empty();
-  const int wanted = bound ? task.source_version : (instance->version != 0 ? instance->version : image->current_version);
+  const int wanted =
+      bound ? task.source_version : (instance->version != 0 ? instance->version : image->current_version);
   const auto version = store::find_version(sql, task.src, wanted);
   if (!version || version->pruning) {
-    return fail(ErrorCode::conflict, wanted == 0 ? "image " + image->name + " has no version yet: its import has not ended"
-                                                 : "image " + image->name + " has no version " + std::to_string(wanted));
+    return fail(ErrorCode::conflict,
+                wanted == 0 ? "image " + image->name + " has no version yet: its import has not ended"
+                            : "image " + image->name + " has no version " + std::to_string(wanted));
   }
   PlacementRequest request;
   request.insid = task.insid;
@@ -236,7 +261,8 @@ Result<> Engine::place(store::Sql& sql, Task& task) {
   return {};
 }
 
-void Engine::queue_command(store::Sql& sql, const Task& task, const std::string& body, std::int64_t deadline_at) {
+void Engine::queue_command(store::Sql& sql, const Task& task, const std::string& body,
+                           std::int64_t deadline_at) {
   store::OutboxRow row;
   const bool walrus = is_walrus_task(task.kind);
   row.exchange = walrus ? "walrus_cmd" : "cc_cmd";

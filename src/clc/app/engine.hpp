@@ -65,7 +65,8 @@ class Engine {
   Result<> after(store::Sql& sql, Task& task, task::Event event);
   Result<> place(store::Sql& sql, Task& task);
   Result<> send(store::Sql& sql, Task& task, std::string_view op, const std::vector<int>& versions = {});
-  Result<CommandParts> parts(store::Sql& sql, const Task& task, std::string_view op, std::int64_t patience_ms);
+  Result<CommandParts> parts(store::Sql& sql, const Task& task, std::string_view op,
+                             std::int64_t patience_ms);
   Result<Access> take_access(store::Sql& sql, const Task& task);
   Result<> publish_version(store::Sql& sql, Task& task, const msg::TaskStatus* status);
   Result<> finish_upkeep(store::Sql& sql, Task& task);

@@ -28,7 +28,8 @@ std::string new_display_password() {
 }  // namespace
 
 Result<> Engine::send(store::Sql& sql, Task& task, std::string_view op, const std::vector<int>& versions) {
-  if (op == "image/submit" || op == "image/import") task.target_version = store::take_version_number(sql, task.dst);
+  if (op == "image/submit" || op == "image/import")
+    task.target_version = store::take_version_number(sql, task.dst);
   task.op = op;
   task.op_open = true;
   std::int64_t patience = patience_ms(task);
@@ -50,11 +51,11 @@ Result<> Engine::send(store::Sql& sql, Task& task, std::string_view op, const st
 
 Result<CommandParts> Engine::parts(store::Sql& sql, const Task& task, std::string_view op, std::int64_t) {
   CommandParts out;
-  const std::string node_key = task.node.empty() ? "" : transfer::derive_node_key(options_.data_key, task.node);
   const std::int64_t expires_s = now() / 1000 + kGrantSeconds;
   if (op == "image/submit") {
+    // Signed with the key that nodes do not have: a node must not be able to grant itself other images.
     out.target_grant = transfer::sign_grant(
-        node_key, {"PUT", transfer::version_path(task.dst, task.target_version), task.node, expires_s});
+        options_.data_key, {"PUT", transfer::version_path(task.dst, task.target_version), task.node, expires_s});
     return out;
   }
   if (op != "image/prepare" && op != "image/run") return out;
@@ -62,12 +63,13 @@ Result<CommandParts> Engine::parts(store::Sql& sql, const Task& task, std::strin
   const auto image = store::find_image(sql, task.src);
   auto version = store::find_version(sql, task.src, task.source_version);
   if (!instance || !image || !version) {
-    return fail(ErrorCode::not_found, "the image, version or instance of " + task.tid + " is not there any more");
+    return fail(ErrorCode::not_found,
+                "the image, version or instance of " + task.tid + " is not there any more");
   }
   const auto ostype = store::find_ostype(sql, image->ostype);
   out.source = std::move(version);
   out.source_grant = transfer::sign_grant(
-      node_key, {"GET", transfer::raw_path(task.src, task.source_version), task.node, expires_s});
+      options_.data_key, {"GET", transfer::raw_path(task.src, task.source_version), task.node, expires_s});
   out.memory_mib = instance->memory_mib;
   out.cpus = instance->cpus;
   out.ostype = image->ostype;
@@ -96,7 +98,8 @@ Result<Access> Engine::take_access(store::Sql& sql, const Task& task) {
                                           std::to_string(options_.display_port_first) + "-" +
                                           std::to_string(options_.display_port_last) + ", " +
                                           std::to_string(options_.web_port_first) + "-" +
-                                          std::to_string(options_.web_port_last) + "): stop a VM or widen them in clc.conf");
+                                          std::to_string(options_.web_port_last) +
+                                          "): stop a VM or widen them in clc.conf");
   }
   access.display_password = new_display_password();
   store::set_display_password(sql, task.insid, access.display_password);
@@ -107,8 +110,9 @@ Result<Version> version_from_receipt(const Task& task, std::string_view receipt,
   auto told = transfer::verify_receipt(data_key, receipt);
   if (!told) return fail(told.error());
   if (told->imgid != task.dst || told->version != task.target_version || told->cmdid != task.cmdid) {
-    return fail(ErrorCode::conflict, "the receipt is about " + told->imgid + " version " + std::to_string(told->version) +
-                                         ", expected " + task.dst + " version " + std::to_string(task.target_version));
+    return fail(ErrorCode::conflict, "the receipt is about " + told->imgid + " version " +
+                                         std::to_string(told->version) + ", expected " + task.dst +
+                                         " version " + std::to_string(task.target_version));
   }
   Version version;
   version.imgid = told->imgid;
@@ -129,7 +133,8 @@ Result<> Engine::publish_version(store::Sql& sql, Task& task, const msg::TaskSta
   if (!image) return fail(ErrorCode::not_found, "image " + task.dst + " is not there any more");
   version->created_at = now();
   if (store::find_version(sql, task.dst, version->version)) {
-    return fail(ErrorCode::conflict, image->name + " has a version " + std::to_string(version->version) + " already");
+    return fail(ErrorCode::conflict,
+                image->name + " has a version " + std::to_string(version->version) + " already");
   }
   store::add_version(sql, *version);
   image->current_version = version->version;
@@ -163,7 +168,8 @@ Result<> Engine::finish_upkeep(store::Sql& sql, Task& task) {
 void Engine::release(store::Sql& sql, Task& task) {
   store::free_ports(sql, task.insid);
   const auto instance = store::find_instance(sql, task.insid);
-  if (instance && (instance->deleting || !task.insid.starts_with("VD"))) store::remove_instance(sql, task.insid);
+  if (instance && (instance->deleting || !task.insid.starts_with("VD")))
+    store::remove_instance(sql, task.insid);
   auto image = store::find_image(sql, task.dst);
   if (!image || task.achieved) return;
   // Given up: an image that never got a version is none, and a mark for upkeep is lifted.
@@ -171,7 +177,8 @@ void Engine::release(store::Sql& sql, Task& task) {
   if (made_it && store::list_versions(sql, task.dst).empty()) {
     store::remove_image(sql, task.dst);
   } else if (task.kind == TaskKind::prune) {
-    for (const auto& one : store::list_versions(sql, task.dst)) store::set_pruning(sql, task.dst, one.version, false);
+    for (const auto& one : store::list_versions(sql, task.dst))
+      store::set_pruning(sql, task.dst, one.version, false);
   } else if (task.kind == TaskKind::remove) {
     image->deleting = false;
     store::update_image(sql, *image);

@@ -12,14 +12,17 @@ bool EventHub::wants(const Subscriber& subscriber, const Event& event) {
   return may(subscriber.who, Deed::see_task, event.owner);
 }
 
-std::string EventHub::name_of(std::uint64_t id) const { return run_ + "-" + std::to_string(id); }
+std::string EventHub::name_of(std::uint64_t id) const {
+  return run_ + "-" + std::to_string(id);
+}
 
 Result<std::shared_ptr<http::EventStream>> EventHub::subscribe(const Principal& who, std::string_view tid,
                                                                std::string_view last_event_id) {
   const std::scoped_lock guard(mutex_);
   if (run_.empty()) run_ = random_hex(4);
   subscribers_.remove_if([](const Subscriber& one) { return !one.stream->is_open(); });
-  if (subscribers_.size() >= kSubscribers) return fail(ErrorCode::exhausted, "too many watchers: try again later");
+  if (subscribers_.size() >= kSubscribers)
+    return fail(ErrorCode::exhausted, "too many watchers: try again later");
   Subscriber subscriber{who, std::string(tid), std::make_shared<http::EventStream>()};
   if (!last_event_id.empty()) {
     std::uint64_t seen = 0;

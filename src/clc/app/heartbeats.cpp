@@ -21,7 +21,8 @@ bus::Verdict refuse(const bus::Delivery& delivery, std::string_view why) {
 }  // namespace
 
 void Heartbeats::subscribe(bus::Bus& bus) {
-  bus.subscribe({"clc_heartbeat_queue", 64, [this](bus::Delivery delivery) { delivery.settle(take(delivery)); }});
+  bus.subscribe(
+      {"clc_heartbeat_queue", 64, [this](bus::Delivery delivery) { delivery.settle(take(delivery)); }});
 }
 
 bus::Verdict Heartbeats::take(const bus::Delivery& delivery) {
@@ -33,7 +34,8 @@ bus::Verdict Heartbeats::take(const bus::Delivery& delivery) {
 bus::Verdict Heartbeats::take_node(const bus::Delivery& delivery) {
   auto status = msg::parse<msg::NodeStatus>(delivery.body);
   if (!status) return refuse(delivery, status.error().message);
-  if (!HostName::parse(status->host) || !HostName::parse(status->ccid)) return refuse(delivery, "host or ccid is no host name");
+  if (!HostName::parse(status->host) || !HostName::parse(status->ccid))
+    return refuse(delivery, "host or ccid is no host name");
   if (delivery.user_id != "cc-" + status->ccid) return refuse(delivery, "not sent by the cc it names");
   const std::scoped_lock guard(mutex_);
   const auto key = std::pair(status->ccid, status->host);
@@ -49,14 +51,16 @@ bus::Verdict Heartbeats::take_cluster(const bus::Delivery& delivery) {
   if (!HostName::parse(status->host)) return refuse(delivery, "host is no host name");
   if (delivery.user_id != "cc-" + status->host) return refuse(delivery, "not sent by the cc it names");
   const std::scoped_lock guard(mutex_);
-  if (!clusters_.contains(status->host) && clusters_.size() >= kHosts) return refuse(delivery, "too many hosts");
+  if (!clusters_.contains(status->host) && clusters_.size() >= kHosts)
+    return refuse(delivery, "too many hosts");
   const std::string host = status->host;
   clusters_[host] = {std::move(*status), clock_.boot_ms()};
   count("taken");
   return bus::Verdict::ack;
 }
 
-std::optional<Heartbeats::NodeBeat> Heartbeats::node(const std::string& host, const std::string& cluster) const {
+std::optional<Heartbeats::NodeBeat> Heartbeats::node(const std::string& host,
+                                                     const std::string& cluster) const {
   const std::scoped_lock guard(mutex_);
   const auto at = nodes_.find({cluster, host});
   if (at == nodes_.end()) return std::nullopt;
@@ -77,8 +81,8 @@ std::optional<Heartbeats::ClusterBeat> Heartbeats::cluster(const std::string& ho
   return ClusterBeat{at->second.status, age(at->second.at_boot_ms)};
 }
 
-std::vector<NodeSnapshot> Heartbeats::snapshots(const std::vector<Node>& nodes, const std::string& imgid, int version,
-                                                std::int64_t max_age_ms) const {
+std::vector<NodeSnapshot> Heartbeats::snapshots(const std::vector<Node>& nodes, const std::string& imgid,
+                                                int version, std::int64_t max_age_ms) const {
   const std::scoped_lock guard(mutex_);
   std::vector<NodeSnapshot> out;
   for (const auto& node : nodes) {

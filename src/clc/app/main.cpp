@@ -38,7 +38,8 @@ int run(const Arguments& arguments) {
   sys::block_stop_signals();
   obs::init_log("clc", config->common.log_level, config->common.log_file);
   const auto prefix = config->common.prefix;
-  auto app = clc::App::create(std::move(*config), EDUCLOUD_VERSION, [](clc::Cloud& cloud) { return clc::make_api(cloud); });
+  auto app = clc::App::create(std::move(*config), EDUCLOUD_VERSION,
+                              [](clc::Cloud& cloud) { return clc::make_api(cloud); });
   if (!app) {
     obs::error("clc.not_started", {{"error", app.error().message}});
     return kFailed;

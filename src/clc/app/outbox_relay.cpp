@@ -51,7 +51,9 @@ struct OutboxRelay::Impl : std::enable_shared_from_this<OutboxRelay::Impl> {
 
 OutboxRelay::OutboxRelay(store::Store& store, bus::Bus& bus, const Clock& clock)
     : impl_(std::make_shared<Impl>(store, bus, clock)) {}
-OutboxRelay::~OutboxRelay() { stop(); }
+OutboxRelay::~OutboxRelay() {
+  stop();
+}
 
 void OutboxRelay::wake() {
   {
@@ -134,9 +136,11 @@ int OutboxRelay::pump() {
       impl.outcome(row.id, bus::Outcome::confirmed, row.routing_key);
       continue;
     }
-    bus::Outgoing message{row.exchange, row.routing_key, row.body, row.msgid, std::chrono::milliseconds{left_ms}};
-    auto queued = impl.bus.publish(std::move(message), [shared = impl_, id = row.id, key = row.routing_key](
-                                                           bus::Outcome what) { shared->outcome(id, what, key); });
+    bus::Outgoing message{row.exchange, row.routing_key, row.body, row.msgid,
+                          std::chrono::milliseconds{left_ms}};
+    auto queued =
+        impl.bus.publish(std::move(message), [shared = impl_, id = row.id, key = row.routing_key](
+                                                 bus::Outcome what) { shared->outcome(id, what, key); });
     if (!queued) {
       impl.outcome(row.id, bus::Outcome::failed, row.routing_key);
       break;

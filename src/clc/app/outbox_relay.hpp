@@ -9,7 +9,8 @@
 namespace educloud::clc {
 
 /// Publishes what stands in the outbox, oldest first, at most `kWindow` unconfirmed at once. A row goes only
-/// when the broker has it for good; anything else is tried again, so a message may come twice, never not at all.
+/// when the broker has it for good; anything else is tried again, so a message may come twice, never not at
+/// all.
 class OutboxRelay {
  public:
   static constexpr int kWindow = 64;

@@ -50,7 +50,8 @@ std::string token_hash(std::string_view token) {
   if (!ready()) return {};
   unsigned char digest[32];
   // The token is 256 random bits: a fast hash is enough, there is nothing to guess.
-  crypto_generichash(digest, sizeof digest, reinterpret_cast<const unsigned char*>(token.data()), token.size(), nullptr, 0);
+  crypto_generichash(digest, sizeof digest, reinterpret_cast<const unsigned char*>(token.data()),
+                     token.size(), nullptr, 0);
   char hex[2 * sizeof digest + 1];
   sodium_bin2hex(hex, sizeof hex, digest, sizeof digest);
   return hex;

@@ -16,8 +16,8 @@ class Store;
 
 /// True if an account of that name was made now; false if it was there (its password is kept).
 /// Errors: invalid_argument (name not [a-z][a-z0-9._-]{0,31}, password shorter than 8 or longer than 128).
-Result<bool> create_account(store::Store& store, const Clock& clock, std::string_view name, std::string_view password,
-                            bool admin);
+Result<bool> create_account(store::Store& store, const Clock& clock, std::string_view name,
+                            std::string_view password, bool admin);
 /// Replaces the password and ends the account's sessions.
 Result<> set_password(store::Store& store, std::string_view name, std::string_view password);
 /// Makes a cc known by its host name.

@@ -33,8 +33,9 @@ void StatusConsumer::take(bus::Delivery delivery) {
   auto status = read(delivery);
   if (!status) {
     count("malformed");
-    obs::warn("status.refused", {{"sender", delivery.user_id}, {"key", delivery.routing_key},
-                                 {"error", status.error().message}});
+    obs::warn(
+        "status.refused",
+        {{"sender", delivery.user_id}, {"key", delivery.routing_key}, {"error", status.error().message}});
     delivery.settle(bus::Verdict::reject);
     return;
   }
@@ -73,7 +74,8 @@ Result<> StatusConsumer::consume(store::Sql& sql, const msg::TaskStatus& status,
   }
   count(to_string(judgement.verdict));
   switch (judgement.verdict) {
-    case Verdict::accept: return engine_.accepted(sql, std::move(*task), judgement, status);
+    case Verdict::accept:
+      return engine_.accepted(sql, std::move(*task), judgement, status);
     case Verdict::duplicate:
       // Alive and with nothing new: no need to send the command again for a while.
       task->news_at = clock_.wall_ms();
@@ -90,7 +92,8 @@ Result<> StatusConsumer::consume(store::Sql& sql, const msg::TaskStatus& status,
     case Verdict::stale:
     case Verdict::other_command:
     case Verdict::not_allowed:
-      obs::debug("status.dropped", {{"tid", status.tid}, {"why", to_string(judgement.verdict)}, {"event", status.event}});
+      obs::debug("status.dropped",
+                 {{"tid", status.tid}, {"why", to_string(judgement.verdict)}, {"event", status.event}});
       return {};
   }
   return {};

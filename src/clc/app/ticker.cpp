@@ -42,8 +42,12 @@ Result<> Ticker::heed_clock_jump() {
   if (std::abs(jump) < kJumpMs) return {};
   obs::warn("clock.jumped", {{"by_ms", jump}});
   return store_.write([&](store::Sql& sql) -> Result<> {
-    sql.run("UPDATE tasks SET deadline_at = deadline_at + ?1 WHERE state <> 'gone' AND deadline_at > 0", {jump});
-    sql.run("UPDATE tasks SET cmd_sent_at = cmd_sent_at + ?1, news_at = MAX(0, news_at + ?1) WHERE state <> 'gone'", {jump});
+    sql.run("UPDATE tasks SET deadline_at = deadline_at + ?1 WHERE state <> 'gone' AND deadline_at > 0",
+            {jump});
+    sql.run(
+        "UPDATE tasks SET cmd_sent_at = cmd_sent_at + ?1, news_at = MAX(0, news_at + ?1) WHERE state <> "
+        "'gone'",
+        {jump});
     return {};
   });
 }
@@ -57,7 +61,8 @@ Result<> Ticker::look_at_tasks() {
   for (const auto& seen : *overdue) {
     auto done = store_.write([&](store::Sql& sql) -> Result<> {
       const auto task = store::find_task_by_row(sql, seen.id);
-      if (!task || task->updated_at != seen.updated_at || task->cmdid != seen.cmdid) return {};  // moved meanwhile
+      if (!task || task->updated_at != seen.updated_at || task->cmdid != seen.cmdid)
+        return {};  // moved meanwhile
       if (task->deadline_at > 0 && task->deadline_at <= now) return engine_.timed_out(sql, *task);
       engine_.resend(sql, *task);
       return {};
@@ -74,13 +79,15 @@ Result<> Ticker::look_for_lost_vms() {
   if (clock_.boot_ms() - lost_looked_at_boot_ms_ < kLostLookMs) return {};
   lost_looked_at_boot_ms_ = clock_.boot_ms();
   const std::int64_t now = clock_.wall_ms();
-  auto open = store_.read([](store::Sql& sql) -> Result<std::vector<Task>> { return store::open_tasks(sql); });
+  auto open =
+      store_.read([](store::Sql& sql) -> Result<std::vector<Task>> { return store::open_tasks(sql); });
   if (!open) return fail(open.error());
   int running = 0;
   for (const auto& seen : *open) {
     const bool runs = seen.state == task::TaskState{task::Phase::editing, task::State::running};
     running += runs ? 1 : 0;
-    if (!runs || seen.op_open || now - seen.updated_at < kResendMs || now - seen.cmd_sent_at < kResendMs) continue;
+    if (!runs || seen.op_open || now - seen.updated_at < kResendMs || now - seen.cmd_sent_at < kResendMs)
+      continue;
     const auto beat = heartbeats_.node(seen.node, seen.cluster);
     if (!beat || beat->age_ms > kLostLookMs) continue;
     const auto& vms = beat->status.vm_data;
@@ -93,11 +100,13 @@ Result<> Ticker::look_for_lost_vms() {
     });
     if (!done) return fail(done.error());
   }
-  const auto waiting = store_.read([](store::Sql& sql) -> Result<std::int64_t> { return store::outbox_size(sql); });
+  const auto waiting =
+      store_.read([](store::Sql& sql) -> Result<std::int64_t> { return store::outbox_size(sql); });
   if (!waiting) return fail(waiting.error());
   obs::metrics().gauge("educloud_clc_outbox_rows", "Messages the broker has not confirmed",
                        static_cast<double>(*waiting));
-  obs::metrics().gauge("educloud_clc_tasks_open", "Tasks that have not ended", static_cast<double>(open->size()));
+  obs::metrics().gauge("educloud_clc_tasks_open", "Tasks that have not ended",
+                       static_cast<double>(open->size()));
   obs::metrics().gauge("educloud_clc_vms_running", "VMs that run, as last reported", running);
   return {};
 }

@@ -30,8 +30,8 @@ struct Session {
 
 struct ImageView {
   Image image;
-  std::string state;     ///< importing | building | ready | failed | deleting
-  std::string tid;       ///< the open task that changes it, if there is one
+  std::string state;                                    ///< importing | building | ready | failed | deleting
+  std::string tid;                                      ///< the open task that changes it, if there is one
   std::int64_t size_bytes = 0, virtual_size_bytes = 0;  ///< of the version in use
 };
 
@@ -64,7 +64,8 @@ struct VersionView {
 struct VmView {
   Instance instance;
   std::string image_name;
-  std::string state;  ///< defined, or the task's: preparing, booting, running, stopped, submitting, deleting, failed
+  std::string
+      state;  ///< defined, or the task's: preparing, booting, running, stopped, submitting, deleting, failed
   std::optional<TaskView> task;  ///< the open one
   std::optional<Access> access;  ///< while it has ports
 };
@@ -123,7 +124,8 @@ template <class T>
 nlohmann::json to_json(const Page<T>& page) {
   auto items = nlohmann::json::array();
   for (const auto& one : page.items) items.push_back(to_json(one));
-  return {{"items", std::move(items)}, {"next", page.next.empty() ? nlohmann::json() : nlohmann::json(page.next)}};
+  return {{"items", std::move(items)},
+          {"next", page.next.empty() ? nlohmann::json() : nlohmann::json(page.next)}};
 }
 
 }  // namespace educloud::clc

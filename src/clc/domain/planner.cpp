@@ -6,9 +6,13 @@
 namespace educloud::clc {
 namespace {
 
-std::string number(std::int64_t value) { return std::to_string(value); }
+std::string number(std::int64_t value) {
+  return std::to_string(value);
+}
 
-std::string percent(double value) { return number(static_cast<std::int64_t>(std::lround(value))) + " %"; }
+std::string percent(double value) {
+  return number(static_cast<std::int64_t>(std::lround(value))) + " %";
+}
 
 /// What a node has left after everything promised.
 struct Left {
@@ -20,8 +24,8 @@ struct Left {
   int vms = 0;
 };
 
-Left left_on(const NodeSnapshot& node, const std::vector<Reservation>& reservations, const PlacementRequest& request,
-             const PlacementLimits& limits) {
+Left left_on(const NodeSnapshot& node, const std::vector<Reservation>& reservations,
+             const PlacementRequest& request, const PlacementLimits& limits) {
   Left left;
   std::int64_t not_resident = 0;
   for (const auto& one : reservations) {
@@ -55,21 +59,25 @@ NodeVerdict judge(const NodeSnapshot& node, const Left& left, const PlacementReq
     return refuse(node, "in cluster " + node.cluster + ", pinned to " + request.cluster_pin, "lift the pin");
   }
   if (!node.enabled) return refuse(node, "takes no new VMs (disabled)", "enable it");
-  if (node.age_ms < 0) return refuse(node, "no heartbeat since clc started", "start educloud-nc on " + node.host);
+  if (node.age_ms < 0)
+    return refuse(node, "no heartbeat since clc started", "start educloud-nc on " + node.host);
   if (node.age_ms > limits.max_age_ms) {
-    return refuse(node, "last heartbeat " + number(node.age_ms / 1000) + " s ago (limit " +
-                            number(limits.max_age_ms / 1000) + " s)",
+    return refuse(node,
+                  "last heartbeat " + number(node.age_ms / 1000) + " s ago (limit " +
+                      number(limits.max_age_ms / 1000) + " s)",
                   "check educloud-nc and the network of " + node.host);
   }
   if (!node.cluster_alive) {
-    return refuse(node, "its cluster controller " + node.cluster + " is silent", "check educloud-cc on " + node.cluster);
+    return refuse(node, "its cluster controller " + node.cluster + " is silent",
+                  "check educloud-cc on " + node.cluster);
   }
   const std::int64_t need_mib = request.memory_mib + limits.reserve_mib;
   if (left.memory_mib < need_mib) {
     return refuse(node,
-                  "memory: needs " + number(request.memory_mib) + " + reserve " + number(limits.reserve_mib) + " = " +
-                      number(need_mib) + " MiB, has " + number(left.memory_mib) + " of " + number(node.mem_mib) +
-                      " MiB (" + number(left.vms) + " VMs hold " + number(left.committed_mib) + ")",
+                  "memory: needs " + number(request.memory_mib) + " + reserve " + number(limits.reserve_mib) +
+                      " = " + number(need_mib) + " MiB, has " + number(left.memory_mib) + " of " +
+                      number(node.mem_mib) + " MiB (" + number(left.vms) + " VMs hold " +
+                      number(left.committed_mib) + ")",
                   left.memory_mib > limits.reserve_mib
                       ? "free " + number(need_mib - left.memory_mib) + " MiB or ask for at most " +
                             number(left.memory_mib - limits.reserve_mib) + " MiB"
@@ -77,13 +85,16 @@ NodeVerdict judge(const NodeSnapshot& node, const Left& left, const PlacementReq
   }
   if (left.cpus < request.cpus) {
     return refuse(node,
-                  "cpu: needs " + number(request.cpus) + ", has " + number(static_cast<std::int64_t>(std::floor(left.cpus))) +
-                      " of " + number(node.cpus) + " x " + number(static_cast<std::int64_t>(limits.cpu_overcommit)) +
-                      " (" + number(left.committed_cpus) + " promised)",
-                  "stop VMs that hold " + number(static_cast<std::int64_t>(std::ceil(request.cpus - left.cpus))) + " cpus");
+                  "cpu: needs " + number(request.cpus) + ", has " +
+                      number(static_cast<std::int64_t>(std::floor(left.cpus))) + " of " + number(node.cpus) +
+                      " x " + number(static_cast<std::int64_t>(limits.cpu_overcommit)) + " (" +
+                      number(left.committed_cpus) + " promised)",
+                  "stop VMs that hold " +
+                      number(static_cast<std::int64_t>(std::ceil(request.cpus - left.cpus))) + " cpus");
   }
   if (limits.max_cpu_usage < 100 && node.cpu_usage >= limits.max_cpu_usage) {
-    return refuse(node, "cpu: busy " + percent(node.cpu_usage) + " (limit " + percent(limits.max_cpu_usage) + ")",
+    return refuse(node,
+                  "cpu: busy " + percent(node.cpu_usage) + " (limit " + percent(limits.max_cpu_usage) + ")",
                   "wait until it is less busy");
   }
   const std::int64_t fetch_mib = node.has_image ? 0 : request.image_mib;
@@ -122,8 +133,9 @@ Result<Plan> plan(const std::vector<NodeSnapshot>& nodes, const std::vector<Rese
     const Left left = left_on(*node, reservations, request, limits);
     plan.verdicts.push_back(judge(*node, left, request, limits));
     if (!plan.verdicts.back().fits) continue;
-    const bool better = !best || (node->has_image != best->has_image ? node->has_image
-                                                                     : left.memory_mib > best_left.memory_mib);
+    const bool better =
+        !best ||
+        (node->has_image != best->has_image ? node->has_image : left.memory_mib > best_left.memory_mib);
     if (better) {
       best = node;
       best_left = left;
@@ -134,16 +146,18 @@ Result<Plan> plan(const std::vector<NodeSnapshot>& nodes, const std::vector<Rese
     plan.cluster = best->cluster;
     return plan;
   }
-  std::string message = "no node can take this VM (" + number(request.memory_mib) + " MiB, " + number(request.cpus) +
-                        (request.cpus == 1 ? " cpu)" : " cpus)");
-  if (nodes.empty()) return fail(ErrorCode::exhausted, message + ": no node is registered; add one with educloud init");
+  std::string message = "no node can take this VM (" + number(request.memory_mib) + " MiB, " +
+                        number(request.cpus) + (request.cpus == 1 ? " cpu)" : " cpus)");
+  if (nodes.empty())
+    return fail(ErrorCode::exhausted, message + ": no node is registered; add one with educloud init");
   // An errormsg must fit a message and a screen; the rest is in the node list.
   constexpr std::size_t kShown = 20;
   for (std::size_t i = 0; i < std::min(kShown, plan.verdicts.size()); ++i) {
     const auto& one = plan.verdicts[i];
     message += "; " + one.host + ": " + one.reason + " -> " + one.fix;
   }
-  if (plan.verdicts.size() > kShown) message += "; and " + number(static_cast<std::int64_t>(plan.verdicts.size() - kShown)) + " more";
+  if (plan.verdicts.size() > kShown)
+    message += "; and " + number(static_cast<std::int64_t>(plan.verdicts.size() - kShown)) + " more";
   return fail(ErrorCode::exhausted, message);
 }
 

@@ -10,24 +10,24 @@
 namespace educloud::clc {
 
 struct PlacementLimits {
-  double max_cpu_usage = 80;     ///< percent; a node busier than this gets no new VM; 100: never refused
-  double cpu_overcommit = 4;     ///< virtual cpus per real one
+  double max_cpu_usage = 80;        ///< percent; a node busier than this gets no new VM; 100: never refused
+  double cpu_overcommit = 4;        ///< virtual cpus per real one
   std::int64_t reserve_mib = 2048;  ///< memory that stays for the host
   std::int64_t min_disk_mib = 10 * 1024;  ///< disk that stays free
-  std::int64_t max_age_ms = 15'000;  ///< of a heartbeat
+  std::int64_t max_age_ms = 15'000;       ///< of a heartbeat
 };
 
 /// What the planner knows of one node: its registration and its last heartbeat.
 struct NodeSnapshot {
   std::string host, cluster;
   bool enabled = true;
-  std::int64_t age_ms = -1;  ///< of the last heartbeat; -1: none
-  bool cluster_alive = true; ///< its cc is heard of
+  std::int64_t age_ms = -1;   ///< of the last heartbeat; -1: none
+  bool cluster_alive = true;  ///< its cc is heard of
   int cpus = 0;
   double cpu_usage = 0;
   std::int64_t mem_mib = 0, mem_usage_mib = 0;
   std::int64_t disk_mib = 0, disk_usage_mib = 0;
-  bool has_image = false;  ///< the version wanted is in its cache
+  bool has_image = false;                            ///< the version wanted is in its cache
   std::map<std::string, std::int64_t> resident_mib;  ///< insid -> memory its VM has really taken
 };
 
@@ -54,7 +54,7 @@ struct NodeVerdict {
 };
 
 struct Plan {
-  std::string node, cluster;  ///< chosen
+  std::string node, cluster;          ///< chosen
   std::vector<NodeVerdict> verdicts;  ///< of every node considered, by name
   std::string explain() const;        ///< one line per node
 };

@@ -9,8 +9,8 @@ enum class Who { admin, owner, anyone };
 
 struct Row {
   Deed deed;
-  Who least;  ///< who may at least; an admin always may
-  bool hides; ///< refused: say that there is no such object
+  Who least;   ///< who may at least; an admin always may
+  bool hides;  ///< refused: say that there is no such object
   std::string_view name;
 };
 
@@ -50,9 +50,12 @@ bool may(const Principal& who, Deed deed, std::string_view owner) {
   if (!row || who.account.empty()) return false;
   if (who.admin) return true;
   switch (row->least) {
-    case Who::admin: return false;
-    case Who::owner: return !owner.empty() && owner == who.account;
-    case Who::anyone: return true;
+    case Who::admin:
+      return false;
+    case Who::owner:
+      return !owner.empty() && owner == who.account;
+    case Who::anyone:
+      return true;
   }
   return false;
 }

@@ -21,11 +21,13 @@ std::string where(const Task& task) {
 }
 
 tl::unexpected<Error> refuse(const Task& task, std::string_view what, std::string_view instead) {
-  return fail(ErrorCode::conflict, "task " + task.tid + " is at " + where(task) + " and cannot be " + std::string(what) +
-                                       ": " + std::string(instead));
+  return fail(ErrorCode::conflict, "task " + task.tid + " is at " + where(task) + " and cannot be " +
+                                       std::string(what) + ": " + std::string(instead));
 }
 
-bool edits_image(const Task& task) { return task.kind == TaskKind::modify || task.kind == TaskKind::build; }
+bool edits_image(const Task& task) {
+  return task.kind == TaskKind::modify || task.kind == TaskKind::build;
+}
 
 }  // namespace
 
@@ -42,9 +44,11 @@ Result<task::Transition> user_transition(const Task& task, Event event) {
       if (!row) return refuse(task, "stopped", "its VM does not run; cancel it instead");
       break;
     case Event::submit:
-      if (task.kind == TaskKind::run) return refuse(task, "submitted", "only a modify or build makes a new version");
+      if (task.kind == TaskKind::run)
+        return refuse(task, "submitted", "only a modify or build makes a new version");
       if (is_maintenance(task.kind) && !task.failed) return refuse(task, "submitted", "it is under way");
-      if (task.kind == TaskKind::import && !task.failed) return refuse(task, "submitted", "it waits for its upload");
+      if (task.kind == TaskKind::import && !task.failed)
+        return refuse(task, "submitted", "it waits for its upload");
       if (edits_image(task) && task.state == kSubmitInit && !task.failed) {
         return refuse(task, "submitted", "it is being submitted already");
       }
@@ -54,23 +58,32 @@ Result<task::Transition> user_transition(const Task& task, Event event) {
       if (is_maintenance(task.kind) && !task.failed) {
         return refuse(task, "cancelled", "walrus is carrying it out; it takes seconds");
       }
-      if (task.state == kSubmitted) return refuse(task, "cancelled", "its version is published; it is being tidied up");
+      if (task.state == kSubmitted)
+        return refuse(task, "cancelled", "its version is published; it is being tidied up");
       if (!row) return refuse(task, "cancelled", "it has ended");
       break;
-    default: return refuse(task, "changed", "only a node tells that");
+    default:
+      return refuse(task, "changed", "only a node tells that");
   }
   return *row;
 }
 
 std::string_view to_string(Verdict verdict) {
   switch (verdict) {
-    case Verdict::accept: return "accept";
-    case Verdict::duplicate: return "duplicate";
-    case Verdict::stale: return "stale";
-    case Verdict::other_command: return "other_command";
-    case Verdict::wrong_sender: return "wrong_sender";
-    case Verdict::not_allowed: return "not_allowed";
-    case Verdict::malformed: return "malformed";
+    case Verdict::accept:
+      return "accept";
+    case Verdict::duplicate:
+      return "duplicate";
+    case Verdict::stale:
+      return "stale";
+    case Verdict::other_command:
+      return "other_command";
+    case Verdict::wrong_sender:
+      return "wrong_sender";
+    case Verdict::not_allowed:
+      return "not_allowed";
+    case Verdict::malformed:
+      return "malformed";
   }
   return "malformed";
 }
@@ -101,7 +114,8 @@ Judgement judge_status(const Task& task, const msg::TaskStatus& status, std::str
   }
   out.event = *event;
   // Upkeep of an image has one step; "deleted" is walrus' natural word for the end of a prune.
-  if (is_maintenance(task.kind) && *event == Event::deleted && task.state == kSubmitInit) out.event = Event::submitted;
+  if (is_maintenance(task.kind) && *event == Event::deleted && task.state == kSubmitInit)
+    out.event = Event::submitted;
   out.transition = task::step(task.state, out.event);
   out.verdict = out.transition ? Verdict::accept : Verdict::not_allowed;
   return out;
@@ -116,7 +130,8 @@ bool answers(std::string_view op, Event event) {
   return event == Event::submitted || event == Event::deleted;  // submit, import and walrus' upkeep
 }
 
-Task after_event(Task task, const task::Transition& transition, const msg::TaskStatus* status, std::int64_t now_ms) {
+Task after_event(Task task, const task::Transition& transition, const msg::TaskStatus* status,
+                 std::int64_t now_ms) {
   const bool moved = task.state != transition.to;
   task.state = transition.to;
   task.updated_at = now_ms;
@@ -134,7 +149,8 @@ Task after_event(Task task, const task::Transition& transition, const msg::TaskS
   switch (transition.event) {
     case Event::failed:
       task.failed = true;
-      task.errormsg = status && !status->errormsg.empty() ? status->errormsg.substr(0, 2000) : "failed without a reason";
+      task.errormsg =
+          status && !status->errormsg.empty() ? status->errormsg.substr(0, 2000) : "failed without a reason";
       break;
     case Event::timeout:
       task.failed = true;
@@ -159,32 +175,42 @@ Task after_event(Task task, const task::Transition& transition, const msg::TaskS
 std::int64_t patience_ms(const Task& task) {
   constexpr std::int64_t kMinute = 60'000;
   if (task.state.state == State::gone) return 0;
-  if (task.state == kDeleting || task.state == kSubmitted) return kMinute;  // asked again for as long as it takes
+  if (task.state == kDeleting || task.state == kSubmitted)
+    return kMinute;  // asked again for as long as it takes
   if (task.state == kRunning) return task.op_open && task.op == "image/stop" ? 3 * kMinute : 0;
   if (task.state == kStopped || !task.op_open) return 0;
   if (is_maintenance(task.kind)) return 10 * kMinute;
   if (task.kind == TaskKind::import) return 24 * 60 * kMinute;  // people go home in the middle of an upload
   switch (task.state.state) {
-    case State::init: return task.state.phase == Phase::preparing ? 5 * kMinute : 30 * kMinute;
-    case State::downloading: return 10 * kMinute;
-    case State::cloning: return 15 * kMinute;
-    case State::uploading: return 30 * kMinute;  // walrus checks and syncs a large image in silence
-    case State::done: return 3 * kMinute;
-    case State::booting: return 10 * kMinute;
-    default: return 10 * kMinute;
+    case State::init:
+      return task.state.phase == Phase::preparing ? 5 * kMinute : 30 * kMinute;
+    case State::downloading:
+      return 10 * kMinute;
+    case State::cloning:
+      return 15 * kMinute;
+    case State::uploading:
+      return 30 * kMinute;  // walrus checks and syncs a large image in silence
+    case State::done:
+      return 3 * kMinute;
+    case State::booting:
+      return 10 * kMinute;
+    default:
+      return 10 * kMinute;
   }
 }
 
 std::string timeout_text(const Task& task) {
   const std::string who = is_walrus_task(task.kind) ? "walrus" : "node " + task.node;
   const std::string what = task.op.empty() ? "the task" : task.op;
-  return "no answer or progress from " + who + " on " + what + " for " + std::to_string(patience_ms(task) / 60'000) +
+  return "no answer or progress from " + who + " on " + what + " for " +
+         std::to_string(patience_ms(task) / 60'000) +
          " min: check that it is up and reaches the broker, then " +
          (task.state.phase == Phase::submitting ? "submit again or cancel" : "start again or cancel");
 }
 
 bool needs_source(const Task& task) {
-  if (task.state.state == State::gone || is_maintenance(task.kind) || task.kind == TaskKind::import) return false;
+  if (task.state.state == State::gone || is_maintenance(task.kind) || task.kind == TaskKind::import)
+    return false;
   if (task.kind == TaskKind::run) return task::holds_capacity(task.state);
   return true;
 }

@@ -45,7 +45,8 @@ bool answers(std::string_view op, task::Event event);
 
 /// The task after an accepted status or a time-out; `transition` from judge_status or the table.
 /// Does not carry out the action.
-Task after_event(Task task, const task::Transition& transition, const msg::TaskStatus* status, std::int64_t now_ms);
+Task after_event(Task task, const task::Transition& transition, const msg::TaskStatus* status,
+                 std::int64_t now_ms);
 
 /// How long `task`, as it is now, may go without progress before Event::timeout. 0: for ever.
 std::int64_t patience_ms(const Task& task);

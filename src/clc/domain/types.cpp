@@ -33,6 +33,8 @@ bool is_maintenance(TaskKind kind) {
   return kind == TaskKind::use || kind == TaskKind::prune || kind == TaskKind::remove;
 }
 
-bool is_walrus_task(TaskKind kind) { return kind == TaskKind::import || is_maintenance(kind); }
+bool is_walrus_task(TaskKind kind) {
+  return kind == TaskKind::import || is_maintenance(kind);
+}
 
 }  // namespace educloud::clc

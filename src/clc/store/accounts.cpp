@@ -3,7 +3,8 @@
 namespace educloud::clc::store {
 
 std::optional<Account> find_account(Sql& sql, std::string_view name) {
-  const auto row = sql.one("SELECT name, admin, password_hash, created_at FROM accounts WHERE name = ?", {name});
+  const auto row =
+      sql.one("SELECT name, admin, password_hash, created_at FROM accounts WHERE name = ?", {name});
   if (!row) return std::nullopt;
   return Account{row->text(0), row->flag(1), row->text(2), row->number(3)};
 }
@@ -17,42 +18,48 @@ void set_password_hash(Sql& sql, std::string_view name, std::string_view passwor
   sql.run("UPDATE accounts SET password_hash = ? WHERE name = ?", {password_hash, name});
 }
 
-void add_token(Sql& sql, std::string_view hash, std::string_view account, std::int64_t now_ms, std::int64_t expires_ms) {
+void add_token(Sql& sql, std::string_view hash, std::string_view account, std::int64_t now_ms,
+               std::int64_t expires_ms) {
   sql.run("INSERT INTO tokens (hash, account, created_at, expires_at) VALUES (?, ?, ?, ?)",
           {hash, account, now_ms, expires_ms});
 }
 
 std::optional<Principal> token_owner(Sql& sql, std::string_view hash, std::int64_t now_ms) {
   const auto row = sql.one(
-      "SELECT a.name, a.admin FROM tokens t JOIN accounts a ON a.name = t.account WHERE t.hash = ? AND t.expires_at > ?",
+      "SELECT a.name, a.admin FROM tokens t JOIN accounts a ON a.name = t.account WHERE t.hash = ? AND "
+      "t.expires_at > ?",
       {hash, now_ms});
   if (!row) return std::nullopt;
   return Principal{row->text(0), row->flag(1)};
 }
 
-void remove_token(Sql& sql, std::string_view hash) { sql.run("DELETE FROM tokens WHERE hash = ?", {hash}); }
+void remove_token(Sql& sql, std::string_view hash) {
+  sql.run("DELETE FROM tokens WHERE hash = ?", {hash});
+}
 
 void remove_tokens_of(Sql& sql, std::string_view account) {
   sql.run("DELETE FROM tokens WHERE account = ?", {account});
 }
 
 LoginFailures login_failures(Sql& sql, std::string_view account) {
-  const auto row = sql.one("SELECT failures, last_at, locked_until FROM login_failures WHERE account = ?", {account});
+  const auto row =
+      sql.one("SELECT failures, last_at, locked_until FROM login_failures WHERE account = ?", {account});
   if (!row) return {};
   return {static_cast<int>(row->number(0)), row->number(1), row->number(2)};
 }
 
 void set_login_failures(Sql& sql, std::string_view account, const LoginFailures& failures) {
-  sql.run("INSERT OR REPLACE INTO login_failures (account, failures, last_at, locked_until) VALUES (?, ?, ?, ?)",
-          {account, failures.failures, failures.last_at, failures.locked_until});
+  sql.run(
+      "INSERT OR REPLACE INTO login_failures (account, failures, last_at, locked_until) VALUES (?, ?, ?, ?)",
+      {account, failures.failures, failures.last_at, failures.locked_until});
 }
 
 void clear_login_failures(Sql& sql, std::string_view account) {
   sql.run("DELETE FROM login_failures WHERE account = ?", {account});
 }
 
-void audit(Sql& sql, std::int64_t now_ms, std::string_view account, std::string_view action, std::string_view object,
-           std::string_view detail) {
+void audit(Sql& sql, std::int64_t now_ms, std::string_view account, std::string_view action,
+           std::string_view object, std::string_view detail) {
   sql.run("INSERT INTO audit (at, account, action, object, detail) VALUES (?, ?, ?, ?, ?)",
           {now_ms, account, action, object, detail.substr(0, 1000)});
 }

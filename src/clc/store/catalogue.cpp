@@ -5,13 +5,16 @@ namespace {
 
 // The columns in the order the readers below take them; id last, where a list needs it.
 constexpr std::string_view kImageById =
-    "SELECT imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, created_at, id "
+    "SELECT imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, "
+    "created_at, id "
     "FROM images WHERE imgid = ?";
 constexpr std::string_view kImageByName =
-    "SELECT imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, created_at, id "
+    "SELECT imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, "
+    "created_at, id "
     "FROM images WHERE name = ?";
 constexpr std::string_view kImages =
-    "SELECT imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, created_at, id "
+    "SELECT imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, "
+    "created_at, id "
     "FROM images WHERE id > ? ORDER BY id LIMIT ?";
 
 Image image_of(const Row& row) {
@@ -63,20 +66,26 @@ std::vector<Listed<Image>> list_images(Sql& sql, std::int64_t after, int limit) 
 }
 
 void add_image(Sql& sql, const Image& image) {
-  sql.run("INSERT INTO images (imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, "
-          "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-          {image.imgid, image.name, image.owner, image.ostype, image.usage, image.description, image.current_version,
-           image.next_version, image.deleting, image.created_at});
+  sql.run(
+      "INSERT INTO images (imgid, name, owner, ostype, usage, description, current_version, next_version, "
+      "deleting, "
+      "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      {image.imgid, image.name, image.owner, image.ostype, image.usage, image.description,
+       image.current_version, image.next_version, image.deleting, image.created_at});
 }
 
 void update_image(Sql& sql, const Image& image) {
-  sql.run("UPDATE images SET name = ?, ostype = ?, usage = ?, description = ?, current_version = ?, next_version = ?, "
-          "deleting = ? WHERE imgid = ?",
-          {image.name, image.ostype, image.usage, image.description, image.current_version, image.next_version,
-           image.deleting, image.imgid});
+  sql.run(
+      "UPDATE images SET name = ?, ostype = ?, usage = ?, description = ?, current_version = ?, next_version "
+      "= ?, "
+      "deleting = ? WHERE imgid = ?",
+      {image.name, image.ostype, image.usage, image.description, image.current_version, image.next_version,
+       image.deleting, image.imgid});
 }
 
-void remove_image(Sql& sql, std::string_view imgid) { sql.run("DELETE FROM images WHERE imgid = ?", {imgid}); }
+void remove_image(Sql& sql, std::string_view imgid) {
+  sql.run("DELETE FROM images WHERE imgid = ?", {imgid});
+}
 
 int take_version_number(Sql& sql, std::string_view imgid) {
   const auto taken = sql.number("SELECT next_version FROM images WHERE imgid = ?", {imgid});
@@ -85,27 +94,31 @@ int take_version_number(Sql& sql, std::string_view imgid) {
 }
 
 std::optional<Version> find_version(Sql& sql, std::string_view imgid, int version) {
-  const auto row = sql.one("SELECT imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, pruning, "
-                           "created_at, receipt FROM versions WHERE imgid = ? AND version = ?",
-                           {imgid, version});
+  const auto row = sql.one(
+      "SELECT imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, pruning, "
+      "created_at, receipt FROM versions WHERE imgid = ? AND version = ?",
+      {imgid, version});
   return row ? std::optional(version_of(*row)) : std::nullopt;
 }
 
 std::vector<Version> list_versions(Sql& sql, std::string_view imgid) {
   std::vector<Version> out;
-  for (const auto& row : sql.all("SELECT imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, "
-                                 "pruning, created_at, receipt FROM versions WHERE imgid = ? ORDER BY version",
-                                 {imgid})) {
+  for (const auto& row :
+       sql.all("SELECT imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, "
+               "pruning, created_at, receipt FROM versions WHERE imgid = ? ORDER BY version",
+               {imgid})) {
     out.push_back(version_of(row));
   }
   return out;
 }
 
 void add_version(Sql& sql, const Version& version) {
-  sql.run("INSERT INTO versions (imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, pruning, "
-          "created_at, receipt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-          {version.imgid, version.version, version.digest, version.size_bytes, version.virtual_size_bytes,
-           version.format, version.parent, version.pruning, version.created_at, version.receipt});
+  sql.run(
+      "INSERT INTO versions (imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, "
+      "pruning, "
+      "created_at, receipt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      {version.imgid, version.version, version.digest, version.size_bytes, version.virtual_size_bytes,
+       version.format, version.parent, version.pruning, version.created_at, version.receipt});
 }
 
 void set_pruning(Sql& sql, std::string_view imgid, int version, bool pruning) {
@@ -169,9 +182,10 @@ void put_cluster(Sql& sql, std::string_view host) {
 }
 
 void put_node(Sql& sql, const Node& node) {
-  sql.run("INSERT INTO nodes (host, cluster, enabled) VALUES (?, ?, ?) "
-          "ON CONFLICT (host) DO UPDATE SET cluster = excluded.cluster, enabled = excluded.enabled",
-          {node.host, node.cluster, node.enabled});
+  sql.run(
+      "INSERT INTO nodes (host, cluster, enabled) VALUES (?, ?, ?) "
+      "ON CONFLICT (host) DO UPDATE SET cluster = excluded.cluster, enabled = excluded.enabled",
+      {node.host, node.cluster, node.enabled});
 }
 
 }  // namespace educloud::clc::store

@@ -4,7 +4,8 @@ namespace educloud::clc::store {
 namespace {
 
 const std::string kSelect =
-    "SELECT insid, name, owner, imgid, version, vmtype, memory_mib, cpus, cluster_pin, node_pin, deleting, created_at, id "
+    "SELECT insid, name, owner, imgid, version, vmtype, memory_mib, cpus, cluster_pin, node_pin, deleting, "
+    "created_at, id "
     "FROM instances ";
 
 Instance instance_of(const Row& row) {
@@ -32,11 +33,13 @@ std::optional<Instance> find_instance(Sql& sql, std::string_view insid) {
   return row ? std::optional(instance_of(*row)) : std::nullopt;
 }
 
-std::vector<Listed<Instance>> list_instances(Sql& sql, std::int64_t after, int limit, std::string_view owner) {
+std::vector<Listed<Instance>> list_instances(Sql& sql, std::int64_t after, int limit,
+                                             std::string_view owner) {
   static const std::string kQuery =
       kSelect + "WHERE id > ?1 AND (?3 = '' OR owner = ?3) AND insid NOT LIKE 'TMP%' ORDER BY id LIMIT ?2";
   std::vector<Listed<Instance>> out;
-  for (const auto& row : sql.all(kQuery, {after, limit, owner})) out.push_back({row.number(12), instance_of(row)});
+  for (const auto& row : sql.all(kQuery, {after, limit, owner}))
+    out.push_back({row.number(12), instance_of(row)});
   return out;
 }
 
@@ -48,10 +51,12 @@ std::vector<Instance> instances_of_image(Sql& sql, std::string_view imgid) {
 }
 
 void add_instance(Sql& sql, const Instance& one) {
-  sql.run("INSERT INTO instances (insid, name, owner, imgid, version, vmtype, memory_mib, cpus, cluster_pin, node_pin, "
-          "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-          {one.insid, one.name, one.owner, one.imgid, one.version, one.vmtype, one.memory_mib, one.cpus,
-           one.cluster_pin, one.node_pin, one.created_at});
+  sql.run(
+      "INSERT INTO instances (insid, name, owner, imgid, version, vmtype, memory_mib, cpus, cluster_pin, "
+      "node_pin, "
+      "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      {one.insid, one.name, one.owner, one.imgid, one.version, one.vmtype, one.memory_mib, one.cpus,
+       one.cluster_pin, one.node_pin, one.created_at});
 }
 
 void set_instance_deleting(Sql& sql, std::string_view insid) {
@@ -72,15 +77,17 @@ std::string display_password(Sql& sql, std::string_view insid) {
   return row ? row->text(0) : "";
 }
 
-int take_port(Sql& sql, std::string_view node, std::string_view kind, std::string_view insid, int first, int last) {
+int take_port(Sql& sql, std::string_view node, std::string_view kind, std::string_view insid, int first,
+              int last) {
   if (const auto row = sql.one("SELECT node, port FROM ports WHERE insid = ? AND kind = ?", {insid, kind})) {
     const int port = static_cast<int>(row->number(1));
     if (row->text(0) == node && port >= first && port <= last) return port;
     sql.run("DELETE FROM ports WHERE insid = ? AND kind = ?", {insid, kind});
   }
   int free = first;
-  for (const auto& row : sql.all("SELECT port FROM ports WHERE node = ? AND port BETWEEN ? AND ? ORDER BY port",
-                                 {node, first, last})) {
+  for (const auto& row :
+       sql.all("SELECT port FROM ports WHERE node = ? AND port BETWEEN ? AND ? ORDER BY port",
+               {node, first, last})) {
     if (row.number(0) != free) break;
     ++free;
   }
@@ -94,29 +101,39 @@ int port_of(Sql& sql, std::string_view insid, std::string_view kind) {
   return row ? static_cast<int>(row->number(0)) : 0;
 }
 
-void free_ports(Sql& sql, std::string_view insid) { sql.run("DELETE FROM ports WHERE insid = ?", {insid}); }
+void free_ports(Sql& sql, std::string_view insid) {
+  sql.run("DELETE FROM ports WHERE insid = ?", {insid});
+}
 
 void add_outbox(Sql& sql, const OutboxRow& row, std::int64_t now_ms) {
-  sql.run("INSERT INTO outbox (exchange, routing_key, body, msgid, deadline_at, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-          {row.exchange, row.routing_key, row.body, row.msgid, row.deadline_at, now_ms});
+  sql.run(
+      "INSERT INTO outbox (exchange, routing_key, body, msgid, deadline_at, created_at) VALUES (?, ?, ?, ?, "
+      "?, ?)",
+      {row.exchange, row.routing_key, row.body, row.msgid, row.deadline_at, now_ms});
 }
 
 std::vector<OutboxRow> outbox_after(Sql& sql, std::int64_t id, int limit) {
   std::vector<OutboxRow> out;
-  for (const auto& row : sql.all("SELECT id, exchange, routing_key, body, msgid, deadline_at FROM outbox WHERE id > ? "
-                                 "ORDER BY id LIMIT ?",
-                                 {id, limit})) {
+  for (const auto& row :
+       sql.all("SELECT id, exchange, routing_key, body, msgid, deadline_at FROM outbox WHERE id > ? "
+               "ORDER BY id LIMIT ?",
+               {id, limit})) {
     out.push_back({row.number(0), row.text(1), row.text(2), row.text(3), row.text(4), row.number(5)});
   }
   return out;
 }
 
-void remove_outbox(Sql& sql, std::int64_t id) { sql.run("DELETE FROM outbox WHERE id = ?", {id}); }
+void remove_outbox(Sql& sql, std::int64_t id) {
+  sql.run("DELETE FROM outbox WHERE id = ?", {id});
+}
 
-std::int64_t outbox_size(Sql& sql) { return sql.number("SELECT COUNT(*) FROM outbox"); }
+std::int64_t outbox_size(Sql& sql) {
+  return sql.number("SELECT COUNT(*) FROM outbox");
+}
 
 bool consume(Sql& sql, std::string_view sender, std::string_view msgid, std::int64_t now_ms) {
-  return sql.run("INSERT OR IGNORE INTO inbox (sender, msgid, seen_at) VALUES (?, ?, ?)", {sender, msgid, now_ms}) > 0;
+  return sql.run("INSERT OR IGNORE INTO inbox (sender, msgid, seen_at) VALUES (?, ?, ?)",
+                 {sender, msgid, now_ms}) > 0;
 }
 
 }  // namespace educloud::clc::store

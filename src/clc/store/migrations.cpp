@@ -89,6 +89,8 @@ static_assert(numbered(), "migrations are numbered 1, 2, 3 ... without a gap");
 
 }  // namespace
 
-std::span<const Migration> migrations() { return kMigrations; }
+std::span<const Migration> migrations() {
+  return kMigrations;
+}
 
 }  // namespace educloud::clc::store

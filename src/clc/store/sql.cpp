@@ -116,6 +116,8 @@ std::int64_t Sql::number(std::string_view sql, std::initializer_list<Value> valu
   return row ? row->number(0) : 0;
 }
 
-std::int64_t Sql::last_row_id() const { return impl_->db.getLastInsertRowid(); }
+std::int64_t Sql::last_row_id() const {
+  return impl_->db.getLastInsertRowid();
+}
 
 }  // namespace educloud::clc::store

@@ -20,8 +20,7 @@ class Value {
  public:
   Value(std::nullptr_t) {}
   template <class T>
-    requires std::is_integral_v<T>
-  Value(T number) : held_(static_cast<std::int64_t>(number)) {}
+  requires std::is_integral_v<T> Value(T number) : held_(static_cast<std::int64_t>(number)) {}
   Value(std::string text) : held_(std::move(text)) {}
   Value(std::string_view text) : held_(std::string(text)) {}
   Value(const char* text) : held_(std::string(text)) {}

@@ -64,7 +64,9 @@ struct Store::Impl {
 };
 
 Store::Store() : impl_(std::make_unique<Impl>()) {}
-Store::~Store() { close(); }
+Store::~Store() {
+  close();
+}
 
 Result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& path, StoreOptions options) {
   std::unique_ptr<Store> store(new Store());
@@ -77,8 +79,9 @@ Result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& path, St
   if (!lock) return fail(lock.error());
   if (::flock(lock->get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return fail(errno_error("flock " + lock_path, errno));
-    return fail(ErrorCode::conflict,
-                path.string() + " is in use by another process (a running educloud-clc?): stop that one first");
+    return fail(
+        ErrorCode::conflict,
+        path.string() + " is in use by another process (a running educloud-clc?): stop that one first");
   }
   impl.lock = std::move(*lock);
   // Made here with the right mode: SQLite would use the umask. Its -wal and -shm files copy it.
@@ -111,9 +114,9 @@ Result<> Store::Impl::migrate() {
     const int have = db.execAndGet("PRAGMA user_version").getInt();
     const int newest = migrations().back().version;
     if (have > newest) {
-      return fail(ErrorCode::invalid_argument,
-                  path.string() + " has schema " + std::to_string(have) + ", this program knows up to " +
-                      std::to_string(newest) + ": it was made by a newer version");
+      return fail(ErrorCode::invalid_argument, path.string() + " has schema " + std::to_string(have) +
+                                                   ", this program knows up to " + std::to_string(newest) +
+                                                   ": it was made by a newer version");
     }
     for (const auto& step : migrations()) {
       if (step.version <= have) continue;
@@ -166,7 +169,8 @@ void Store::Impl::run_group(std::vector<Job>& group) {
   } catch (const SQLite::Exception& exception) {
     const Error error = sqlite_error(exception, "commit");
     obs::error("store.commit_failed", {{"error", error.message}, {"jobs", group.size()}});
-    if (sqlite3_get_autocommit(db.getHandle()) == 0) sqlite3_exec(db.getHandle(), "ROLLBACK", nullptr, nullptr, nullptr);
+    if (sqlite3_get_autocommit(db.getHandle()) == 0)
+      sqlite3_exec(db.getHandle(), "ROLLBACK", nullptr, nullptr, nullptr);
     // Nothing of the group is there now; those that had failed on their own keep their own reason.
     for (auto& job : group) {
       if (job.outcome) job.outcome = fail(error);
@@ -201,10 +205,12 @@ Result<> Store::run_write(Work work) {
         waiter->phase = Waiter::Phase::finished;
         waiter->changed.notify_all();
       });
-  if (!queued) return fail(ErrorCode::exhausted, "the database has too many writes waiting: try again in a moment");
+  if (!queued)
+    return fail(ErrorCode::exhausted, "the database has too many writes waiting: try again in a moment");
   std::unique_lock guard(waiter->mutex);
   const auto begun = [&] { return waiter->phase != Waiter::Phase::queued; };
-  if (!waiter->changed.wait_for(guard, impl_->options.deadline, [&] { return waiter->phase == Waiter::Phase::finished; }) &&
+  if (!waiter->changed.wait_for(guard, impl_->options.deadline,
+                                [&] { return waiter->phase == Waiter::Phase::finished; }) &&
       !begun()) {
     waiter->phase = Waiter::Phase::withdrawn;
     return fail(ErrorCode::timeout, "the database did not get to this write in time: nothing was changed");

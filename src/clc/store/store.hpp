@@ -13,8 +13,8 @@
 namespace educloud::clc::store {
 
 struct StoreOptions {
-  std::size_t queue_limit = 10'000;  ///< writes waiting
-  std::size_t group = 128;           ///< writes per commit
+  std::size_t queue_limit = 10'000;            ///< writes waiting
+  std::size_t group = 128;                     ///< writes per commit
   std::chrono::milliseconds deadline{10'000};  ///< until a write has begun
 };
 

@@ -9,8 +9,10 @@ namespace {
 
 // Text put together at compile time of this file's constants only: never of values.
 const std::string kSelect =
-    "SELECT id, tid, kind, owner, src, dst, insid, phase, state, progress, bytes_done, bytes_total, prompt, errormsg, "
-    "failed, achieved, cluster, node, source_version, target_version, placement, op, cmdid, command, op_open, epoch, "
+    "SELECT id, tid, kind, owner, src, dst, insid, phase, state, progress, bytes_done, bytes_total, prompt, "
+    "errormsg, "
+    "failed, achieved, cluster, node, source_version, target_version, placement, op, cmdid, command, "
+    "op_open, epoch, "
     "attempt, seq, cmd_sent_at, news_at, deadline_at, created_at, updated_at, ended_at FROM tasks ";
 
 Task task_of(const Row& row) {
@@ -24,7 +26,8 @@ Task task_of(const Row& row) {
   task.insid = row.text(6);
   const auto phase = task::parse_phase(row.text(7));
   const auto state = task::parse_state(row.text(8));
-  if (!phase || !state) throw Abort{Error{ErrorCode::corrupt, "task " + task.tid + " has an unknown state", {}}};
+  if (!phase || !state)
+    throw Abort{Error{ErrorCode::corrupt, "task " + task.tid + " has an unknown state", {}}};
   task.state = {*phase, *state};
   task.progress = static_cast<int>(row.number(9));
   task.bytes_done = row.number(10);
@@ -107,38 +110,71 @@ std::vector<Task> open_tasks_of_image(Sql& sql, std::string_view imgid) {
 }
 
 std::int64_t add_task(Sql& sql, const Task& task) {
-  sql.run("INSERT INTO tasks (tid, kind, owner, src, dst, insid, phase, state, progress, bytes_done, bytes_total, prompt, "
-          "errormsg, failed, achieved, cluster, node, source_version, target_version, placement, op, cmdid, command, "
-          "op_open, epoch, attempt, seq, cmd_sent_at, news_at, deadline_at, created_at, updated_at, ended_at) VALUES "
-          "(?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', '', 0, 0, '', '', 0, 0, '', '', '', '', 0, 1, 1, -1, 0, 0, 0, ?, ?, 0)",
-          {task.tid, to_string(task.kind), task.owner, task.src, task.dst, task.insid, to_string(task.state.phase),
-           to_string(task.state.state), task.created_at, task.created_at});
+  sql.run(
+      "INSERT INTO tasks (tid, kind, owner, src, dst, insid, phase, state, progress, bytes_done, "
+      "bytes_total, prompt, "
+      "errormsg, failed, achieved, cluster, node, source_version, target_version, placement, op, cmdid, "
+      "command, "
+      "op_open, epoch, attempt, seq, cmd_sent_at, news_at, deadline_at, created_at, updated_at, ended_at) "
+      "VALUES "
+      "(?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', '', 0, 0, '', '', 0, 0, '', '', '', '', 0, 1, 1, -1, 0, 0, 0, "
+      "?, ?, 0)",
+      {task.tid, to_string(task.kind), task.owner, task.src, task.dst, task.insid,
+       to_string(task.state.phase), to_string(task.state.state), task.created_at, task.created_at});
   return sql.last_row_id();
 }
 
 void update_task(Sql& sql, const Task& task) {
-  sql.run("UPDATE tasks SET phase = ?, state = ?, progress = ?, bytes_done = ?, bytes_total = ?, prompt = ?, errormsg = ?, "
-          "failed = ?, achieved = ?, cluster = ?, node = ?, source_version = ?, target_version = ?, placement = ?, "
-          "op = ?, cmdid = ?, command = ?, op_open = ?, epoch = ?, attempt = ?, seq = ?, cmd_sent_at = ?, news_at = ?, "
-          "deadline_at = ?, updated_at = ?, ended_at = ? WHERE id = ?",
-          {to_string(task.state.phase), to_string(task.state.state), task.progress, task.bytes_done, task.bytes_total,
-           task.prompt, task.errormsg, task.failed, task.achieved, task.cluster, task.node, task.source_version,
-           task.target_version, task.placement, task.op, task.cmdid, task.command, task.op_open, task.epoch,
-           task.attempt, task.seq, task.cmd_sent_at, task.news_at, task.deadline_at, task.updated_at, task.ended_at,
-           task.id});
+  sql.run(
+      "UPDATE tasks SET phase = ?, state = ?, progress = ?, bytes_done = ?, bytes_total = ?, prompt = ?, "
+      "errormsg = ?, "
+      "failed = ?, achieved = ?, cluster = ?, node = ?, source_version = ?, target_version = ?, placement = "
+      "?, "
+      "op = ?, cmdid = ?, command = ?, op_open = ?, epoch = ?, attempt = ?, seq = ?, cmd_sent_at = ?, "
+      "news_at = ?, "
+      "deadline_at = ?, updated_at = ?, ended_at = ? WHERE id = ?",
+      {to_string(task.state.phase),
+       to_string(task.state.state),
+       task.progress,
+       task.bytes_done,
+       task.bytes_total,
+       task.prompt,
+       task.errormsg,
+       task.failed,
+       task.achieved,
+       task.cluster,
+       task.node,
+       task.source_version,
+       task.target_version,
+       task.placement,
+       task.op,
+       task.cmdid,
+       task.command,
+       task.op_open,
+       task.epoch,
+       task.attempt,
+       task.seq,
+       task.cmd_sent_at,
+       task.news_at,
+       task.deadline_at,
+       task.updated_at,
+       task.ended_at,
+       task.id});
 }
 
 std::vector<Task> overdue_tasks(Sql& sql, std::int64_t heard_before, std::int64_t now_ms) {
   static const std::string kQuery =
-      kSelect + "WHERE state <> 'gone' AND ((op_open = 1 AND MAX(cmd_sent_at, news_at) <= ?) OR "
-                "(deadline_at > 0 AND deadline_at <= ?)) ORDER BY id LIMIT 500";
+      kSelect +
+      "WHERE state <> 'gone' AND ((op_open = 1 AND MAX(cmd_sent_at, news_at) <= ?) OR "
+      "(deadline_at > 0 AND deadline_at <= ?)) ORDER BY id LIMIT 500";
   return select(sql, kQuery, {heard_before, now_ms});
 }
 
 std::vector<Reservation> reservations(Sql& sql) {
   std::vector<Reservation> out;
-  for (const auto& row : sql.all("SELECT t.node, t.insid, i.memory_mib, i.cpus, t.phase, t.state FROM tasks t "
-                                 "JOIN instances i ON i.insid = t.insid WHERE t.state <> 'gone' AND t.node <> ''")) {
+  for (const auto& row :
+       sql.all("SELECT t.node, t.insid, i.memory_mib, i.cpus, t.phase, t.state FROM tasks t "
+               "JOIN instances i ON i.insid = t.insid WHERE t.state <> 'gone' AND t.node <> ''")) {
     const auto phase = task::parse_phase(row.text(4));
     const auto state = task::parse_state(row.text(5));
     if (!phase || !state || !task::holds_capacity({*phase, *state})) continue;

@@ -44,7 +44,8 @@ std::string display_password(Sql& sql, std::string_view insid);
 
 /// The port of `kind` ("display", "web") this instance has on `node`; else the first free one of the range,
 /// now its own. 0: none is free.
-int take_port(Sql& sql, std::string_view node, std::string_view kind, std::string_view insid, int first, int last);
+int take_port(Sql& sql, std::string_view node, std::string_view kind, std::string_view insid, int first,
+              int last);
 /// 0: it has none.
 int port_of(Sql& sql, std::string_view insid, std::string_view kind);
 void free_ports(Sql& sql, std::string_view insid);

@@ -24,9 +24,10 @@ TEST_F(Accounts, ATokenLivesUntilLogoutOrItsEnd) {
 TEST_F(Accounts, NeitherTokenNorPasswordStandsInTheDatabase) {
   const auto session = cloud->login("root", "correct horse", "127.0.0.1");
   const auto hits = store->read([&](store::Sql& sql) -> Result<std::int64_t> {
-    return sql.number("SELECT (SELECT COUNT(*) FROM tokens WHERE hash = ?1) + (SELECT COUNT(*) FROM accounts WHERE "
-                      "password_hash LIKE '%horse%' OR password_hash NOT LIKE '$argon2id$%')",
-                      {session->token});
+    return sql.number(
+        "SELECT (SELECT COUNT(*) FROM tokens WHERE hash = ?1) + (SELECT COUNT(*) FROM accounts WHERE "
+        "password_hash LIKE '%horse%' OR password_hash NOT LIKE '$argon2id$%')",
+        {session->token});
   });
   EXPECT_EQ(*hits, 0);
 }

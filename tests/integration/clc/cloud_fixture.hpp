@@ -166,7 +166,8 @@ class CloudTest : public testing::Test {
   }
   void tell(const msg::TaskStatus& status) {
     const bool of_walrus = status.nid.empty();
-    publish(of_walrus ? *walrus : *cc, of_walrus ? "taskstatus.walrus" : "taskstatus.cc-cc1", msg::serialize(status));
+    publish(of_walrus ? *walrus : *cc, of_walrus ? "taskstatus.walrus" : "taskstatus.cc-cc1",
+            msg::serialize(status));
     settle();
   }
   /// Answers the last command.
@@ -176,8 +177,8 @@ class CloudTest : public testing::Test {
     tell(status);
   }
   std::string receipt(const msg::Command& command, char digit = 'a') {
-    return transfer::sign_receipt(kKey, {command.target_imgid, command.target_version, std::string(64, digit), 5 << 20,
-                                         100 << 20, "qcow2", "", command.cmdid});
+    return transfer::sign_receipt(kKey, {command.target_imgid, command.target_version, std::string(64, digit),
+                                         5 << 20, 100 << 20, "qcow2", "", command.cmdid});
   }
   void say_submitted(char digit = 'a') {
     auto status = answer(last(), Event::submitted);

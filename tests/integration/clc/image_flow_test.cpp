@@ -67,7 +67,8 @@ TEST_F(ImageFlow, ModifyMakesANewVersion) {
   const auto tid = task->task.tid;
   EXPECT_THAT(tid, HasSubstr(imgid + ":" + imgid + ":TMP"));
   EXPECT_THAT(task->task.placement, HasSubstr("nc1: chosen"));
-  EXPECT_THAT(cloud->modify_image(admin, imgid, {}).error().message, HasSubstr("being changed by task " + tid));
+  EXPECT_THAT(cloud->modify_image(admin, imgid, {}).error().message,
+              HasSubstr("being changed by task " + tid));
   bring_up();
   EXPECT_THAT(last().runtime_option->disks[0].mtype, "normal");
   EXPECT_THAT(cloud->submit_task(admin, tid).error().message, HasSubstr("stop its VM first"));
@@ -144,8 +145,10 @@ TEST_F(ImageFlow, AForgedReceiptPublishesNothing) {
     auto other = last();
     other.target_version = 99;
     if (forgery == 0) status.receipt = "made up";
-    if (forgery == 1) status.receipt = transfer::sign_receipt(std::string(64, '8'), {imgid, last().target_version,
-                                           std::string(64, 'd'), 1, 1, "qcow2", "", last().cmdid});
+    if (forgery == 1)
+      status.receipt = transfer::sign_receipt(
+          std::string(64, '8'),
+          {imgid, last().target_version, std::string(64, 'd'), 1, 1, "qcow2", "", last().cmdid});
     if (forgery == 2) status.receipt = receipt(other);
     tell(status);
     EXPECT_EQ(at(tid), "submitting/init!");
@@ -224,7 +227,8 @@ TEST_F(ImageFlow, AnImageIsDeletedWhenNothingUsesIt) {
   ASSERT_TRUE(task) << task.error().message;
   EXPECT_EQ(ops(), "image/delete");
   EXPECT_EQ(cloud->image(admin, imgid)->state, "deleting");
-  EXPECT_EQ(cloud->define_vm(admin, {"x", imgid, "VD", "", 0, 0, "", "", 0}).error().code, ErrorCode::conflict);
+  EXPECT_EQ(cloud->define_vm(admin, {"x", imgid, "VD", "", 0, 0, "", "", 0}).error().code,
+            ErrorCode::conflict);
   say(Event::submitted);
   EXPECT_EQ(cloud->image(admin, imgid).error().code, ErrorCode::not_found);
 }

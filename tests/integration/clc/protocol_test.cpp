@@ -105,7 +105,8 @@ TEST_F(Protocol, ASilentStateTimesOutAndProgressPutsThatOff) {
   EXPECT_EQ(at(tid), "preparing/downloading");
   advance(300);
   EXPECT_EQ(at(tid), "preparing/init!");
-  EXPECT_THAT(cloud->task(admin, tid)->task.errormsg, HasSubstr("no answer or progress from node nc1 on image/prepare"));
+  EXPECT_THAT(cloud->task(admin, tid)->task.errormsg,
+              HasSubstr("no answer or progress from node nc1 on image/prepare"));
   ops();
   advance(100);
   EXPECT_EQ(ops(), "") << "given up: not sent again behind the user's back";
@@ -127,9 +128,14 @@ TEST_F(Protocol, ADeleteIsRepeatedUntilItIsAnswered) {
 
 TEST_F(Protocol, CancelWorksInEachState) {
   const auto imgid = import("debian");
-  const std::vector<std::vector<Event>> roads{
-      {}, {Event::downloading}, {Event::cloning}, {Event::prepared}, {Event::prepared, Event::booting},
-      {Event::prepared, Event::running}, {Event::prepared, Event::running, Event::stopped}, {Event::failed}};
+  const std::vector<std::vector<Event>> roads{{},
+                                              {Event::downloading},
+                                              {Event::cloning},
+                                              {Event::prepared},
+                                              {Event::prepared, Event::booting},
+                                              {Event::prepared, Event::running},
+                                              {Event::prepared, Event::running, Event::stopped},
+                                              {Event::failed}};
   for (const auto& road : roads) {
     const auto task = cloud->modify_image(admin, imgid, {});
     ASSERT_TRUE(task) << task.error().message;
@@ -232,18 +238,29 @@ TEST_F(Protocol, RandomConversationsLeaveNothingBehind) {
     const auto tid = task->task.tid;
     ops();
     std::vector<msg::TaskStatus> said;
-    constexpr std::array kEvents{Event::downloading, Event::cloning, Event::prepared,  Event::booting, Event::running,
-                                 Event::stopped,     Event::failed,  Event::uploading, Event::deleted};
+    constexpr std::array kEvents{Event::downloading, Event::cloning,   Event::prepared,
+                                 Event::booting,     Event::running,   Event::stopped,
+                                 Event::failed,      Event::uploading, Event::deleted};
     for (int step = 0; step < 40; ++step) {
       switch (pick(6)) {
-        case 0: (void)cloud->start_task(admin, tid); break;
-        case 1: (void)cloud->stop_task(admin, tid); break;
-        case 2: if (!said.empty()) tell(said[pick(said.size())]); break;
-        case 3: advance(static_cast<std::int64_t>(pick(200))); break;
+        case 0:
+          (void)cloud->start_task(admin, tid);
+          break;
+        case 1:
+          (void)cloud->stop_task(admin, tid);
+          break;
+        case 2:
+          if (!said.empty()) tell(said[pick(said.size())]);
+          break;
+        case 3:
+          advance(static_cast<std::int64_t>(pick(200)));
+          break;
         default: {
           std::vector<const msg::Command*> ours;
-          for (const auto& one : commands) if (one.tid == tid) ours.push_back(&one);
-          said.push_back(answer(*ours[pick(3) == 0 ? pick(ours.size()) : ours.size() - 1], kEvents[pick(kEvents.size())]));
+          for (const auto& one : commands)
+            if (one.tid == tid) ours.push_back(&one);
+          said.push_back(answer(*ours[pick(3) == 0 ? pick(ours.size()) : ours.size() - 1],
+                                kEvents[pick(kEvents.size())]));
           if (pick(4) != 0) tell(said.back());
         }
       }
@@ -262,7 +279,8 @@ TEST_F(Protocol, RandomConversationsLeaveNothingBehind) {
     }
     EXPECT_THAT(at(tid), testing::StartsWith("submitting/gone")) << "seed " << seed;
     const auto left = store->read([](store::Sql& sql) -> Result<std::int64_t> {
-      return sql.number("SELECT COUNT(*) FROM ports") + static_cast<std::int64_t>(store::reservations(sql).size());
+      return sql.number("SELECT COUNT(*) FROM ports") +
+             static_cast<std::int64_t>(store::reservations(sql).size());
     });
     EXPECT_EQ(*left, 0) << "seed " << seed;
   }

@@ -119,7 +119,8 @@ TEST_F(VmFlow, NoPortLeftIsAFailureThatSaysSo) {
   ASSERT_EQ(ops(), "image/prepare");
   say(Event::prepared);
   EXPECT_EQ(ops(), "");
-  EXPECT_THAT(cloud->vm(admin, third->instance.insid)->task->task.errormsg, HasSubstr("no free display or web port"));
+  EXPECT_THAT(cloud->vm(admin, third->instance.insid)->task->task.errormsg,
+              HasSubstr("no free display or web port"));
 }
 
 TEST_F(VmFlow, NoRoomNamesEachNode) {

@@ -35,7 +35,8 @@ PlacementRequest desktop() {
 
 /// What the refusal says when `spoil` is done to the only node.
 template <class F>
-std::string refusal(F spoil, PlacementRequest request = desktop(), std::vector<Reservation> reservations = {}) {
+std::string refusal(F spoil, PlacementRequest request = desktop(),
+                    std::vector<Reservation> reservations = {}) {
   auto one = node("nc1");
   spoil(one);
   const auto plan = clc::plan({one}, reservations, request, PlacementLimits{});
@@ -60,7 +61,9 @@ TEST(Planner, SaysHowToGetNodesWhenThereAreNone) {
 
 TEST(Planner, NamesTheArithmeticOfMemory) {
   const auto text = refusal([](auto& n) { n.mem_mib = 6000; });
-  EXPECT_THAT(text, HasSubstr("nc1: memory: needs 4096 + reserve 2048 = 6144 MiB, has 4976 of 6000 MiB (0 VMs hold 0)"));
+  EXPECT_THAT(
+      text,
+      HasSubstr("nc1: memory: needs 4096 + reserve 2048 = 6144 MiB, has 4976 of 6000 MiB (0 VMs hold 0)"));
   EXPECT_THAT(text, HasSubstr("free 1168 MiB or ask for at most 2928 MiB"));
 }
 
@@ -93,11 +96,14 @@ TEST(Planner, RefusesForEachReason) {
   EXPECT_THAT(refusal([](auto& n) { n.enabled = false; }), HasSubstr("takes no new VMs"));
   EXPECT_THAT(refusal([](auto& n) { n.age_ms = -1; }), HasSubstr("no heartbeat since clc started"));
   EXPECT_THAT(refusal([](auto& n) { n.age_ms = 15'001; }), HasSubstr("last heartbeat 15 s ago (limit 15 s)"));
-  EXPECT_THAT(refusal([](auto& n) { n.cluster_alive = false; }), HasSubstr("cluster controller cc1 is silent"));
+  EXPECT_THAT(refusal([](auto& n) { n.cluster_alive = false; }),
+              HasSubstr("cluster controller cc1 is silent"));
   EXPECT_THAT(refusal([](auto& n) { n.cpu_usage = 80; }), HasSubstr("busy 80 % (limit 80 %)"));
-  EXPECT_THAT(refusal([](auto& n) { n.disk_usage_mib = 190'000; }),
-              HasSubstr("disk: needs 5000 for the image + 10240 MiB to stay free, has 10000 MiB -> free 5240 MiB"));
-  EXPECT_THAT(refusal([](auto&) {}, desktop(), {{"nc1", "VD0000000a", 1, 16}}), HasSubstr("cpu: needs 1, has 0 of 4 x 4"));
+  EXPECT_THAT(
+      refusal([](auto& n) { n.disk_usage_mib = 190'000; }),
+      HasSubstr("disk: needs 5000 for the image + 10240 MiB to stay free, has 10000 MiB -> free 5240 MiB"));
+  EXPECT_THAT(refusal([](auto&) {}, desktop(), {{"nc1", "VD0000000a", 1, 16}}),
+              HasSubstr("cpu: needs 1, has 0 of 4 x 4"));
   EXPECT_EQ(refusal([](auto& n) { n.age_ms = 15'000; }), "placed");
   EXPECT_EQ(refusal([](auto& n) { n.disk_usage_mib = 189'000, n.has_image = true; }), "placed");
 }
@@ -128,7 +134,8 @@ TEST(Planner, PrefersTheImageThenMemoryThenTheName) {
   EXPECT_EQ(clc::plan({roomy, has_image, twin}, {}, desktop(), {})->node, "nc2");
   has_image.has_image = false;
   EXPECT_EQ(clc::plan({roomy, has_image, twin}, {}, desktop(), {})->node, "nc1");
-  EXPECT_EQ(clc::plan({twin, has_image}, {}, desktop(), {})->node, "nc2");  // equal: by name, whatever the order
+  EXPECT_EQ(clc::plan({twin, has_image}, {}, desktop(), {})->node,
+            "nc2");  // equal: by name, whatever the order
 }
 
 TEST(Planner, LongRefusalsStayReadable) {

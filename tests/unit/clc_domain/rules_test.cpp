@@ -52,7 +52,8 @@ TEST(StatusRule, AcceptsOnlyWhatIsNewerFromTheRightHostOnThePresentCommand) {
   EXPECT_EQ(verdict([](auto& s) { s.seq = 4; }), Verdict::stale);
   EXPECT_EQ(verdict([](auto& s) { s.epoch = 0, s.seq = 99; }), Verdict::stale);
   EXPECT_EQ(verdict([](auto& s) { s.attempt = 0, s.seq = 99; }), Verdict::stale);
-  EXPECT_EQ(verdict([](auto& s) { s.cmdid = "01890000-0000-7000-8000-000000000002"; }), Verdict::other_command);
+  EXPECT_EQ(verdict([](auto& s) { s.cmdid = "01890000-0000-7000-8000-000000000002"; }),
+            Verdict::other_command);
   EXPECT_EQ(verdict([](auto& s) { s.nid = "nc2"; }), Verdict::wrong_sender);
   EXPECT_EQ(verdict([](auto&) {}, "cc-cc2"), Verdict::wrong_sender);
   EXPECT_EQ(verdict([](auto&) {}, "nc-nc1"), Verdict::wrong_sender);
@@ -82,14 +83,18 @@ TEST(TaskRules, WhatAUserMayAskForInEachState) {
   EXPECT_TRUE(user_transition(task_at(TaskKind::modify, stopped), Event::submit));
   EXPECT_TRUE(user_transition(task_at(TaskKind::run, stopped), Event::start));
   EXPECT_TRUE(user_transition(task_at(TaskKind::run, running), Event::stop));
-  const auto text = [](const Task& task, Event event) { return user_transition(task, event).error().message; };
+  const auto text = [](const Task& task, Event event) {
+    return user_transition(task, event).error().message;
+  };
   EXPECT_THAT(text(task_at(TaskKind::run, stopped), Event::submit), HasSubstr("only a modify or build"));
   EXPECT_THAT(text(task_at(TaskKind::modify, running), Event::submit), HasSubstr("stop its VM first"));
   EXPECT_THAT(text(task_at(TaskKind::run, running), Event::start), HasSubstr("has to be stopped first"));
   EXPECT_THAT(text(task_at(TaskKind::import, submitting), Event::start), HasSubstr("it has no VM"));
   EXPECT_THAT(text(task_at(TaskKind::import, submitting), Event::submit), HasSubstr("waits for its upload"));
-  EXPECT_THAT(text(task_at(TaskKind::prune, submitting), Event::cancel), HasSubstr("walrus is carrying it out"));
-  EXPECT_THAT(text(task_at(TaskKind::modify, {Phase::submitting, State::gone}), Event::cancel), HasSubstr("has ended"));
+  EXPECT_THAT(text(task_at(TaskKind::prune, submitting), Event::cancel),
+              HasSubstr("walrus is carrying it out"));
+  EXPECT_THAT(text(task_at(TaskKind::modify, {Phase::submitting, State::gone}), Event::cancel),
+              HasSubstr("has ended"));
   auto waiting = task_at(TaskKind::modify, {Phase::preparing, State::init});
   waiting.op_open = true;
   EXPECT_THAT(text(waiting, Event::start), HasSubstr("under way already"));

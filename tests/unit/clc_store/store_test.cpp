@@ -41,7 +41,8 @@ class StoreTest : public testing::Test {
     });
   }
   std::int64_t accounts(Store& store) {
-    return *store.read([](Sql& sql) -> Result<std::int64_t> { return sql.number("SELECT COUNT(*) FROM accounts"); });
+    return *store.read(
+        [](Sql& sql) -> Result<std::int64_t> { return sql.number("SELECT COUNT(*) FROM accounts"); });
   }
 
   std::filesystem::path folder_, file_;
@@ -50,13 +51,15 @@ class StoreTest : public testing::Test {
 
 TEST_F(StoreTest, MakesItsSchemaOnceWithDefaults) {
   auto& store = open();
-  const auto version = store.read([](Sql& sql) -> Result<std::int64_t> { return sql.number("PRAGMA user_version"); });
+  const auto version =
+      store.read([](Sql& sql) -> Result<std::int64_t> { return sql.number("PRAGMA user_version"); });
   EXPECT_EQ(*version, migrations().back().version);
   const auto types = store.read([](Sql& sql) -> Result<std::vector<VmType>> { return list_vmtypes(sql); });
   EXPECT_EQ(types->size(), 6u);
   store_.reset();
   EXPECT_EQ(accounts(open()), 0);
-  EXPECT_EQ(std::filesystem::status(file_).permissions() & std::filesystem::perms(077), std::filesystem::perms::none);
+  EXPECT_EQ(std::filesystem::status(file_).permissions() & std::filesystem::perms(077),
+            std::filesystem::perms::none);
 }
 
 TEST_F(StoreTest, RefusesASecondInstance) {
@@ -92,10 +95,12 @@ TEST_F(StoreTest, AnErrorRollsBackOnlyItsOwnWork) {
     failed += result ? 0 : 1;
     changed.notify_all();
   };
-  store.post([&](Sql&) -> Result<> {
+  store.post(
+      [&](Sql&) -> Result<> {
         while (!go) std::this_thread::yield();
         return {};
-      }, count);
+      },
+      count);
   for (int i = 0; i < 20; ++i) {
     ASSERT_TRUE(store.post(
         [i](Sql& sql) -> Result<> {
