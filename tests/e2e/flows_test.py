@@ -56,7 +56,7 @@ class Flows(unittest.TestCase):
             self.assertIn(vm["insid"], self.cloud.libvirtd[node].virsh("list", "--name"))
             self.assertTrue((self.cloud.storage(node) / "images" / self.image / "machine").is_file())
         type(self).vms = {node: vm["insid"] for node, vm in made.items()}
-        self.assertTrue((self.cloud.storage("cc1") / "images" / self.image / "machine").is_file())
+        self.assertTrue((self.cloud.storage("cc1") / "images" / self.image / "versions/1/machine").is_file())
 
     def test_21_heartbeat_tells_what_the_hypervisor_says(self):
         def seen():
@@ -202,4 +202,4 @@ def rss_kib(pid):
 
 
 if __name__ == "__main__":
-    unittest.main(failfast=True)
+    unittest.main()

@@ -149,9 +149,9 @@ void App::Impl::heartbeat(std::stop_token stop) {
   while (!stop.stop_requested()) {
     try {
       const bool ready = bus->is_ready();
-      obs::metrics().gauge("educloud_cc_broker_connected_bool",
+      obs::metrics().gauge("educloud_cc_broker_connected",
                            "1 while both connections to the broker are up", ready);
-      obs::metrics().gauge("educloud_cc_nodes_count", "Nodes heard of", static_cast<double>(nodes.size()));
+      obs::metrics().gauge("educloud_cc_nodes", "Nodes heard of", static_cast<double>(nodes.size()));
       if (ready) bridge.send_heartbeat(measure(sampler));
     } catch (const std::exception& error) {
       obs::error("heartbeat.threw", {{"error", error.what()}});

@@ -11,9 +11,12 @@ msg::RuntimeOption runtime_option(const Task& task, const CommandParts& parts) {
   out.cpus = parts.cpus;
   out.disk_type = parts.disk_type;
   out.networkcards = {{parts.nic_type, mac_of(task.insid), ""}};
-  // The overlay of this instance. A desktop's is thrown away at each start, an edited image's is kept.
+  // What the VM's overlay lies on. A desktop's overlay is thrown away at each start, an edited image's is
+  // kept.
   const bool keeps = task.kind == TaskKind::modify || task.kind == TaskKind::build;
-  out.disks = {{"VMs/" + task.insid + "/overlay.qcow2", keeps ? "normal" : "multiattach"}};
+  const std::string file = task.kind == TaskKind::build ? "tmp/images/" + task.dst + "/machine"
+                                                        : "images/" + task.src + "/machine";
+  out.disks = {{file, keeps ? "normal" : "multiattach"}};
   out.run_with_snapshot = keeps ? 0 : 1;
   out.rdp_ip = parts.access.address;
   out.rdp_port = parts.access.display_port;

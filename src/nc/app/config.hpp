@@ -16,7 +16,7 @@ struct Config {
   std::string hypervisor = "libvirt";   ///< libvirt, fake
   std::string libvirt_uri = "qemu:///system";
   std::string accel = "auto";  ///< auto, kvm, tcg
-  bool guest_egress = false;
+  bool guest_egress = true;
   int stop_grace_s = 60;         ///< from the power button to the plug
   int max_memory_mib = 0;        ///< of one VM; 0: the host's memory less reserve_mib
   int max_cpus = 0;              ///< of one VM; 0: the host's

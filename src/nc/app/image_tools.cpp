@@ -53,8 +53,9 @@ class NodeImageTools : public ImageTools {
       fetching_.erase(key);
     }
     changed_.notify_all();
-    if (done) store_.touch(version.imgid, version.version);
-    return done;
+    if (!done) return done;
+    store_.touch(version.imgid, version.version);
+    return store_.set_current(version.imgid, version.version);
   }
 
   Result<DiskLayer> base(const std::string& imgid, int version) override {

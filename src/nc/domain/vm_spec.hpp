@@ -36,7 +36,7 @@ struct VmSpec {
   std::string display_password;
   std::string web_address;
   int web_port = 0;  ///< forwarded to port 80 of the guest; 0: none
-  bool guest_egress = false;
+  bool guest_egress = true;
 };
 
 /// What this node allows.
@@ -44,7 +44,7 @@ struct NodeLimits {
   std::int64_t max_memory_mib = 0;
   int max_cpus = 0;
   std::string advertise;  ///< IPv4 address that display and web ports are bound to
-  bool guest_egress = false;
+  bool guest_egress = true;
 };
 
 /// Which file the VM's overlay stands on.
