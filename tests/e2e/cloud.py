@@ -27,9 +27,10 @@ def add_table(path, text):
 class Cloud:
     """Context manager. `start(name)`, `daemons[name]` (Process), `cli`, `guest(insid)`."""
 
-    def __init__(self, nodes=2, small_disks=None):
+    def __init__(self, nodes=2, small_disks=None, min_disk_gib=1):
         """`small_disks`: {daemon: size} puts that daemon's prefix on a tmpfs of e.g. "300m", inside its host."""
         self.lab = Lab()
+        self.min_disk_gib, self.limited = min_disk_gib, set()
         self.small_disks = small_disks or {}
         self.node_names = [f"nc{i + 1}" for i in range(nodes)]
         self.daemons, self.libvirtd, self.hosts = {}, {}, {}
@@ -72,12 +73,14 @@ class Cloud:
             words += ["--address", f"{name}={host.address}"]
         self.main.run(words)
         self.config_files = {"clc": self.conf / "clc.conf", "walrus": self.conf / "walrus.conf", "cc1": self.conf / "cc.conf"}
-        add_table(self.config_files["clc"], "[placement]\nmax_cpu_usage = 100\nreserve_mib = 256\nmin_disk_gib = 1")
+        add_table(self.config_files["clc"], "[placement]\nmax_cpu_usage = 100\nreserve_mib = 256\n"
+                  f"min_disk_gib = {self.min_disk_gib}")
         for name in self.node_names:
             several = len(self.node_names) > 1
             self.config_files[name] = self.conf / (f"nc-{name}.conf" if several else "nc.conf")
             self.libvirtd[name] = start_libvirtd(self.hosts[name])
-            set_keys(self.config_files[name], {"libvirt_uri": f'"{self.libvirtd[name].uri}"', "accel": '"auto"'})
+            set_keys(self.config_files[name], {"libvirt_uri": f'"{self.libvirtd[name].uri}"', "accel": '"auto"', "stop_grace_s": 30,
+                                             "min_free_disk_mib": 16})
         for name, size in self.small_disks.items():
             self.storage(name).mkdir(parents=True, exist_ok=True)
             self.host_of(name).run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "none", self.storage(name)])
@@ -128,10 +131,12 @@ class Cloud:
     def limit_rate(self, name, rate):
         """Everything sent to host `name` passes at `rate` ("20mbit"); None lifts it."""
         host = self.hosts[name]
-        words = ["tc", "qdisc", "replace", "dev", host.port, "root", "tbf", "rate", rate, "burst", "64kb", "latency", "400ms"]
-        if rate is None:
-            words = ["tc", "qdisc", "del", "dev", host.port, "root"]
-        host.on_switch(words)
+        if rate is not None:
+            self.limited.add(name)
+            host.on_switch(["tc", "qdisc", "replace", "dev", host.port, "root", "tbf", "rate", rate, "burst", "64kb", "latency", "400ms"])
+        elif name in self.limited:
+            self.limited.remove(name)
+            host.on_switch(["tc", "qdisc", "del", "dev", host.port, "root"])
 
     def storage(self, name):
         """The prefix of a daemon."""
