@@ -148,7 +148,14 @@ Result<TaskView> Cloud::delete_image(const Principal& who, std::string_view imgi
     auto image = impl.image(sql, who, Deed::change_image, imgid);
     if (!image) return fail(image.error());
     if (auto ok = check_no_upkeep(sql, *image); !ok) return fail(ok.error());
-    if (const auto open = store::open_tasks_of_image(sql, image->imgid); !open.empty()) {
+    if (auto open = store::open_tasks_of_image(sql, image->imgid); !open.empty()) {
+      // An import that failed, or whose file never came, is all there is of this image: end it.
+      if (open.front().kind == TaskKind::import && image->current_version == 0) {
+        auto ended = impl.engine.user_event(sql, std::move(open.front()), task::Event::cancel);
+        if (!ended) return fail(ended.error());
+        impl.audit(sql, who, "image.delete", image->imgid, image->name);
+        return impl.engine.view(sql, *ended);
+      }
       return fail(ErrorCode::conflict,
                   "image " + image->name + " is used by task " + open.front().tid + ": end that first");
     }
