@@ -63,7 +63,7 @@ Result<std::unique_ptr<VersionStore>> VersionStore::open(const fs::path& prefix,
     return fail(ErrorCode::conflict,
                 root.string() + " is in use by another daemon: give each daemon its own prefix");
   }
-  std::unique_ptr<VersionStore> store(new VersionStore(root, std::move(*lock)));
+  std::unique_ptr<VersionStore> store(new VersionStore(root, std::move(*lock), options.is_cache));
   if (auto done = store->recover(options); !done) return fail(done.error(), "recover " + root.string());
   return store;
 }

@@ -237,10 +237,12 @@ Result<> VersionStore::remove(std::string_view image, int version) {
   }
   auto in_use = current(image);
   if (!in_use) return fail(in_use.error());
-  if (*in_use == version) {
+  if (*in_use == version && !is_cache_) {
     return fail(ErrorCode::conflict,
                 key_text(image, version) + " is the current one: choose another one first");
   }
+  // The link first: it never leads nowhere.
+  if (*in_use == version) fs::remove(image_dir(image) / "machine", error);
   if (auto gone = discard(directory); !gone) return gone;
   // Only if empty: rmdir refuses otherwise.
   ::rmdir(directory.parent_path().c_str());
@@ -288,7 +290,8 @@ Result<std::vector<EvictionCandidate>> VersionStore::eviction_candidates() const
       const std::lock_guard lock(mutex_);
       if (pins_.contains(Key(info.image, info.version))) continue;
     }
-    if (auto in_use = current(info.image); !in_use || *in_use == info.version) continue;
+    auto in_use = current(info.image);
+    if (!in_use || (*in_use == info.version && !is_cache_)) continue;
     struct stat note {
     }, machine{};
     const auto directory = version_dir(info.image, info.version);

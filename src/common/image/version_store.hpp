@@ -18,9 +18,9 @@ namespace educloud::image {
 
 /// One published version of an image: a file that never changes again.
 struct VersionInfo {
-  std::string image;   ///< IMG + 8 hex
-  int version = 0;     ///< 1..1e9, chosen by clc
-  std::string digest;  ///< SHA-256 of the file, 64 hex
+  std::string image;                     ///< IMG + 8 hex
+  int version = 0;                       ///< 1..1e9, chosen by clc
+  std::string digest;                    ///< SHA-256 of the file, 64 hex
   std::uint64_t size_bytes = 0;          ///< length of the file
   std::uint64_t virtual_size_bytes = 0;  ///< of the disk in it
   std::string format = "qcow2";          ///< or "raw"
@@ -33,8 +33,8 @@ struct VersionInfo {
 /// A published version that may be removed, least recently used first.
 struct EvictionCandidate {
   VersionInfo info;
-  std::int64_t last_used_ms = 0;       ///< unix milliseconds of touch(), else of publish()
-  std::uint64_t allocated_bytes = 0;   ///< what removing it gives back
+  std::int64_t last_used_ms = 0;      ///< unix milliseconds of touch(), else of publish()
+  std::uint64_t allocated_bytes = 0;  ///< what removing it gives back
 };
 
 /// The image files of one daemon (walrus, cc or nc) under its prefix:
@@ -52,6 +52,8 @@ class VersionStore {
   struct Options {
     /// Files in tmp/staging that nobody wrote to for this long are removed by open().
     std::chrono::hours staging_max_age{48};
+    /// Everything here can be fetched again: the current version may be removed like any other.
+    bool is_cache = false;
   };
 
   /// Makes the directories, takes the prefix's lock, finishes or removes what a killed process left.
@@ -82,7 +84,8 @@ class VersionStore {
   /// caller has checked the digest and inspected the header. After success `staged` is gone; the file
   /// is 0444 and durable. Published already with the same digest: success, `staged` is removed.
   /// Errors: conflict (the number is taken by another digest), corrupt (length is not size_bytes),
-  /// invalid_argument, not_found (no staged file), exhausted, internal. After an error `staged` is still there.
+  /// invalid_argument, not_found (no staged file), exhausted, internal. After an error `staged` is still
+  /// there.
   Result<> publish(const std::filesystem::path& staged, VersionInfo info);
 
   /// Lets images/<imgid>/machine point to `version`, atomically. Errors: not_found.
@@ -90,7 +93,8 @@ class VersionStore {
   /// nullopt: none chosen. Errors: invalid_argument.
   Result<std::optional<int>> current(std::string_view image) const;
 
-  /// Removes one version. Not there: success. Errors: conflict if it is the current one or pinned.
+  /// Removes one version. Not there: success. Errors: conflict if it is pinned, or the current one and this
+  /// is no cache.
   Result<> remove(std::string_view image, int version);
   /// Removes all versions, the current one too. Not there: success. Errors: conflict if one is pinned.
   Result<> remove_image(std::string_view image);
@@ -102,7 +106,7 @@ class VersionStore {
 
   /// Notes that the version was used now. Best effort: an error only makes eviction less well informed.
   void touch(std::string_view image, int version) const;
-  /// What may be removed: neither current nor pinned.
+  /// What remove() would remove.
   Result<std::vector<EvictionCandidate>> eviction_candidates() const;
   /// Bytes that all published versions occupy on disk (holes do not count).
   Result<std::uint64_t> allocated_bytes() const;
@@ -110,7 +114,8 @@ class VersionStore {
  private:
   using Key = std::pair<std::string, int>;
 
-  VersionStore(std::filesystem::path prefix, sys::Fd lock) : prefix_(std::move(prefix)), lock_(std::move(lock)) {}
+  VersionStore(std::filesystem::path prefix, sys::Fd lock, bool is_cache)
+      : prefix_(std::move(prefix)), lock_(std::move(lock)), is_cache_(is_cache) {}
   std::filesystem::path image_dir(std::string_view image) const;
   std::filesystem::path version_dir(std::string_view image, int version) const;
   Result<> recover(const Options& options);
@@ -120,6 +125,7 @@ class VersionStore {
 
   const std::filesystem::path prefix_;
   const sys::Fd lock_;
+  const bool is_cache_;
   mutable std::mutex mutex_;  ///< held over every change of images/ and of pins_, never over long I/O
   std::map<Key, int> pins_;
 };

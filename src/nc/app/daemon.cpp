@@ -85,7 +85,7 @@ Result<> Daemon::Impl::open_state() {
   if (!key) return fail(key.error());
   node_key = std::move(*key);
   if (auto ok = sys::make_directories(common.state_dir, 0700); !ok) return ok;
-  auto opened = image::VersionStore::open(common.prefix);
+  auto opened = image::VersionStore::open(common.prefix, {.is_cache = true});
   if (!opened) return fail(opened.error());
   store = std::move(*opened);
   if (auto ok = obs::metrics().start(common.prefix, "nc"); !ok) {

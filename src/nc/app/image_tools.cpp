@@ -7,6 +7,7 @@
 #include "common/image/copy.hpp"
 #include "common/image/digest.hpp"
 #include "common/obs/log.hpp"
+#include "common/obs/metrics.hpp"
 #include "common/sys/file.hpp"
 #include "common/transfer/fetcher.hpp"
 #include "common/transfer/receipt.hpp"
@@ -117,6 +118,29 @@ class NodeImageTools : public ImageTools {
     auto space = sys::disk_space(store_.prefix());
     if (!space) return fail(space.error());
     return space->free_bytes;
+  }
+
+  void make_room(std::uint64_t wanted, const Versions& keep) override {
+    auto candidates = store_.eviction_candidates();
+    if (!candidates) {
+      obs::warn("cache.unreadable", {{"reason", candidates.error().message}});
+      return;
+    }
+    for (const auto& one : *candidates) {
+      auto free_bytes = free_disk_bytes();
+      if (!free_bytes || *free_bytes >= wanted) return;
+      if (keep.contains({one.info.image, one.info.version})) continue;
+      if (auto ok = store_.remove(one.info.image, one.info.version); !ok) {
+        obs::warn("cache.not_evicted", {{"imgid", one.info.image}, {"reason", ok.error().message}});
+        continue;
+      }
+      obs::info("cache.evicted", {{"imgid", one.info.image},
+                                  {"version", one.info.version},
+                                  {"bytes", one.allocated_bytes},
+                                  {"last_used_ms", one.last_used_ms}});
+      obs::metrics().count("educloud_nc_cache_evicted_bytes_total", "Bytes of cached images removed",
+                           static_cast<double>(one.allocated_bytes));
+    }
   }
 
   std::vector<msg::CachedImage> cached() override {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <set>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -19,6 +20,9 @@ namespace educloud::nc {
 
 /// `total` 0: not known.
 using OnCopied = std::function<void(std::uint64_t done, std::uint64_t total)>;
+
+/// (imgid, version) each.
+using Versions = std::set<std::pair<std::string, int>>;
 
 /// What to upload.
 struct Upload {
@@ -55,6 +59,9 @@ class ImageTools {
   /// Returns the receipt.
   virtual Result<std::string> upload(const Upload& what, const OnCopied& progress, std::stop_token stop) = 0;
   virtual Result<std::uint64_t> free_disk_bytes() = 0;
+  /// Removes cached versions that are not in `keep`, least recently used first, until `wanted` bytes are free
+  /// or none is left.
+  virtual void make_room(std::uint64_t wanted, const Versions& keep) = 0;
   virtual std::vector<msg::CachedImage> cached() = 0;
   virtual std::uint64_t cached_bytes() = 0;
 };

@@ -36,6 +36,10 @@ void Operations::run(const Job& job, std::stop_token stop) {
   if (!tid) return report_failure(command, tid.error());
   const auto begun = std::chrono::steady_clock::now();
   obs::info("operation.begun", {{"tid", command.tid}, {"op", command.op}, {"cmdid", command.cmdid}});
+  {
+    // Our command is in the inbox, so evictions from now on spare its version; one under way may not.
+    const std::lock_guard lock(room_mutex_);
+  }
   const Call call{command, std::move(*tid), stop};
   Final done = fail(ErrorCode::invalid_argument, "this node does not know op '" + command.op + "'", "op");
   if (command.op == "image/prepare") done = prepare(call);
@@ -101,10 +105,51 @@ inbox::Report Operations::final_report(const Call& call, Event event, task::Task
   return report;
 }
 
+/// What the overlays here stand on, and what the tasks that have or will have a VM were promised.
+Result<Versions> Operations::versions_in_use() const {
+  Versions used;
+  for (const auto& entry : inbox_.tasks()) {
+    const bool wants = !entry.finished || !entry.status ||
+                       entry.status->event == to_string(Event::prepared) ||
+                       entry.status->event == to_string(Event::running);
+    if (wants && entry.command.source)
+      used.emplace(entry.command.source->imgid, entry.command.source->version);
+  }
+  std::error_code error;
+  std::filesystem::directory_iterator folders(options_.layout.instances(), error);
+  if (error == std::errc::no_such_file_or_directory) return used;
+  for (; !error && folders != std::filesystem::directory_iterator(); folders.increment(error)) {
+    auto insid = InstanceId::parse(folders->path().filename().string());
+    std::error_code ignored;
+    if (!insid || !std::filesystem::exists(options_.layout.overlay(*insid), ignored)) continue;
+    auto record = read_record(options_.layout, *insid);
+    if (!record) return fail(record.error());
+    if (*record) used.emplace((*record)->imgid, (*record)->version);
+  }
+  if (error) return fail(errno_error("read " + options_.layout.instances().string(), error.value()));
+  return used;
+}
+
+void Operations::make_room(std::uint64_t wanted) {
+  // Who begins after this looks whether its version is still there: run() waits for the same mutex.
+  const std::lock_guard lock(room_mutex_);
+  auto used = versions_in_use();
+  if (!used) {
+    // Not knowing what is used is no reason to take it for unused.
+    obs::warn("cache.not_evicted", {{"reason", used.error().message}});
+    return;
+  }
+  images_.make_room(wanted, *used);
+}
+
 Result<> Operations::need_disk(std::uint64_t bytes, std::string_view what) {
   auto free_bytes = images_.free_disk_bytes();
   if (!free_bytes) return fail(free_bytes.error());
   const std::uint64_t wanted = bytes + options_.min_free_disk_bytes;
+  if (*free_bytes >= wanted) return {};
+  make_room(wanted);
+  free_bytes = images_.free_disk_bytes();
+  if (!free_bytes) return fail(free_bytes.error());
   if (*free_bytes >= wanted) return {};
   return fail(ErrorCode::exhausted, std::string(what) + " needs " + to_string(Bytes{bytes}) + " and " +
                                         to_string(Bytes{options_.min_free_disk_bytes}) +

@@ -58,6 +58,8 @@ class Operations {
   Result<VmState> state_of(const Call& call);
   Result<> drop_overlay(const InstanceId& insid);
   Result<> need_disk(std::uint64_t bytes, std::string_view what);
+  void make_room(std::uint64_t wanted);
+  Result<Versions> versions_in_use() const;
   void progress(const Call& call, task::Event event, task::TaskState at, int percent, std::uint64_t done,
                 std::uint64_t total, std::string prompt);
   inbox::Report final_report(const Call& call, task::Event event, task::TaskState at,
@@ -67,6 +69,7 @@ class Operations {
   inbox::Inbox& inbox_;
   Hypervisor& hypervisor_;
   ImageTools& images_;
+  std::mutex room_mutex_;  ///< held while versions are evicted
 };
 
 }  // namespace educloud::nc

@@ -218,6 +218,15 @@ TEST_F(VersionStoreTest, EvictsLeastRecentlyUsedFirst) {
   EXPECT_GT(store_->allocated_bytes().value(), 0U);
 }
 
+TEST_F(VersionStoreTest, ACacheMayLoseItsCurrentVersion) {
+  reopen({.is_cache = true});
+  ASSERT_TRUE(publish("v1", kImage, 1));
+  ASSERT_TRUE(store_->set_current(kImage, 1));
+  EXPECT_EQ(store_->eviction_candidates()->size(), 1U);
+  ASSERT_TRUE(store_->remove(kImage, 1));
+  EXPECT_FALSE(std::filesystem::exists(std::filesystem::symlink_status(dir_ / "images" / kImage)));
+}
+
 TEST_F(VersionStoreTest, StagingNamesAreChecked) {
   EXPECT_EQ(store_->staging("IMG00000001.3.part").value(), dir_ / "tmp" / "staging" / "IMG00000001.3.part");
   for (const std::string name : {"", ".", "..", "a/b", ".hidden", "a b", "a\n"}) {

@@ -62,12 +62,17 @@ class FakeImageTools : public ImageTools {
     return "receipt";
   }
   Result<std::uint64_t> free_disk_bytes() override { return free_bytes; }
+  void make_room(std::uint64_t, const Versions& keep) override {
+    kept = keep;
+    free_bytes += evictable_bytes;
+  }
   std::vector<msg::CachedImage> cached() override { return {}; }
   std::uint64_t cached_bytes() override { return 0; }
 
   std::function<void()> during_fetch;
   std::optional<Error> fetch_error, flatten_error, upload_error;
-  std::uint64_t free_bytes = 100ull << 30;
+  std::uint64_t free_bytes = 100ull << 30, evictable_bytes = 0;
+  std::optional<Versions> kept;
   int fetches = 0, clones = 0, overlays = 0, flattens = 0;
   std::string last_grant;
   std::vector<Upload> uploads;

@@ -235,6 +235,23 @@ TEST_F(NodeTest, AFailureIsToldWithItsReasonAndPlace) {
   EXPECT_THAT(ask("image/run", kDesktop).errormsg, HasSubstr("must stay free"));
 }
 
+TEST_F(NodeTest, AFullDiskLosesCachedVersionsThatNothingUses) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  images_->evictable_bytes = 10ull << 30;
+  const auto prepare = [&](const char* tid, int version) {
+    images_->free_bytes = 1 << 20;
+    auto one = command("image/prepare", tid);
+    one.source->version = version;
+    EXPECT_EQ(ask(one).event, "prepared");
+    return *images_->kept;
+  };
+  EXPECT_EQ(prepare(kModify, 4), (Versions{{"IMG00000001", 3}, {"IMG00000001", 4}}));
+  ask("image/stop", kDesktop);
+  EXPECT_EQ(prepare(kBuild, 5), (Versions{{"IMG00000001", 4}, {"IMG00000001", 5}}))
+      << "a stopped desktop needs none";
+}
+
 TEST_F(NodeTest, ALateCommandIsRefusedWithTheReason) {
   auto late = command("image/prepare", kDesktop);
   late.deadline = clock_.wall_ms() - 10'000;
