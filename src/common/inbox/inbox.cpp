@@ -29,7 +29,8 @@ bool is_over(const std::optional<msg::TaskStatus>& status) {
          (status->event == "deleted" || status->event == "submitted" || status->event == "failed");
 }
 
-/// The node forgot the task: a new run under the same tid may count its epochs from anywhere.
+/// The node forgot the task: a later run under the same tid may count its epochs from anywhere (clc's
+/// database was restored from a backup, say). What was only held up on its way is older by its time too.
 bool is_deleted(const std::optional<msg::TaskStatus>& status) {
   return status && status->final == 1 && status->event == "deleted";
 }
@@ -123,7 +124,9 @@ Result<Accepted> Inbox::Impl::accept(const msg::Command& command) {
   if (known != tasks.end()) {
     const Live& old = known->second;
     const auto newest = std::pair(old.command.epoch, old.command.attempt);
-    if (!is_deleted(old.status) && std::pair(command.epoch, command.attempt) < newest) return Accepted::stale;
+    const bool is_older = std::pair(command.epoch, command.attempt) < newest;
+    const bool is_new_run = is_deleted(old.status) && command.ts > old.command.ts;
+    if (is_older && !is_new_run) return Accepted::stale;
     fresh.seq = std::max(old.seq, now_ms);
   }
   fresh.command = command;

@@ -59,7 +59,8 @@ class InboxTest : public ::testing::Test {
     made.cmdid = new_command_id().str();
     made.epoch = 1;
     made.attempt = attempt;
-    made.deadline = clock_.wall_ms() + 60'000;
+    made.ts = clock_.wall_ms();
+    made.deadline = made.ts + 60'000;
     return made;
   }
   Report progress(const msg::Command& of, int percent) {
@@ -145,8 +146,18 @@ TEST_F(InboxTest, AfterADeleteTheTaskMayBeginAgainFromAnyEpoch) {
   const auto gone = command("task/delete", 9);
   ASSERT_TRUE(inbox_->accept(gone));
   ASSERT_TRUE(inbox_->report(final_of(gone, Event::deleted, {Phase::editing, State::deleting})));
+  clock_.advance(std::chrono::milliseconds{1});
   EXPECT_EQ(*inbox_->accept(command("image/prepare", 1)), Accepted::fresh);
   EXPECT_EQ(*inbox_->accept(gone), Accepted::stale);
+}
+
+TEST_F(InboxTest, ACommandHeldUpOnItsWayDoesNotBeginADeletedTaskAgain) {
+  const auto held_up = command("image/run", 2);
+  clock_.advance(std::chrono::milliseconds{1});
+  const auto gone = command("task/delete", 3);
+  ASSERT_TRUE(inbox_->accept(gone));
+  ASSERT_TRUE(inbox_->report(final_of(gone, Event::deleted, {Phase::editing, State::deleting})));
+  EXPECT_EQ(*inbox_->accept(held_up), Accepted::stale);
 }
 
 TEST_F(InboxTest, ALateCommandIsKeptButNotToBeBegun) {
