@@ -7,9 +7,6 @@
 namespace educloud::cli {
 namespace {
 
-constexpr std::int64_t kAnnouncementMs = 60'000;
-constexpr std::chrono::milliseconds kAskAgain{200};
-
 struct ImportArguments {
   std::filesystem::path file;
   std::string name, ostype = "linux", usage = "desktop", description, format = "auto", resume;
@@ -28,29 +25,6 @@ Result<nlohmann::json> open_import(Session& session, const ImportArguments& a, s
   if (!a.description.empty()) body["description"] = a.description;
   if (a.format != "auto") body["format"] = a.format;
   return session.post("/images", body);
-}
-
-/// Walrus learns of the import through the broker, so the file may be there before the word of it: a conflict
-/// is asked again for a while, as long as the task itself still waits for its file.
-Result<std::string> upload(Session& session, const transfer::UploadRequest& request, const std::string& tid,
-                           ProgressPrinter& progress, const Clock& clock) {
-  bool has_begun = false;
-  const auto on_progress = [&](const transfer::Progress& now) {
-    has_begun = has_begun || now.bytes_done > 0;
-    progress.show(Step{.label = now.prompt, .bytes_done = now.bytes_done, .bytes_total = now.bytes_total});
-  };
-  const std::int64_t deadline_ms = clock.boot_ms() + kAnnouncementMs;
-  while (true) {
-    auto receipt = transfer::upload_version(request, on_progress);
-    const bool may_pass = !receipt && receipt.error().code == ErrorCode::conflict && !has_begun;
-    if (!may_pass || clock.boot_ms() >= deadline_ms) return receipt;
-    auto task = session.get("/tasks/" + http::url_encode(tid));
-    const bool waits = task && cell(*task, "phase") == "submitting" && cell(*task, "state") == "init" &&
-                       cell(*task, "failed") == "0";
-    if (!waits) return receipt;
-    progress.show(Step{.label = "waiting until walrus expects the file", .percent = 0});
-    std::this_thread::sleep_for(kAskAgain);
-  }
 }
 
 Result<> import_image(Context& context, Session& session, const ImportArguments& a) {
@@ -72,7 +46,9 @@ Result<> import_image(Context& context, Session& session, const ImportArguments&
 
   const SystemClock clock;
   ProgressPrinter progress(!context.console.quiet, context.console.stderr_is_terminal(), clock);
-  auto receipt = upload(session, *request, tid, progress, clock);
+  auto receipt = transfer::upload_version(*request, [&](const transfer::Progress& now) {
+    progress.show(Step{.label = now.prompt, .bytes_done = now.bytes_done, .bytes_total = now.bytes_total});
+  });
   progress.finish();
   if (!receipt) {
     auto error = receipt.error();

@@ -23,7 +23,7 @@ http::Response with_tus(http::Response response) {
 http::Response refuse(const Error& error, int status = 0) {
   auto response = http::error_response(error);
   if (status != 0) response.status = status;
-  if (error.code == ErrorCode::unavailable) response.headers["Retry-After"] = "5";
+  if (error.code == ErrorCode::unavailable) response.headers["Retry-After"] = "1";
   return with_tus(std::move(response));
 }
 

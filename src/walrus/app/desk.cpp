@@ -26,9 +26,26 @@ std::optional<Desk::Expected> Desk::expected(const std::string& imgid, int versi
   return at == expected_.end() ? std::nullopt : std::optional(at->second);
 }
 
+/// True if an import of that version ended here, or one of a later version came: then nothing will be
+/// expected any more. (One that has not ended may be just about to be.)
+bool Desk::is_import_over(const std::string& imgid, int version) const {
+  for (const auto& entry : inbox_.tasks()) {
+    auto order = check_command(entry.command);
+    if (!order || order->imgid != imgid) continue;
+    if (order->operation == Operation::forget) return true;
+    const bool ended = entry.finished ? order->version >= version : order->version > version;
+    if (order->operation == Operation::import && ended) return true;
+  }
+  return false;
+}
+
 Result<> Desk::admit(transfer::UploadInfo& info) {
   Place place;
-  if (auto waits = expected(info.imgid, info.version)) place.expected_cmdid = waits->cmdid;
+  if (auto waits = expected(info.imgid, info.version)) {
+    place.expected_cmdid = waits->cmdid;
+  } else if (is_users(info)) {
+    place.is_over = is_import_over(info.imgid, info.version);
+  }
   auto published = store_.find(info.imgid, info.version);
   if (published) place.published_digest = published->digest;
   if (!published && published.error().code != ErrorCode::not_found) return fail(published.error());

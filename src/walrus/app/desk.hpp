@@ -51,6 +51,7 @@ class Desk {
   void report(const std::string& tid, const std::string& cmdid, News news);
   void end(const Order& order, const Result<>& result, std::string prompt);
   std::optional<Expected> expected(const std::string& imgid, int version) const;
+  bool is_import_over(const std::string& imgid, int version) const;
   void count_bytes(const transfer::UploadStatus& status);
 
   image::VersionStore& store_;

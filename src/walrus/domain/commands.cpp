@@ -93,9 +93,14 @@ Result<std::string> admit(const Request& request, const Place& place) {
       return fail(ErrorCode::conflict,
                   name + " is published already (digest " + *place.published_digest + ")");
     }
-    if (!place.expected_cmdid) {
+    if (!place.expected_cmdid && place.is_over) {
       return fail(ErrorCode::conflict,
-                  "no upload of " + name + " is expected (any more); begin an import to get a new address");
+                  "no upload of " + name + " is expected any more; begin an import to get a new address");
+    }
+    if (!place.expected_cmdid) {
+      return fail(ErrorCode::unavailable,
+                  "walrus has not heard of the import of " + name +
+                      " yet: try again in a moment; if it stays so, check the broker");
     }
     if (!request.cmdid.empty() && request.cmdid != *place.expected_cmdid) {
       return fail(ErrorCode::conflict, "the import of " + name + " was begun again; use the new address",

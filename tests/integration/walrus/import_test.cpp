@@ -1,3 +1,5 @@
+#include <future>
+
 #include "integration/walrus/fixture.hpp"
 
 namespace educloud::walrus {
@@ -90,7 +92,29 @@ TEST_F(WalrusTest, RubbishThatClaimsToBeAnImageIsRefused) {
   expect_no_leftovers();
 }
 
-TEST_F(WalrusTest, NobodyWaitsForThisUpload) {
+TEST_F(WalrusTest, UploadThatOvertakesItsImportIsAskedToComeAgain) {
+  auto request = make_upload(url_, make_image("image.qcow2", "qcow2"), 1, "user", "qcow2");
+  http::ClientRequest early;
+  early.method = "POST";
+  early.target = "/uploads?image=" + request.imgid + "&version=1&" + request.grant;
+  early.headers["Tus-Resumable"] = "1.0.0";
+  early.headers["Upload-Length"] = "1000";
+  auto refused = http::Client(*http::Url::parse(url_)).send(early);
+  ASSERT_TRUE(refused.has_value());
+  EXPECT_EQ(refused->status, 503);
+  EXPECT_EQ(refused->header("Retry-After"), "1");
+  auto receipt = std::async(std::launch::async, [&] { return transfer::upload_version(request); });
+  const auto command = expect_import();
+  EXPECT_TRUE(receipt.get().has_value());
+  EXPECT_EQ(final_status(command.cmdid).event, "submitted");
+}
+
+TEST_F(WalrusTest, UploadForAnImportThatEndedIsRefused) {
+  expect_import();
+  const auto file = dir_.write("rubbish", std::string(2 << 20, 'r'));
+  EXPECT_FALSE(upload(file, 1, "vdi").has_value());
+  stop();
+  start();
   auto refused = upload(make_image("image.qcow2", "qcow2"), 1, "qcow2");
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, ErrorCode::conflict);
@@ -107,7 +131,7 @@ TEST_F(WalrusTest, CancelledImportForgetsItsUpload) {
   EXPECT_EQ(cut.error().code, ErrorCode::cancelled);
   EXPECT_EQ(order(make_command("task/delete")).event, "deleted");
   EXPECT_TRUE(std::filesystem::is_empty(config_.common.prefix / "tmp" / "uploads"));
-  EXPECT_FALSE(upload(raw(), 1, "raw").has_value());
+  EXPECT_EQ(upload(raw(), 1, "raw").error().code, ErrorCode::conflict);
 }
 
 TEST_F(WalrusTest, HostSubmitsAndTakenNumberIsRefused) {

@@ -67,7 +67,8 @@ TEST(Commands, VersionInUseIsNotPruned) {
 
 TEST(Admission, UserNeedsAnImportThatWaits) {
   const Request request{"IMG01234567", 1, true, "", "", ""};
-  EXPECT_EQ(admit(request, {}).error().code, ErrorCode::conflict);
+  EXPECT_EQ(admit(request, {}).error().code, ErrorCode::unavailable) << "its command may be under way";
+  EXPECT_EQ(admit(request, {std::nullopt, std::nullopt, true}).error().code, ErrorCode::conflict);
   EXPECT_EQ(*admit(request, {"the-import", std::nullopt}), "the-import");
   EXPECT_EQ(admit(request, {"the-import", "digest"}).error().code, ErrorCode::conflict);
   EXPECT_EQ(admit({"IMG01234567", 1, true, "another", "", ""}, {"the-import", std::nullopt}).error().key,
