@@ -58,6 +58,10 @@ Result<task::Transition> user_transition(const Task& task, Event event) {
       if (is_maintenance(task.kind) && !task.failed) {
         return refuse(task, "cancelled", "walrus is carrying it out; it takes seconds");
       }
+      // Given up by time only: were its marks lifted now, versions that walrus still removes would seem
+      // usable.
+      if (is_maintenance(task.kind) && task.seq < 0)
+        return refuse(task, "cancelled", "walrus has not answered and may still do it; submit it again");
       if (task.state == kSubmitted)
         return refuse(task, "cancelled", "its version is published; it is being tidied up");
       if (!row) return refuse(task, "cancelled", "it has ended");

@@ -93,6 +93,10 @@ TEST(TaskRules, WhatAUserMayAskForInEachState) {
   EXPECT_THAT(text(task_at(TaskKind::import, submitting), Event::submit), HasSubstr("waits for its upload"));
   EXPECT_THAT(text(task_at(TaskKind::prune, submitting), Event::cancel),
               HasSubstr("walrus is carrying it out"));
+  auto unanswered = task_at(TaskKind::prune, submitting);
+  unanswered.failed = true, unanswered.seq = -1;
+  EXPECT_THAT(text(unanswered, Event::cancel), HasSubstr("may still do it"));
+  EXPECT_TRUE(user_transition(unanswered, Event::submit));
   EXPECT_THAT(text(task_at(TaskKind::modify, {Phase::submitting, State::gone}), Event::cancel),
               HasSubstr("has ended"));
   auto waiting = task_at(TaskKind::modify, {Phase::preparing, State::init});
