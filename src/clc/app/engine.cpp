@@ -50,6 +50,8 @@ void Engine::on_outbox(std::function<void()> wake) {
 
 Result<Task> Engine::begin(store::Sql& sql, Task task, const std::vector<int>& versions) {
   task.created_at = task.updated_at = now();
+  // A desktop has the same task id at each run; whatever is still under way of an earlier run must lose.
+  if (const auto earlier = store::find_task(sql, task.tid)) task.epoch = earlier->epoch + 1;
   if (!is_walrus_task(task.kind)) {
     if (auto ok = place(sql, task); !ok) return fail(ok.error());
   }
@@ -87,22 +89,26 @@ Result<Task> Engine::user_event(store::Sql& sql, Task task, Event event) {
   if (event == Event::start) {
     const std::string old_node = task.node, old_cluster = task.cluster;
     if (auto ok = place(sql, task); !ok) return fail(ok.error());
-    ++task.attempt;
     if (task.node != old_node) {
       // Nothing of a stopped desktop is worth carrying over. The old node is told to forget it; its answer
       // is not awaited, and a new epoch makes whatever it still says about it too old to count.
       Task old = task;
       old.node = old_node;
       old.cluster = old_cluster;
-      const auto farewell = make_command(old, "task/delete", {}, new_command_id().str(), now(), 3'600'000);
-      queue_command(sql, old, msg::serialize(farewell), farewell.deadline);
+      say_farewell(sql, std::move(old), 3'600'000);
       store::free_ports(sql, task.insid);
       ++task.epoch;
     }
   }
-  if (event == Event::submit) ++task.attempt;
   if (auto ok = apply(sql, task, *row, nullptr); !ok) return fail(ok.error());
   return task;
+}
+
+/// `was` as it stood on the node that is to forget it.
+void Engine::say_farewell(store::Sql& sql, Task was, std::int64_t patience_ms) {
+  ++was.attempt;
+  const auto farewell = make_command(was, "task/delete", {}, new_command_id().str(), now(), patience_ms);
+  queue_command(sql, was, msg::serialize(farewell), farewell.deadline);
 }
 
 Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement,
@@ -136,6 +142,12 @@ void Engine::resend(store::Sql& sql, Task task) {
   if (task.command.empty()) return;
   auto command = msg::parse<msg::Command>(task.command);
   if (!command) return;
+  if (store::is_in_outbox(sql, task.cmdid)) {
+    // The broker is away: one copy waiting is enough, else they would pile up for as long as it is.
+    task.cmd_sent_at = now();
+    store::update_task(sql, task);
+    return;
+  }
   // It is still wanted, so it may still be begun; whoever has it already goes by its cmdid and repeats its
   // status.
   command->deadline = std::max(command->deadline, now() + 60'000);

@@ -71,6 +71,7 @@ class Engine {
   Result<> publish_version(store::Sql& sql, Task& task, const msg::TaskStatus* status);
   Result<> finish_upkeep(store::Sql& sql, Task& task);
   void release(store::Sql& sql, Task& task);
+  void say_farewell(store::Sql& sql, Task was, std::int64_t patience_ms);
   void queue_command(store::Sql& sql, const Task& task, const std::string& body, std::int64_t deadline_at);
   void changed(store::Sql& sql, const Task& task);
 

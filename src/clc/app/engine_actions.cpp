@@ -30,6 +30,9 @@ std::string new_display_password() {
 Result<> Engine::send(store::Sql& sql, Task& task, std::string_view op, const std::vector<int>& versions) {
   if (op == "image/submit" || op == "image/import")
     task.target_version = store::take_version_number(sql, task.dst);
+  // Receivers refuse a command older than the last they took, so one that was held up on its way (a publish
+  // that had to be repeated) can not undo a later one. Not by time: clocks jump.
+  if (!task.cmdid.empty()) ++task.attempt;
   task.op = op;
   task.op_open = true;
   std::int64_t patience = patience_ms(task);
@@ -55,7 +58,8 @@ Result<CommandParts> Engine::parts(store::Sql& sql, const Task& task, std::strin
   if (op == "image/submit") {
     // Signed with the key that nodes do not have: a node must not be able to grant itself other images.
     out.target_grant = transfer::sign_grant(
-        options_.data_key, {"PUT", transfer::version_path(task.dst, task.target_version), task.node, expires_s});
+        options_.data_key,
+        {"PUT", transfer::version_path(task.dst, task.target_version), task.node, expires_s});
     return out;
   }
   if (op != "image/prepare" && op != "image/run") return out;

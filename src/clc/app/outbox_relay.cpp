@@ -128,10 +128,13 @@ int OutboxRelay::pump() {
     return 0;
   }
   int sent = 0;
+  bool refused = false;
   for (const auto& row : *due) {
     const std::int64_t left_ms = row.deadline_at == 0 ? 0 : row.deadline_at - impl.clock.wall_ms();
+    const bool expired = row.deadline_at != 0 && left_ms <= 0;
+    if (refused && !expired) continue;
     if (!impl.take(row, impl.clock.boot_ms())) continue;
-    if (row.deadline_at != 0 && left_ms <= 0) {
+    if (expired) {
       // Nobody would begin it any more; its task has its own deadline.
       impl.outcome(row.id, bus::Outcome::confirmed, row.routing_key);
       continue;
@@ -143,7 +146,8 @@ int OutboxRelay::pump() {
                                                  bus::Outcome what) { shared->outcome(id, what, key); });
     if (!queued) {
       impl.outcome(row.id, bus::Outcome::failed, row.routing_key);
-      break;
+      refused = true;
+      continue;
     }
     ++sent;
   }

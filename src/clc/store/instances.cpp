@@ -127,6 +127,10 @@ void remove_outbox(Sql& sql, std::int64_t id) {
   sql.run("DELETE FROM outbox WHERE id = ?", {id});
 }
 
+bool is_in_outbox(Sql& sql, std::string_view cmdid) {
+  return sql.number("SELECT EXISTS (SELECT 1 FROM outbox WHERE instr(body, ?) > 0)", {cmdid}) != 0;
+}
+
 std::int64_t outbox_size(Sql& sql) {
   return sql.number("SELECT COUNT(*) FROM outbox");
 }

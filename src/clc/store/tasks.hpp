@@ -58,6 +58,8 @@ struct OutboxRow {
 void add_outbox(Sql& sql, const OutboxRow& row, std::int64_t now_ms);
 std::vector<OutboxRow> outbox_after(Sql& sql, std::int64_t id, int limit);
 void remove_outbox(Sql& sql, std::int64_t id);
+/// True if a message with that command waits to be confirmed.
+bool is_in_outbox(Sql& sql, std::string_view cmdid);
 std::int64_t outbox_size(Sql& sql);
 
 /// False if this sender's message was consumed before.

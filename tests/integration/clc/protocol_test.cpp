@@ -126,6 +126,32 @@ TEST_F(Protocol, ADeleteIsRepeatedUntilItIsAnswered) {
   EXPECT_EQ(at(tid), "submitting/gone");
 }
 
+TEST_F(Protocol, AHeldUpCommandIsOlderThanTheOneAfterIt) {
+  const auto tid = start_vm();
+  const auto prepare = last();
+  ASSERT_TRUE(cloud->cancel_task(admin, tid));
+  EXPECT_EQ(ops(), "task/delete");
+  EXPECT_GT(last().attempt, prepare.attempt);
+  const auto epoch = last().epoch;
+  say(Event::deleted);
+  ASSERT_TRUE(cloud->run_vm(admin, tid.substr(24)));
+  EXPECT_EQ(ops(), "image/prepare");
+  EXPECT_GT(last().epoch, epoch) << "the same task id again";
+}
+
+TEST_F(Protocol, OneCopyOfACommandWaitsForTheBroker) {
+  start_vm();
+  const auto waiting = [&] {
+    return *store->read([](store::Sql& sql) -> Result<std::int64_t> { return store::outbox_size(sql); });
+  };
+  clock.advance(std::chrono::seconds{31});
+  ASSERT_TRUE(ticker->tick());
+  EXPECT_EQ(waiting(), 1);
+  clock.advance(std::chrono::seconds{31});
+  ASSERT_TRUE(ticker->tick());
+  EXPECT_EQ(waiting(), 1);
+}
+
 TEST_F(Protocol, CancelWorksInEachState) {
   const auto imgid = import("debian");
   const std::vector<std::vector<Event>> roads{{},

@@ -35,7 +35,7 @@ TEST_F(VmFlow, ADesktopRunsStopsRunsAgainAndIsDeleted) {
 
   ASSERT_TRUE(cloud->run_vm(admin, insid));
   bring_up();
-  EXPECT_EQ(last().attempt, 2);
+  EXPECT_EQ(last().attempt, 5);
   EXPECT_NE(cloud->vm(admin, insid)->access->display_password, first_password);
 
   EXPECT_EQ(cloud->delete_vm(admin, insid)->state, "deleting");
