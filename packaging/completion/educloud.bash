@@ -22,7 +22,7 @@ declare -gA _educloud_commands=(
   [vm show]=""
   [vm run]="--wait --timeout"
   [vm stop]="--wait --timeout"
-  [vm delete]="--wait --timeout"
+  [vm delete]="--wait --timeout --force"
   [vm console]=""
   [vm screenshot]="--output"
   [task list]="--all"
@@ -31,7 +31,7 @@ declare -gA _educloud_commands=(
   [task submit]="--wait --timeout"
   [task start]="--wait --timeout"
   [task stop]="--wait --timeout"
-  [task cancel]="--wait --timeout"
+  [task cancel]="--wait --timeout --force"
 )
 _educloud_global="--url --ca --json --quiet --help --version"
 

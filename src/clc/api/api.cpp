@@ -49,6 +49,13 @@ void add(http::Router& router, const Shared& context, std::string method, const 
   router.add(std::move(route));
 }
 
+Result<bool> force_asked(const http::Request& request) {
+  const auto at = request.query.find("force");
+  if (at == request.query.end() || at->second == "false") return false;
+  if (at->second == "true") return true;
+  return fail(ErrorCode::invalid_argument, "'force' is true or false", "force");
+}
+
 Result<PageRequest> page_request(const http::Request& request) {
   PageRequest page;
   if (const auto at = request.query.find("limit"); at != request.query.end()) {

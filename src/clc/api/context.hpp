@@ -33,6 +33,9 @@ void secure(http::Response& response);
 /// ?limit=1..500 and ?cursor=. Errors: invalid_argument naming the key.
 Result<PageRequest> page_request(const http::Request& request);
 
+/// ?force=true|false. Errors: invalid_argument.
+Result<bool> force_asked(const http::Request& request);
+
 /// The value as JSON with `status`, or the error.
 template <class T>
 http::Response answer(const Result<T>& result, int status = 200) {

@@ -9,6 +9,12 @@ std::string query_value(const http::Request& request, const char* key) {
   return at == request.query.end() ? std::string() : at->second;
 }
 
+http::Response cancel_task(Context& c, const Principal& who, const http::Request& request) {
+  auto force = force_asked(request);
+  if (!force) return http::error_response(force.error());
+  return answer(c.cloud.cancel_task(who, request.param("tid"), *force), 202);
+}
+
 http::Response list_tasks(Context& c, const Principal& who, const http::Request& request) {
   auto page = page_request(request);
   if (!page) return http::error_response(page.error());
@@ -49,7 +55,7 @@ Handler on_task(TaskCall call, int status) {
 void add_task_routes(http::Router& router, const Shared& context) {
   add(router, context, "GET", "/tasks", list_tasks);
   add(router, context, "GET", "/tasks/{tid}", on_task(&Cloud::task, 200));
-  add(router, context, "DELETE", "/tasks/{tid}", on_task(&Cloud::cancel_task, 202));
+  add(router, context, "DELETE", "/tasks/{tid}", cancel_task);
   add(router, context, "POST", "/tasks/{tid}/submit", on_task(&Cloud::submit_task, 202));
   add(router, context, "POST", "/tasks/{tid}/start", on_task(&Cloud::start_task, 202));
   add(router, context, "POST", "/tasks/{tid}/stop", on_task(&Cloud::stop_task, 202));

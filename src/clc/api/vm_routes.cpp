@@ -70,7 +70,9 @@ void add_vm_routes(http::Router& router, const Shared& context) {
       });
   add(router, context, "DELETE", "/vms/{insid}",
       [](Context& c, const Principal& who, const http::Request& request) {
-        return answer(c.cloud.delete_vm(who, request.param("insid")), 202);
+        auto force = force_asked(request);
+        if (!force) return http::error_response(force.error());
+        return answer(c.cloud.delete_vm(who, request.param("insid"), *force), 202);
       });
   add(router, context, "POST", "/vms/{insid}/run",
       [](Context& c, const Principal& who, const http::Request& request) {

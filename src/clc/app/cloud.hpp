@@ -124,7 +124,8 @@ class Cloud {
   Result<TaskView> run_vm(const Principal& who, std::string_view insid);
   Result<TaskView> stop_vm(const Principal& who, std::string_view insid);
   /// At once if it has no task; else its task is cancelled and the rest follows. The view's state tells.
-  Result<VmView> delete_vm(const Principal& who, std::string_view insid);
+  /// `force` as for cancel_task.
+  Result<VmView> delete_vm(const Principal& who, std::string_view insid, bool force = false);
   /// `what`: "console" or "screenshot". Errors: conflict (not on a node), unavailable (cc not heard of).
   Result<InstanceFile> instance_file(const Principal& who, std::string_view insid, std::string_view what);
 
@@ -135,7 +136,9 @@ class Cloud {
   Result<TaskView> start_task(const Principal& who, std::string_view tid);
   Result<TaskView> stop_task(const Principal& who, std::string_view tid);
   Result<TaskView> submit_task(const Principal& who, std::string_view tid);
-  Result<TaskView> cancel_task(const Principal& who, std::string_view tid);
+  /// `force`, an administrator's: ends it at once without its node, if that has been silent for 10 minutes or
+  /// is not registered any more. Errors: conflict (the node is alive).
+  Result<TaskView> cancel_task(const Principal& who, std::string_view tid, bool force = false);
 
   EventHub& events();
   const CloudOptions& options() const;

@@ -56,8 +56,18 @@ Result<TaskView> Cloud::stop_task(const Principal& who, std::string_view tid) {
 Result<TaskView> Cloud::submit_task(const Principal& who, std::string_view tid) {
   return control(*impl_, who, tid, task::Event::submit);
 }
-Result<TaskView> Cloud::cancel_task(const Principal& who, std::string_view tid) {
-  return control(*impl_, who, tid, task::Event::cancel);
+Result<TaskView> Cloud::cancel_task(const Principal& who, std::string_view tid, bool force) {
+  if (!force) return control(*impl_, who, tid, task::Event::cancel);
+  auto& impl = *impl_;
+  return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
+    auto task = impl.task(sql, who, Deed::control_task, tid);
+    if (!task) return fail(task.error());
+    if (auto ok = check(who, Deed::force_task, task->owner, task->tid); !ok) return fail(ok.error());
+    auto ended = impl.engine.force_end(sql, std::move(*task));
+    if (!ended) return fail(ended.error());
+    impl.audit(sql, who, "task.force", tid, ended->node);
+    return impl.engine.view(sql, *ended);
+  });
 }
 
 }  // namespace educloud::clc

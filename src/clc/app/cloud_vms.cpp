@@ -170,17 +170,21 @@ Result<TaskView> Cloud::stop_vm(const Principal& who, std::string_view insid) {
   });
 }
 
-Result<VmView> Cloud::delete_vm(const Principal& who, std::string_view insid) {
+Result<VmView> Cloud::delete_vm(const Principal& who, std::string_view insid, bool force) {
   auto& impl = *impl_;
   return impl.store.write([&](store::Sql& sql) -> Result<VmView> {
     auto instance = impl.instance(sql, who, Deed::control_vm, insid);
     if (!instance) return fail(instance.error());
+    if (force) {
+      if (auto ok = check(who, Deed::force_task, instance->owner, instance->insid); !ok)
+        return fail(ok.error());
+    }
     const auto open = store::open_task_of_instance(sql, instance->insid);
     if (instance->insid.starts_with("TMP")) {
       return fail(ErrorCode::conflict,
                   instance->insid + " edits an image: cancel task " + (open ? open->tid : "") + " instead");
     }
-    impl.audit(sql, who, "vm.delete", instance->insid, instance->name);
+    impl.audit(sql, who, force ? "vm.force_delete" : "vm.delete", instance->insid, instance->name);
     VmView view = impl.vm_view(sql, who, *instance);
     view.state = "deleting";
     if (!open) {
@@ -190,6 +194,13 @@ Result<VmView> Cloud::delete_vm(const Principal& who, std::string_view insid) {
     }
     store::set_instance_deleting(sql, instance->insid);
     view.instance.deleting = true;
+    if (force) {
+      auto ended = impl.engine.force_end(sql, *open);
+      if (!ended) return fail(ended.error());
+      view.task = impl.engine.view(sql, *ended);
+      view.state = "deleted";
+      return view;
+    }
     if (open->state.state == task::State::deleting) return view;  // asked before
     auto task = impl.engine.user_event(sql, *open, task::Event::cancel);
     if (!task) return fail(task.error());

@@ -104,6 +104,32 @@ Result<Task> Engine::user_event(store::Sql& sql, Task task, Event event) {
   return task;
 }
 
+Result<Task> Engine::force_end(store::Sql& sql, Task task) {
+  if (is_walrus_task(task.kind)) return fail(ErrorCode::conflict, "task " + task.tid + " is on no node");
+  if (task.state.state == task::State::gone)
+    return fail(ErrorCode::conflict, "task " + task.tid + " has ended");
+  const auto node = store::find_node(sql, task.node);
+  const bool registered = node && node->cluster == task.cluster;
+  const auto silence_ms = heartbeats_.silence_ms(task.node, task.cluster);
+  if (registered && silence_ms <= kSilenceMs) {
+    return fail(ErrorCode::conflict,
+                "node " + task.node + " was heard of, or clc started, " + std::to_string(silence_ms / 1000) +
+                    " s ago: cancel without force, or wait until it has been silent for " +
+                    std::to_string(kSilenceMs / 60'000) + " min");
+  }
+  if (!task::step(task.state, Event::deleted)) {
+    const auto row = task::step(task.state, Event::cancel);
+    if (!row) return fail(ErrorCode::internal, "a task that cannot be cancelled");
+    if (auto ok = apply(sql, task, *row, nullptr); !ok) return fail(ok.error());
+  }
+  const auto gone = task::step(task.state, Event::deleted);
+  if (!gone) return fail(ErrorCode::internal, "a task that cannot end");
+  say_farewell(sql, task, 7 * 24 * 3'600'000LL);
+  if (auto ok = apply(sql, task, *gone, nullptr); !ok) return fail(ok.error());
+  obs::warn("task.forced", {{"tid", task.tid}, {"node", task.node}, {"node_silent_s", silence_ms / 1000}});
+  return task;
+}
+
 /// `was` as it stood on the node that is to forget it.
 void Engine::say_farewell(store::Sql& sql, Task was, std::int64_t patience_ms) {
   ++was.attempt;

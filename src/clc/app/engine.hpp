@@ -34,6 +34,9 @@ class RateMeter {
 /// outbox, versions, ports) and the event for watchers, all inside the caller's write transaction.
 class Engine {
  public:
+  static constexpr std::int64_t kSilenceMs =
+      10 * 60'000;  ///< of a node, until its tasks may be forced to end
+
   Engine(Heartbeats& heartbeats, EventHub& events, const Clock& clock, const CloudOptions& options)
       : heartbeats_(heartbeats), events_(events), clock_(clock), options_(options) {}
 
@@ -46,6 +49,10 @@ class Engine {
 
   /// start, stop, submit or cancel by a user. Errors: conflict, exhausted.
   Result<Task> user_event(store::Sql& sql, Task task, task::Event event);
+
+  /// Cancels `task` and ends it without its node's answer, for a node that does not come back. If it does, it
+  /// gets a task/delete. Errors: conflict (the node is alive, or was within kSilenceMs; walrus' tasks).
+  Result<Task> force_end(store::Sql& sql, Task task);
 
   /// A status that judge_status accepted.
   Result<> accepted(store::Sql& sql, Task task, const Judgement& judgement, const msg::TaskStatus& status);

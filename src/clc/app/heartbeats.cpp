@@ -67,6 +67,12 @@ std::optional<Heartbeats::NodeBeat> Heartbeats::node(const std::string& host,
   return NodeBeat{at->second.status, cluster, age(at->second.at_boot_ms)};
 }
 
+std::int64_t Heartbeats::silence_ms(const std::string& host, const std::string& cluster) const {
+  const std::scoped_lock guard(mutex_);
+  const auto at = nodes_.find({cluster, host});
+  return age(at == nodes_.end() ? since_boot_ms_ : at->second.at_boot_ms);
+}
+
 std::vector<Heartbeats::NodeBeat> Heartbeats::nodes() const {
   const std::scoped_lock guard(mutex_);
   std::vector<NodeBeat> out;

@@ -20,7 +20,7 @@ class Heartbeats {
  public:
   static constexpr std::size_t kHosts = 4000;  ///< remembered; more unknown ones are ignored
 
-  explicit Heartbeats(const Clock& clock) : clock_(clock) {}
+  explicit Heartbeats(const Clock& clock) : clock_(clock), since_boot_ms_(clock.boot_ms()) {}
 
   /// Consumes `clc_heartbeat_queue`. `bus` must be stopped before this object goes.
   void subscribe(bus::Bus& bus);
@@ -39,6 +39,8 @@ class Heartbeats {
   /// Of the node under that cluster.
   std::optional<NodeBeat> node(const std::string& host, const std::string& cluster) const;
   std::vector<NodeBeat> nodes() const;
+  /// How long nothing was heard of the node under that cluster; since our own start, if nothing ever was.
+  std::int64_t silence_ms(const std::string& host, const std::string& cluster) const;
   std::optional<ClusterBeat> cluster(const std::string& host) const;
 
   /// What the planner needs of `nodes`, with whether they have that version.
@@ -59,6 +61,7 @@ class Heartbeats {
     std::int64_t at_boot_ms = 0;
   };
   const Clock& clock_;
+  const std::int64_t since_boot_ms_;
   mutable std::mutex mutex_;
   // By (cluster, host): a cc cannot speak for the nodes of another.
   std::map<std::pair<std::string, std::string>, NodeEntry> nodes_;

@@ -29,6 +29,7 @@ constexpr std::array kTable{
     Row{Deed::see_secret, Who::owner, true, "see the VM's display"},
     Row{Deed::see_task, Who::owner, true, "see the task"},
     Row{Deed::control_task, Who::owner, true, "control the task"},
+    Row{Deed::force_task, Who::admin, false, "force the end of the task"},
 };
 
 const Row* find(Deed deed) {

@@ -23,6 +23,7 @@ enum class Deed {
   see_secret,  ///< display password, console, screenshot
   see_task,
   control_task,
+  force_task,  ///< end it without its node's answer
 };
 std::string_view to_string(Deed deed);
 

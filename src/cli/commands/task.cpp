@@ -42,12 +42,14 @@ void add_change(CLI::App& task, Context& context, const char* verb, const char* 
   auto* command = task.add_subcommand(verb, about);
   auto tid = std::make_shared<std::string>();
   auto wait = std::make_shared<WaitOptions>();
+  auto force = std::make_shared<bool>(false);
   command->add_option("TASK", *tid, "Task id")->required();
   add_wait_options(*command, *wait);
   const std::string name = verb;
+  if (name == "cancel") command->add_flag("--force", *force, kForceHelp);
   on_command(*command, context, [=, &context](Session& session) -> Result<> {
-    auto changed =
-        name == "cancel" ? session.remove(path_of(*tid)) : session.post(path_of(*tid) + "/" + name);
+    auto changed = name == "cancel" ? session.remove(path_of(*tid) + (*force ? "?force=true" : ""))
+                                    : session.post(path_of(*tid) + "/" + name);
     if (!changed) return fail(changed.error());
     return report_task(context, session, std::move(*changed), goal, *wait);
   });

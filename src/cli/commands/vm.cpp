@@ -90,8 +90,9 @@ Result<> change_vm(Context& context, Session& session, const std::string& insid,
   return vanished ? Result<>() : shown;
 }
 
-Result<> delete_vm(Context& context, Session& session, const std::string& insid, const WaitOptions& wait) {
-  auto vm = session.remove(path_of(insid));
+Result<> delete_vm(Context& context, Session& session, const std::string& insid, const WaitOptions& wait,
+                   bool force) {
+  auto vm = session.remove(path_of(insid) + (force ? "?force=true" : ""));
   if (!vm) return fail(vm.error());
   const auto task = vm->find("task");
   if (wait.wait && task != vm->end() && task->is_object()) {
@@ -163,8 +164,10 @@ void add_vm_commands(CLI::App& app, Context& context) {
   });
   auto* remove = add("delete", "Remove it");
   add_wait_options(*remove, *wait);
+  auto force = std::make_shared<bool>(false);
+  remove->add_flag("--force", *force, kForceHelp);
   on_command(*remove, context,
-             [=, &context](Session& session) { return delete_vm(context, session, *insid, *wait); });
+             [=, &context](Session& session) { return delete_vm(context, session, *insid, *wait, *force); });
   auto* console = add("console", "What it printed on its serial console");
   on_command(*console, context, [=, &context](Session& session) -> Result<> {
     auto text = session.get_raw("/vms/" + http::url_encode(*insid) + "/console");

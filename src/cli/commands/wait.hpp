@@ -15,6 +15,10 @@ struct WaitOptions {
 };
 void add_wait_options(CLI::App& command, WaitOptions& options);
 
+/// Of --force, for `task cancel` and `vm delete`.
+inline constexpr const char* kForceHelp =
+    "Administrators: end it at once, if its node was silent for 10 minutes or is not registered any more";
+
 /// What a command waits for.
 enum class Goal {
   running,  ///< the VM runs

@@ -18,6 +18,11 @@ class Protocol : public CloudTest {
     EXPECT_EQ(ops(), "image/prepare");
     return task->task.tid;
   }
+  void run_prepared() {
+    say(Event::prepared);
+    EXPECT_EQ(ops(), "image/run");
+    say(Event::running);
+  }
 };
 
 TEST_F(Protocol, DuplicatesReorderedAndForgedStatusesChangeNothing) {
@@ -150,6 +155,38 @@ TEST_F(Protocol, OneCopyOfACommandWaitsForTheBroker) {
   clock.advance(std::chrono::seconds{31});
   ASSERT_TRUE(ticker->tick());
   EXPECT_EQ(waiting(), 1);
+}
+
+TEST_F(Protocol, OnlyAnAdministratorForcesAnEndAndOnlyIfTheNodeIsSilent) {
+  const auto tid = start_vm();
+  const auto insid = tid.substr(24);
+  run_prepared();
+  nc1_beats = nc2_beats = false;
+  ASSERT_TRUE(cloud->delete_vm(admin, insid));
+  EXPECT_EQ(ops(), "task/delete");
+  advance(590);
+  EXPECT_EQ(cloud->cancel_task(admin, tid, true).error().code, ErrorCode::conflict);
+  advance(20);
+  EXPECT_EQ(at(tid), "editing/deleting!+");
+  EXPECT_EQ(cloud->cancel_task({"ann", false}, tid, true).error().code, ErrorCode::not_found);
+  ops();
+  ASSERT_TRUE(cloud->cancel_task(admin, tid, true));
+  EXPECT_EQ(at(tid), "submitting/gone+");
+  EXPECT_EQ(cloud->vm(admin, insid).error().code, ErrorCode::not_found);
+  EXPECT_EQ(ops(), "task/delete") << "waits for the node at the broker";
+  EXPECT_GT(last().deadline, clock.wall_ms() + 6 * 24 * 3'600'000LL);
+  say(Event::deleted);
+  EXPECT_EQ(at(tid), "submitting/gone+");
+}
+
+TEST_F(Protocol, ARunningVmOfALostNodeIsForcedToo) {
+  const auto tid = start_vm();
+  run_prepared();
+  nc1_beats = nc2_beats = false;
+  advance(601);
+  ops();
+  ASSERT_TRUE(cloud->delete_vm(admin, tid.substr(24), true));
+  EXPECT_EQ(at(tid), "submitting/gone+");
 }
 
 TEST_F(Protocol, CancelWorksInEachState) {

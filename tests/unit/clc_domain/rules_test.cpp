@@ -136,7 +136,7 @@ TEST(TaskRules, FailureIsShownUntilSomethingHappens) {
 
 TEST(Rights, AreDeniedByDefault) {
   const Principal nobody, admin{"root", true}, ann{"ann", false};
-  for (int i = 0; i <= static_cast<int>(Deed::control_task); ++i) {
+  for (int i = 0; i <= static_cast<int>(Deed::force_task); ++i) {
     const auto deed = static_cast<Deed>(i);
     EXPECT_FALSE(may(nobody, deed, "ann")) << to_string(deed);
     EXPECT_TRUE(may(admin, deed, "ann")) << to_string(deed);
