@@ -149,8 +149,8 @@ void App::Impl::heartbeat(std::stop_token stop) {
   while (!stop.stop_requested()) {
     try {
       const bool ready = bus->is_ready();
-      obs::metrics().gauge("educloud_cc_broker_connected",
-                           "1 while both connections to the broker are up", ready);
+      obs::metrics().gauge("educloud_cc_broker_connected", "1 while both connections to the broker are up",
+                           ready);
       obs::metrics().gauge("educloud_cc_nodes", "Nodes heard of", static_cast<double>(nodes.size()));
       if (ready) bridge.send_heartbeat(measure(sampler));
     } catch (const std::exception& error) {

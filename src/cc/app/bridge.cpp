@@ -70,11 +70,8 @@ void Bridge::on_command(bus::Delivery delivery) {
             count("command", "passed");
             obs::debug("command.passed", {{"tid", command.tid}, {"op", command.op}, {"node", command.nid}});
             return held->settle(bus::Verdict::ack);
-          case bus::Outcome::returned:
-            return tell_undeliverable(held, command);
-          case bus::Outcome::failed:
-            count("command", "retried");
-            return held->settle(bus::Verdict::requeue);
+          case bus::Outcome::returned: return tell_undeliverable(held, command);
+          case bus::Outcome::failed: count("command", "retried"); return held->settle(bus::Verdict::requeue);
         }
       });
 }

@@ -58,23 +58,13 @@ Result<Task> Engine::begin(store::Sql& sql, Task task, const std::vector<int>& v
   task.id = store::add_task(sql, task);
   Result<> sent;
   switch (task.kind) {
-    case TaskKind::import:
-      sent = send(sql, task, "image/import");
-      break;
-    case TaskKind::use:
-      sent = send(sql, task, "image/use");
-      break;
-    case TaskKind::prune:
-      sent = send(sql, task, "image/prune", versions);
-      break;
-    case TaskKind::remove:
-      sent = send(sql, task, "image/delete", versions);
-      break;
+    case TaskKind::import: sent = send(sql, task, "image/import"); break;
+    case TaskKind::use: sent = send(sql, task, "image/use"); break;
+    case TaskKind::prune: sent = send(sql, task, "image/prune", versions); break;
+    case TaskKind::remove: sent = send(sql, task, "image/delete", versions); break;
     case TaskKind::modify:
     case TaskKind::build:
-    case TaskKind::run:
-      sent = send(sql, task, "image/prepare");
-      break;
+    case TaskKind::run: sent = send(sql, task, "image/prepare"); break;
   }
   if (!sent) return fail(sent.error());
   store::update_task(sql, task);
@@ -207,10 +197,8 @@ Result<> Engine::apply(store::Sql& sql, Task& task, const task::Transition& row,
 
 Result<> Engine::act(store::Sql& sql, Task& task, Action action, const msg::TaskStatus* status) {
   switch (action) {
-    case Action::none:
-      return {};
-    case Action::send_prepare:
-      return send(sql, task, "image/prepare");
+    case Action::none: return {};
+    case Action::send_prepare: return send(sql, task, "image/prepare");
     case Action::send_run: {
       auto sent = send(sql, task, "image/run");
       if (sent) return sent;
@@ -223,8 +211,7 @@ Result<> Engine::act(store::Sql& sql, Task& task, Action action, const msg::Task
       task = after_event(std::move(task), *failed, &refusal, now());
       return {};
     }
-    case Action::send_stop:
-      return send(sql, task, "image/stop");
+    case Action::send_stop: return send(sql, task, "image/stop");
     case Action::send_submit: {
       if (task.kind == TaskKind::import) return send(sql, task, "image/import");
       if (task.kind == TaskKind::use) return send(sql, task, "image/use");
@@ -246,9 +233,7 @@ Result<> Engine::act(store::Sql& sql, Task& task, Action action, const msg::Task
       if (auto ok = publish_version(sql, task, status); !ok) return ok;
       return send(sql, task, "task/delete");
     }
-    case Action::release:
-      release(sql, task);
-      return {};
+    case Action::release: release(sql, task); return {};
   }
   return {};
 }

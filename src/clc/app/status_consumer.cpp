@@ -74,8 +74,7 @@ Result<> StatusConsumer::consume(store::Sql& sql, const msg::TaskStatus& status,
   }
   count(to_string(judgement.verdict));
   switch (judgement.verdict) {
-    case Verdict::accept:
-      return engine_.accepted(sql, std::move(*task), judgement, status);
+    case Verdict::accept: return engine_.accepted(sql, std::move(*task), judgement, status);
     case Verdict::duplicate:
       // Alive and with nothing new: no need to send the command again for a while.
       task->news_at = clock_.wall_ms();

@@ -51,12 +51,9 @@ bool may(const Principal& who, Deed deed, std::string_view owner) {
   if (!row || who.account.empty()) return false;
   if (who.admin) return true;
   switch (row->least) {
-    case Who::admin:
-      return false;
-    case Who::owner:
-      return !owner.empty() && owner == who.account;
-    case Who::anyone:
-      return true;
+    case Who::admin: return false;
+    case Who::owner: return !owner.empty() && owner == who.account;
+    case Who::anyone: return true;
   }
   return false;
 }

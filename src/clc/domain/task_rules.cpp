@@ -66,28 +66,20 @@ Result<task::Transition> user_transition(const Task& task, Event event) {
         return refuse(task, "cancelled", "its version is published; it is being tidied up");
       if (!row) return refuse(task, "cancelled", "it has ended");
       break;
-    default:
-      return refuse(task, "changed", "only a node tells that");
+    default: return refuse(task, "changed", "only a node tells that");
   }
   return *row;
 }
 
 std::string_view to_string(Verdict verdict) {
   switch (verdict) {
-    case Verdict::accept:
-      return "accept";
-    case Verdict::duplicate:
-      return "duplicate";
-    case Verdict::stale:
-      return "stale";
-    case Verdict::other_command:
-      return "other_command";
-    case Verdict::wrong_sender:
-      return "wrong_sender";
-    case Verdict::not_allowed:
-      return "not_allowed";
-    case Verdict::malformed:
-      return "malformed";
+    case Verdict::accept: return "accept";
+    case Verdict::duplicate: return "duplicate";
+    case Verdict::stale: return "stale";
+    case Verdict::other_command: return "other_command";
+    case Verdict::wrong_sender: return "wrong_sender";
+    case Verdict::not_allowed: return "not_allowed";
+    case Verdict::malformed: return "malformed";
   }
   return "malformed";
 }
@@ -156,12 +148,8 @@ Task after_event(Task task, const task::Transition& transition, const msg::TaskS
       task.errormsg =
           status && !status->errormsg.empty() ? status->errormsg.substr(0, 2000) : "failed without a reason";
       break;
-    case Event::timeout:
-      task.failed = true;
-      break;
-    default:
-      task.failed = false;
-      task.errormsg.clear();
+    case Event::timeout: task.failed = true; break;
+    default: task.failed = false; task.errormsg.clear();
   }
   if (status && answers(task.op, transition.event)) task.op_open = false;
   // Given up: the user decides, so nothing is sent again behind his back.
@@ -186,20 +174,13 @@ std::int64_t patience_ms(const Task& task) {
   if (is_maintenance(task.kind)) return 10 * kMinute;
   if (task.kind == TaskKind::import) return 24 * 60 * kMinute;  // people go home in the middle of an upload
   switch (task.state.state) {
-    case State::init:
-      return task.state.phase == Phase::preparing ? 5 * kMinute : 30 * kMinute;
-    case State::downloading:
-      return 10 * kMinute;
-    case State::cloning:
-      return 15 * kMinute;
-    case State::uploading:
-      return 30 * kMinute;  // walrus checks and syncs a large image in silence
-    case State::done:
-      return 3 * kMinute;
-    case State::booting:
-      return 10 * kMinute;
-    default:
-      return 10 * kMinute;
+    case State::init: return task.state.phase == Phase::preparing ? 5 * kMinute : 30 * kMinute;
+    case State::downloading: return 10 * kMinute;
+    case State::cloning: return 15 * kMinute;
+    case State::uploading: return 30 * kMinute;  // walrus checks and syncs a large image in silence
+    case State::done: return 3 * kMinute;
+    case State::booting: return 10 * kMinute;
+    default: return 10 * kMinute;
   }
 }
 

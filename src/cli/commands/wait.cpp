@@ -61,8 +61,7 @@ Standing judge(const nlohmann::json& task, Goal goal) {
     case Goal::ended:
       if (state != "gone") return Standing::under_way;
       return flag_of(task, "done") ? Standing::reached : Standing::failed;
-    case Goal::gone:
-      return state == "gone" ? Standing::reached : Standing::under_way;
+    case Goal::gone: return state == "gone" ? Standing::reached : Standing::under_way;
   }
   return Standing::failed;
 }

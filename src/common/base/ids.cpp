@@ -7,7 +7,9 @@
 namespace educloud {
 namespace {
 
-bool is_lower_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
+bool is_lower_hex(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+}
 
 bool all_lower_hex(std::string_view text) {
   for (char c : text) {
@@ -110,7 +112,9 @@ Result<TaskId> TaskId::parse(std::string_view text) {
   return TaskId{*source, *target, *instance};
 }
 
-ImageId new_image_id() { return ImageIdTag::make("IMG" + random_hex(4)); }
+ImageId new_image_id() {
+  return ImageIdTag::make("IMG" + random_hex(4));
+}
 
 InstanceId new_instance_id(InstanceKind kind) {
   return InstanceIdTag::make(std::string(to_string(kind)) + random_hex(4));
@@ -123,7 +127,7 @@ CommandId new_command_id() {
   std::string hex;
   for (int shift = 44; shift >= 0; shift -= 4) hex += kDigits[(ms >> shift) & 0xf];
   std::string tail = random_hex(10);
-  tail[0] = '7';                               // version
+  tail[0] = '7';                                                           // version
   tail[4] = "89ab"[(tail[4] >= 'a' ? tail[4] - 'a' : tail[4] - '0') % 4];  // variant
   hex += tail;
   return CommandIdTag::make(hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" + hex.substr(12, 4) + "-" +

@@ -66,7 +66,9 @@ bool is_retryable(ErrorCode code) {
   return code == ErrorCode::unavailable || code == ErrorCode::timeout || code == ErrorCode::internal;
 }
 
-std::string errno_text(int errno_value) { return std::generic_category().message(errno_value); }
+std::string errno_text(int errno_value) {
+  return std::generic_category().message(errno_value);
+}
 
 Error errno_error(std::string_view what, int errno_value) {
   ErrorCode code = ErrorCode::internal;

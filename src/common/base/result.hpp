@@ -15,14 +15,14 @@ enum class ErrorCode {
   unauthenticated,    ///< who are you
   permission_denied,  ///< we know you, and no
   not_found,
-  conflict,      ///< the object is in a state in which this cannot be done
-  too_large,     ///< a body, message or file past its bound
-  exhausted,     ///< no capacity: disk, memory, ports, quota
-  unavailable,   ///< the other side does not answer now; try again
-  timeout,       ///< a deadline passed
-  cancelled,     ///< somebody asked to stop
-  corrupt,       ///< a digest, a header or a database does not match
-  internal,      ///< a defect of ours, or a system call that must not fail
+  conflict,     ///< the object is in a state in which this cannot be done
+  too_large,    ///< a body, message or file past its bound
+  exhausted,    ///< no capacity: disk, memory, ports, quota
+  unavailable,  ///< the other side does not answer now; try again
+  timeout,      ///< a deadline passed
+  cancelled,    ///< somebody asked to stop
+  corrupt,      ///< a digest, a header or a database does not match
+  internal,     ///< a defect of ours, or a system call that must not fail
 };
 
 /// An expected failure. `message` tells an operator what failed, with which value, and what to do;

@@ -45,14 +45,10 @@ tl::unexpected<Error> closed_by_broker(std::string_view what, const amqp_method_
 
 Result<> check_reply(std::string_view what, const amqp_rpc_reply_t& reply) {
   switch (reply.reply_type) {
-    case AMQP_RESPONSE_NORMAL:
-      return {};
-    case AMQP_RESPONSE_LIBRARY_EXCEPTION:
-      return library_error(what, reply.library_error);
-    case AMQP_RESPONSE_SERVER_EXCEPTION:
-      return closed_by_broker(what, reply.reply);
-    case AMQP_RESPONSE_NONE:
-      break;
+    case AMQP_RESPONSE_NORMAL: return {};
+    case AMQP_RESPONSE_LIBRARY_EXCEPTION: return library_error(what, reply.library_error);
+    case AMQP_RESPONSE_SERVER_EXCEPTION: return closed_by_broker(what, reply.reply);
+    case AMQP_RESPONSE_NONE: break;
   }
   return fail(ErrorCode::unavailable, std::string(what) + ": the broker closed the connection");
 }

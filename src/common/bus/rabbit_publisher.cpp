@@ -167,8 +167,7 @@ void RabbitPublisher::on_method(const amqp_method_t& method) {
       set_blocked(false, {});
       call_on_ready();
       break;
-    default:
-      break;
+    default: break;
   }
 }
 
@@ -256,15 +255,9 @@ void RabbitPublisher::set_blocked(bool blocked, const std::string& reason) {
 
 void RabbitPublisher::finish(Pending pending, Outcome outcome) {
   switch (outcome) {
-    case Outcome::confirmed:
-      count("confirmed");
-      break;
-    case Outcome::returned:
-      count("returned");
-      break;
-    case Outcome::failed:
-      count("failed");
-      break;
+    case Outcome::confirmed: count("confirmed"); break;
+    case Outcome::returned: count("returned"); break;
+    case Outcome::failed: count("failed"); break;
   }
   if (!pending.on_outcome) return;
   try {

@@ -65,7 +65,8 @@ Result<Reader> Reader::open(const std::filesystem::path& path) {
   auto parsed = toml::parse_file(path.string());
   if (!parsed) {
     std::ostringstream text;
-    text << path.string() << ":" << parsed.error().source().begin.line << ": " << parsed.error().description();
+    text << path.string() << ":" << parsed.error().source().begin.line << ": "
+         << parsed.error().description();
     return fail(ErrorCode::invalid_argument, text.str());
   }
   reader.impl_->root = std::move(parsed).table();
@@ -123,8 +124,10 @@ void Reader::integer64(std::string_view key, std::int64_t& out, std::int64_t min
   const auto value = impl_->value<std::int64_t>(key, "an integer");
   if (!value) return;
   if (*value < min || *value > max) {
-    impl_->refuse(key, "must be from " + std::to_string(min) + " to " + std::to_string(max) + ", not " +
-                           std::to_string(*value), impl_->find(key));
+    impl_->refuse(key,
+                  "must be from " + std::to_string(min) + " to " + std::to_string(max) + ", not " +
+                      std::to_string(*value),
+                  impl_->find(key));
     return;
   }
   out = *value;

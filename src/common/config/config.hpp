@@ -28,8 +28,8 @@ class Reader {
   Reader(Reader&&) noexcept;
 
   void text(std::string_view key, std::string& out, std::size_t min_size = 0, std::size_t max_size = 1024);
-  void path(std::string_view key, std::filesystem::path& out);  ///< absolute
-  void host_name(std::string_view key, std::string& out);       ///< ids.hpp HostName
+  void path(std::string_view key, std::filesystem::path& out);                   ///< absolute
+  void host_name(std::string_view key, std::string& out);                        ///< ids.hpp HostName
   void choice(std::string_view key, std::string& out, std::string_view one_of);  ///< "a|b"
   void boolean(std::string_view key, bool& out);
   void integer(std::string_view key, int& out, std::int64_t min, std::int64_t max);

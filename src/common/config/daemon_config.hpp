@@ -12,9 +12,9 @@ struct BrokerConfig {
   std::string host = "127.0.0.1";
   int port = 5672;
   std::string vhost = "/";
-  std::string user;           ///< for instance nc-nc1
+  std::string user;  ///< for instance nc-nc1
   std::filesystem::path password_file;
-  std::string tls_ca_file;    ///< set: TLS
+  std::string tls_ca_file;  ///< set: TLS
 };
 
 /// Certificate of the daemon's own HTTP server ([tls]); both empty: plain HTTP.

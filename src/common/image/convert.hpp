@@ -22,13 +22,14 @@ enum class Isolation {
 
 /// An uploaded image, to become a standalone qcow2.
 struct ConvertRequest {
-  std::filesystem::path input;   ///< inspected before; becomes readable (not writable) for `user`'s group
+  std::filesystem::path input;  ///< inspected before; becomes readable (not writable) for `user`'s group
   Format input_format = Format::raw;
   std::filesystem::path output;  ///< must not exist; on the same file system as `input` and `workspace`
-  std::filesystem::path workspace;  ///< made for the run (0700, `user`'s) and removed after it; must not exist
-  std::string user = {};            ///< unprivileged user that qemu-img runs as
+  std::filesystem::path
+      workspace;          ///< made for the run (0700, `user`'s) and removed after it; must not exist
+  std::string user = {};  ///< unprivileged user that qemu-img runs as
   Isolation isolation = Isolation::required;
-  InspectLimits limits = {};        ///< of the result, and of what qemu-img may write
+  InspectLimits limits = {};  ///< of the result, and of what qemu-img may write
   std::chrono::milliseconds timeout{2 * 3600 * 1000};
   std::uint64_t cpu_seconds_limit = 3600;
   OnPercent on_percent = {};
@@ -48,8 +49,8 @@ Result<ConvertResult> convert_to_qcow2(const ConvertRequest& request, std::stop_
 /// Makes `overlay`, an empty qcow2 on top of `base` (absolute path), both formats explicit.
 /// `virtual_size_bytes` 0: as large as the base. Replaces nothing.
 /// Errors: conflict (`overlay` exists), not_found (base), invalid_argument, exhausted, internal.
-Result<> create_overlay(const std::filesystem::path& base, Format base_format, const std::filesystem::path& overlay,
-                        std::uint64_t virtual_size_bytes = 0);
+Result<> create_overlay(const std::filesystem::path& base, Format base_format,
+                        const std::filesystem::path& overlay, std::uint64_t virtual_size_bytes = 0);
 
 /// An overlay whose guest is shut off, to become one flat qcow2. A guest cannot reach its own overlay's
 /// header, but a defect or an operator can: the backing chain is checked by our reader first.
@@ -62,7 +63,8 @@ struct FlattenRequest {
   OnPercent on_percent = {};
 };
 /// As our own user. Output is synced and inspected; after an error nothing is left of it.
-/// Errors: as convert_to_qcow2; conflict if the overlay is not on `base` or the guest still runs (it is locked).
+/// Errors: as convert_to_qcow2; conflict if the overlay is not on `base` or the guest still runs (it is
+/// locked).
 Result<ImageHeader> flatten(const FlattenRequest& request, std::stop_token stop = {});
 
 }  // namespace educloud::image

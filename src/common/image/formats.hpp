@@ -18,7 +18,9 @@ struct Source {
   /// Up to `length` bytes at `offset`; shorter at the file's end. Errors: internal (I/O).
   Result<std::string> read(std::uint64_t offset, std::size_t length) const;
   /// True if [offset, offset + length) lies inside the file; does not overflow.
-  bool holds(std::uint64_t offset, std::uint64_t length) const { return offset <= size && length <= size - offset; }
+  bool holds(std::uint64_t offset, std::uint64_t length) const {
+    return offset <= size && length <= size - offset;
+  }
 };
 
 /// Integers out of a header; 0 beyond its end, so callers check the length first.

@@ -148,16 +148,11 @@ Result<ImageHeader> inspect(int fd, const InspectLimits& limits, std::optional<F
                 "format");
   }
   switch (*detected) {
-    case Format::qcow2:
-      return check_size(read_qcow2(*source, limits, std::nullopt), *source, limits);
-    case Format::vdi:
-      return check_size(read_vdi(*source), *source, limits);
-    case Format::vmdk:
-      return check_size(read_vmdk(*source), *source, limits);
-    case Format::vhdx:
-      return check_size(read_vhdx(*source), *source, limits);
-    case Format::raw:
-      break;
+    case Format::qcow2: return check_size(read_qcow2(*source, limits, std::nullopt), *source, limits);
+    case Format::vdi: return check_size(read_vdi(*source), *source, limits);
+    case Format::vmdk: return check_size(read_vmdk(*source), *source, limits);
+    case Format::vhdx: return check_size(read_vhdx(*source), *source, limits);
+    case Format::raw: break;
   }
   return fail(ErrorCode::internal, "inspect: no reader for this format");
 }

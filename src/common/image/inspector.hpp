@@ -34,8 +34,9 @@ struct InspectLimits {
   std::uint64_t max_virtual_bytes = limits::kImageBytes;
 };
 
-/// Looks at an image of unknown origin before any tool does (IMG-1). Reads at most the header: the first cluster of a qcow2,
-/// a few KiB of the others; never a file that the header names. The read position of `fd` stays.
+/// Looks at an image of unknown origin before any tool does (IMG-1). Reads at most the header: the first
+/// cluster of a qcow2, a few KiB of the others; never a file that the header names. The read position of `fd`
+/// stays.
 ///
 /// qcow2 is an allow-list: version 2 or 3, no backing file, no external data file, no encryption, no
 /// internal snapshots, not marked dirty or corrupt, only known incompatible feature bits and header
@@ -45,7 +46,8 @@ struct InspectLimits {
 /// `declared`: what the uploader said it is; nullopt: not said.
 /// Errors: invalid_argument (which rule, which value, and a command that makes the image acceptable; names
 /// from the header are cut to 200 characters and cleaned of control characters), too_large, internal (I/O).
-Result<ImageHeader> inspect(int fd, const InspectLimits& limits = {}, std::optional<Format> declared = std::nullopt);
+Result<ImageHeader> inspect(int fd, const InspectLimits& limits = {},
+                            std::optional<Format> declared = std::nullopt);
 Result<ImageHeader> inspect_file(const std::filesystem::path& path, const InspectLimits& limits = {},
                                  std::optional<Format> declared = std::nullopt);
 

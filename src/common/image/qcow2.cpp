@@ -117,14 +117,10 @@ Result<> read_extensions(std::string_view cluster, Fields& f) {
         f.has_data_file = true;
         f.data_file = data;
         break;
-      case encryption_header:
-        f.has_encryption_header = true;
-        break;
+      case encryption_header: f.has_encryption_header = true; break;
       case feature_names:
-      case bitmaps:
-        break;
-      default:
-        return refuse("unknown header extension " + hex(type) + std::string(kFlatten));
+      case bitmaps: break;
+      default: return refuse("unknown header extension " + hex(type) + std::string(kFlatten));
     }
     at += std::min<std::uint64_t>((length + 7) / 8 * 8, end - at);
   }

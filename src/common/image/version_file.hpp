@@ -9,7 +9,8 @@
 // Private to common/image: what one version looks like on disk (version_store.cpp does the moving).
 namespace educloud::image {
 
-/// info.json: {"v":1,"image","version","digest","size_bytes","virtual_size_bytes","format","parent","created_at"}.
+/// info.json:
+/// {"v":1,"image","version","digest","size_bytes","virtual_size_bytes","format","parent","created_at"}.
 std::string format_version_info(const VersionInfo& info);
 /// Errors: corrupt naming the key.
 Result<VersionInfo> parse_version_info(std::string_view json);

@@ -36,7 +36,8 @@ Result<> check_text(const nlohmann::json& json, const Rule& rule, const std::str
   }
   if (!rule.one_of.empty() && !is_one_of(value, rule.one_of)) {
     return fail(ErrorCode::invalid_argument,
-                "'" + path + "' is '" + value.substr(0, 60) + "', allowed are " + std::string(rule.one_of), path);
+                "'" + path + "' is '" + value.substr(0, 60) + "', allowed are " + std::string(rule.one_of),
+                path);
   }
   return {};
 }

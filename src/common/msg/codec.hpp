@@ -37,10 +37,18 @@ struct Rule {
   std::string_view one_of = {};  ///< "a|b|c": the only strings allowed; empty: any
 };
 
-constexpr Rule text(std::size_t min_size, std::size_t max_size) { return {.min_size = min_size, .max_size = max_size}; }
-constexpr Rule choice(std::string_view values) { return {.one_of = values}; }
-constexpr Rule range(double low, double high) { return {.min_value = low, .max_value = high}; }
-constexpr Rule list(std::size_t most = limits::kListEntries) { return {.max_size = most}; }
+constexpr Rule text(std::size_t min_size, std::size_t max_size) {
+  return {.min_size = min_size, .max_size = max_size};
+}
+constexpr Rule choice(std::string_view values) {
+  return {.one_of = values};
+}
+constexpr Rule range(double low, double high) {
+  return {.min_value = low, .max_value = high};
+}
+constexpr Rule list(std::size_t most = limits::kListEntries) {
+  return {.max_size = most};
+}
 
 template <class T, class M>
 struct Field {
@@ -62,7 +70,9 @@ constexpr Field<T, M> option(std::string_view name, M T::*member, Rule rule = {}
 }
 
 template <class T>
-concept Message = requires { T::fields(); };
+concept Message = requires {
+  T::fields();
+};
 
 template <class T>
 struct is_vector : std::false_type {};

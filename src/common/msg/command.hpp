@@ -12,7 +12,8 @@ struct NetworkCard {
   static constexpr auto fields() {
     using T = NetworkCard;
     return std::make_tuple(field("nic_type", &T::nic_type, choice("virtio|e1000|rtl8139")),
-                           field("nic_mac", &T::nic_mac, text(17, 17)), option("nic_ip", &T::nic_ip, text(0, 45)));
+                           field("nic_mac", &T::nic_mac, text(17, 17)),
+                           option("nic_ip", &T::nic_ip, text(0, 45)));
   }
 };
 
@@ -45,7 +46,8 @@ struct IptableRule {
     using T = IptableRule;
     return std::make_tuple(field("src_ip", &T::src_ip, text(0, 45)), field("dst_ip", &T::dst_ip, text(0, 45)),
                            field("src_port", &T::src_port, range(0, 65535)),
-                           field("dst_port", &T::dst_port, range(0, 65535)), field("ins_id", &T::ins_id, text(0, 20)));
+                           field("dst_port", &T::dst_port, range(0, 65535)),
+                           field("ins_id", &T::ins_id, text(0, 20)));
   }
 };
 
@@ -73,8 +75,9 @@ struct RuntimeOption {
     using T = RuntimeOption;
     return std::make_tuple(
         field("protocol", &T::protocol, choice("vnc")), field("ostype", &T::ostype, text(1, 40)),
-        field("usage", &T::usage, choice("desktop|server")), field("memory_mib", &T::memory_mib, range(16, 4.0e6)),
-        field("cpus", &T::cpus, range(1, 256)), field("disk_type", &T::disk_type, choice("virtio|sata|ide")),
+        field("usage", &T::usage, choice("desktop|server")),
+        field("memory_mib", &T::memory_mib, range(16, 4.0e6)), field("cpus", &T::cpus, range(1, 256)),
+        field("disk_type", &T::disk_type, choice("virtio|sata|ide")),
         option("networkcards", &T::networkcards, list(8)), option("disks", &T::disks, list(8)),
         option("folders", &T::folders, list(8)), option("rdp_ip", &T::rdp_ip, text(0, 45)),
         option("rdp_port", &T::rdp_port, range(0, 65535)), option("ex_ip", &T::ex_ip, text(0, 45)),
@@ -95,10 +98,10 @@ struct ImageVersion {
 
   static constexpr auto fields() {
     using T = ImageVersion;
-    return std::make_tuple(field("imgid", &T::imgid, text(11, 11)), field("version", &T::version, range(1, 1e9)),
-                           field("digest", &T::digest, text(64, 64)),
-                           field("size_bytes", &T::size_bytes, range(1, 9.0e15)),
-                           field("format", &T::format, choice("qcow2|raw")));
+    return std::make_tuple(
+        field("imgid", &T::imgid, text(11, 11)), field("version", &T::version, range(1, 1e9)),
+        field("digest", &T::digest, text(64, 64)), field("size_bytes", &T::size_bytes, range(1, 9.0e15)),
+        field("format", &T::format, choice("qcow2|raw")));
   }
 };
 
@@ -130,12 +133,13 @@ struct Command {
         field("op", &T::op,
               choice("image/prepare|image/run|image/stop|image/submit|task/delete|"
                      "image/import|image/use|image/prune|image/delete")),
-        field("tid", &T::tid, text(1, 64)), field("cmdid", &T::cmdid, text(36, 36)), option("nid", &T::nid, text(0, 40)),
-        option("ccid", &T::ccid, text(0, 40)), option("v", &T::v, range(1, 1000)),
-        field("epoch", &T::epoch, range(0, 9.0e15)), field("attempt", &T::attempt, range(0, 9.0e15)),
-        field("deadline", &T::deadline, range(0, 9.0e15)), option("ts", &T::ts, range(0, 9.0e15)),
-        option("runtime_option", &T::runtime_option), option("source", &T::source),
-        option("source_grant", &T::source_grant, text(0, 512)), option("target_imgid", &T::target_imgid, text(0, 11)),
+        field("tid", &T::tid, text(1, 64)), field("cmdid", &T::cmdid, text(36, 36)),
+        option("nid", &T::nid, text(0, 40)), option("ccid", &T::ccid, text(0, 40)),
+        option("v", &T::v, range(1, 1000)), field("epoch", &T::epoch, range(0, 9.0e15)),
+        field("attempt", &T::attempt, range(0, 9.0e15)), field("deadline", &T::deadline, range(0, 9.0e15)),
+        option("ts", &T::ts, range(0, 9.0e15)), option("runtime_option", &T::runtime_option),
+        option("source", &T::source), option("source_grant", &T::source_grant, text(0, 512)),
+        option("target_imgid", &T::target_imgid, text(0, 11)),
         option("target_version", &T::target_version, range(0, 1e9)),
         option("target_grant", &T::target_grant, text(0, 512)), option("versions", &T::versions, list(1000)));
   }

@@ -7,35 +7,35 @@ namespace educloud::msg {
 /// The daemon itself.
 struct ServiceData {
   std::string version;
-  std::string hypervisor;    ///< "kvm", "qemu" (TCG) or "fake"; empty from a cc
-  std::int64_t started_at = 0;  ///< unix milliseconds
-  int data_port = 0;            ///< its HTTP port on net_data.ip0
+  std::string hypervisor;             ///< "kvm", "qemu" (TCG) or "fake"; empty from a cc
+  std::int64_t started_at = 0;        ///< unix milliseconds
+  int data_port = 0;                  ///< its HTTP port on net_data.ip0
   std::vector<std::string> warnings;  ///< for the operator: "KVM is there but does not boot", ...
 
   static constexpr auto fields() {
     using T = ServiceData;
-    return std::make_tuple(option("version", &T::version, text(0, 64)), option("hypervisor", &T::hypervisor, text(0, 16)),
-                           option("started_at", &T::started_at, range(0, 9.0e15)),
-                           option("data_port", &T::data_port, range(0, 65535)),
-                           option("warnings", &T::warnings, list(20)));
+    return std::make_tuple(
+        option("version", &T::version, text(0, 64)), option("hypervisor", &T::hypervisor, text(0, 16)),
+        option("started_at", &T::started_at, range(0, 9.0e15)),
+        option("data_port", &T::data_port, range(0, 65535)), option("warnings", &T::warnings, list(20)));
   }
 };
 
 /// The host, measured now.
 struct HardwareData {
   int cpus = 0;
-  double cpu_usage = 0;        ///< percent of all cpus, mean since the last report
-  std::int64_t mem = 0;        ///< MiB in the host
-  std::int64_t mem_usage = 0;  ///< MiB not available to new processes
-  std::int64_t disk = 0;       ///< MiB of the file system that holds the prefix
-  std::int64_t disk_usage = 0; ///< MiB of it in use
+  double cpu_usage = 0;         ///< percent of all cpus, mean since the last report
+  std::int64_t mem = 0;         ///< MiB in the host
+  std::int64_t mem_usage = 0;   ///< MiB not available to new processes
+  std::int64_t disk = 0;        ///< MiB of the file system that holds the prefix
+  std::int64_t disk_usage = 0;  ///< MiB of it in use
 
   static constexpr auto fields() {
     using T = HardwareData;
-    return std::make_tuple(field("cpus", &T::cpus, range(0, 65536)), field("cpu_usage", &T::cpu_usage, range(0, 100)),
-                           field("mem", &T::mem, range(0, 9.0e15)), field("mem_usage", &T::mem_usage, range(0, 9.0e15)),
-                           field("disk", &T::disk, range(0, 9.0e15)),
-                           field("disk_usage", &T::disk_usage, range(0, 9.0e15)));
+    return std::make_tuple(
+        field("cpus", &T::cpus, range(0, 65536)), field("cpu_usage", &T::cpu_usage, range(0, 100)),
+        field("mem", &T::mem, range(0, 9.0e15)), field("mem_usage", &T::mem_usage, range(0, 9.0e15)),
+        field("disk", &T::disk, range(0, 9.0e15)), field("disk_usage", &T::disk_usage, range(0, 9.0e15)));
   }
 };
 
@@ -59,17 +59,17 @@ struct VmData {
   std::string insid, uuid, guest_os;
   std::int64_t mem = 0;  ///< MiB
   int vcpu = 0;
-  std::string state;        ///< running, paused, shutdown, shutoff, crashed
-  double phy_cpu = 0;       ///< percent of one cpu, mean since the last report
-  std::int64_t phy_mem = 0; ///< MiB resident
+  std::string state;         ///< running, paused, shutdown, shutoff, crashed
+  double phy_cpu = 0;        ///< percent of one cpu, mean since the last report
+  std::int64_t phy_mem = 0;  ///< MiB resident
 
   static constexpr auto fields() {
     using T = VmData;
-    return std::make_tuple(field("insid", &T::insid, text(1, 20)), field("uuid", &T::uuid, text(0, 36)),
-                           field("guest_os", &T::guest_os, text(0, 64)), field("mem", &T::mem, range(0, 9.0e15)),
-                           field("vcpu", &T::vcpu, range(0, 1024)), field("state", &T::state, text(0, 20)),
-                           field("phy_cpu", &T::phy_cpu, range(0, 9.0e6)),
-                           field("phy_mem", &T::phy_mem, range(0, 9.0e15)));
+    return std::make_tuple(
+        field("insid", &T::insid, text(1, 20)), field("uuid", &T::uuid, text(0, 36)),
+        field("guest_os", &T::guest_os, text(0, 64)), field("mem", &T::mem, range(0, 9.0e15)),
+        field("vcpu", &T::vcpu, range(0, 1024)), field("state", &T::state, text(0, 20)),
+        field("phy_cpu", &T::phy_cpu, range(0, 9.0e6)), field("phy_mem", &T::phy_mem, range(0, 9.0e15)));
   }
 };
 
@@ -81,7 +81,8 @@ struct CachedImage {
 
   static constexpr auto fields() {
     using T = CachedImage;
-    return std::make_tuple(field("imgid", &T::imgid, text(11, 11)), field("version", &T::version, range(1, 1e9)),
+    return std::make_tuple(field("imgid", &T::imgid, text(11, 11)),
+                           field("version", &T::version, range(1, 1e9)),
                            option("digest", &T::digest, text(0, 64)));
   }
 };

@@ -35,17 +35,18 @@ struct TaskStatus {
   static constexpr auto fields() {
     using T = TaskStatus;
     return std::make_tuple(
-        field("type", &T::type, choice("taskstatus")), field("phase", &T::phase, choice("preparing|editing|submitting")),
+        field("type", &T::type, choice("taskstatus")),
+        field("phase", &T::phase, choice("preparing|editing|submitting")),
         field("state", &T::state, text(1, 20)), field("progress", &T::progress, range(0, 100)),
         field("tid", &T::tid, text(1, 64)), field("prompt", &T::prompt), field("errormsg", &T::errormsg),
-        field("failed", &T::failed, range(0, 1)), field("done", &T::done, range(0, 1)), option("v", &T::v, range(1, 1000)),
-        option("msgid", &T::msgid, text(0, 64)), option("cmdid", &T::cmdid, text(0, 36)),
-        option("nid", &T::nid, text(0, 40)), option("ccid", &T::ccid, text(0, 40)),
-        option("epoch", &T::epoch, range(0, 9.0e15)), option("attempt", &T::attempt, range(0, 9.0e15)),
-        option("seq", &T::seq, range(0, 9.0e15)), option("final", &T::final, range(0, 1)),
-        option("bytes_done", &T::bytes_done, range(0, 9.0e15)), option("bytes_total", &T::bytes_total, range(0, 9.0e15)),
-        option("ts", &T::ts, range(0, 9.0e15)), option("event", &T::event, text(0, 20)),
-        option("receipt", &T::receipt, text(0, 1024)));
+        field("failed", &T::failed, range(0, 1)), field("done", &T::done, range(0, 1)),
+        option("v", &T::v, range(1, 1000)), option("msgid", &T::msgid, text(0, 64)),
+        option("cmdid", &T::cmdid, text(0, 36)), option("nid", &T::nid, text(0, 40)),
+        option("ccid", &T::ccid, text(0, 40)), option("epoch", &T::epoch, range(0, 9.0e15)),
+        option("attempt", &T::attempt, range(0, 9.0e15)), option("seq", &T::seq, range(0, 9.0e15)),
+        option("final", &T::final, range(0, 1)), option("bytes_done", &T::bytes_done, range(0, 9.0e15)),
+        option("bytes_total", &T::bytes_total, range(0, 9.0e15)), option("ts", &T::ts, range(0, 9.0e15)),
+        option("event", &T::event, text(0, 20)), option("receipt", &T::receipt, text(0, 1024)));
   }
 };
 

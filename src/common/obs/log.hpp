@@ -21,8 +21,7 @@ struct Field {
   Field(std::string_view k, const char* v) : key(k), value(v) {}
   Field(std::string_view k, bool v) : key(k), value(v ? "true" : "false") {}
   template <class T>
-    requires std::is_arithmetic_v<T>
-  Field(std::string_view k, T v) : key(k), value(std::to_string(v)) {}
+  requires std::is_arithmetic_v<T> Field(std::string_view k, T v) : key(k), value(std::to_string(v)) {}
 };
 using Fields = std::initializer_list<Field>;
 
@@ -33,12 +32,20 @@ void init_log(std::string_view process, std::string_view level, const std::strin
 /// "2026-01-31T12:00:00.123Z info nc task.started tid=... op=..."
 void log(Level level, std::string_view event, Fields fields = {});
 
-inline void debug(std::string_view event, Fields fields = {}) { log(Level::debug, event, fields); }
+inline void debug(std::string_view event, Fields fields = {}) {
+  log(Level::debug, event, fields);
+}
 /// A state changed.
-inline void info(std::string_view event, Fields fields = {}) { log(Level::info, event, fields); }
+inline void info(std::string_view event, Fields fields = {}) {
+  log(Level::info, event, fields);
+}
 /// We recovered.
-inline void warn(std::string_view event, Fields fields = {}) { log(Level::warn, event, fields); }
+inline void warn(std::string_view event, Fields fields = {}) {
+  log(Level::warn, event, fields);
+}
 /// An operator must act.
-inline void error(std::string_view event, Fields fields = {}) { log(Level::error, event, fields); }
+inline void error(std::string_view event, Fields fields = {}) {
+  log(Level::error, event, fields);
+}
 
 }  // namespace educloud::obs

@@ -18,7 +18,7 @@ namespace educloud::obs {
 namespace {
 
 const prometheus::Histogram::BucketBoundaries& buckets() {
-  static const prometheus::Histogram::BucketBoundaries kBuckets{0.005, 0.025, 0.1, 0.5, 1,  2.5,
+  static const prometheus::Histogram::BucketBoundaries kBuckets{0.005, 0.025, 0.1, 0.5, 1,   2.5,
                                                                 5,     10,    30,  60,  300, 1800};
   return kBuckets;
 }
@@ -60,7 +60,9 @@ struct Metrics::Impl {
 };
 
 Metrics::Metrics() : impl_(std::make_unique<Impl>()) {}
-Metrics::~Metrics() { stop(); }
+Metrics::~Metrics() {
+  stop();
+}
 
 void Metrics::count(const std::string& name, const std::string& help, double by, const Labels& labels) {
   impl_->family(impl_->counters, prometheus::BuildCounter, name, help).Add(labels).Increment(by);
@@ -70,8 +72,11 @@ void Metrics::gauge(const std::string& name, const std::string& help, double val
   impl_->family(impl_->gauges, prometheus::BuildGauge, name, help).Add(labels).Set(value);
 }
 
-void Metrics::observe(const std::string& name, const std::string& help, double seconds, const Labels& labels) {
-  impl_->family(impl_->histograms, prometheus::BuildHistogram, name, help).Add(labels, buckets()).Observe(seconds);
+void Metrics::observe(const std::string& name, const std::string& help, double seconds,
+                      const Labels& labels) {
+  impl_->family(impl_->histograms, prometheus::BuildHistogram, name, help)
+      .Add(labels, buckets())
+      .Observe(seconds);
 }
 
 std::string Metrics::text() const {

@@ -32,7 +32,8 @@ Result<Fd> open_file(const std::filesystem::path& path, int flags, unsigned mode
 
 /// Opens `relative` below the directory `root` with openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS):
 /// no "..", no link can lead out. Errors: invalid_argument if it would leave `root`.
-Result<Fd> open_beneath(const std::filesystem::path& root, std::string_view relative, int flags, unsigned mode = 0600);
+Result<Fd> open_beneath(const std::filesystem::path& root, std::string_view relative, int flags,
+                        unsigned mode = 0600);
 
 /// Whole file, at most `limit` bytes. Errors: too_large, not_found.
 Result<std::string> read_file(const std::filesystem::path& path, std::size_t limit = 1 << 20);
@@ -41,7 +42,8 @@ Result<std::string> read_file(const std::filesystem::path& path, std::size_t lim
 Result<std::string> read_secret_file(const std::filesystem::path& path);
 
 /// Written beside, fsynced, renamed over, directory fsynced: readers see the old or the new, never half.
-Result<> write_file_atomically(const std::filesystem::path& path, std::string_view content, unsigned mode = 0644);
+Result<> write_file_atomically(const std::filesystem::path& path, std::string_view content,
+                               unsigned mode = 0644);
 
 /// mkdir -p, then fsync of the parents it made.
 Result<> make_directories(const std::filesystem::path& path, unsigned mode = 0755);

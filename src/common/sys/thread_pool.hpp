@@ -22,7 +22,7 @@ class ThreadPool {
   using Job = std::function<void(std::stop_token)>;
 
   struct Options {
-    std::string name;            ///< of the threads, for ps and gdb; the first 12 characters count
+    std::string name;  ///< of the threads, for ps and gdb; the first 12 characters count
     std::size_t threads = 2;
     std::size_t queue_limit = 64;  ///< jobs that wait; the running ones do not count
     /// Called in the worker with what() of an exception that left a job: the thread's catch-all.

@@ -9,9 +9,8 @@ namespace {
 template <class E, std::size_t N>
 using Names = std::array<std::pair<E, std::string_view>, N>;
 
-constexpr Names<Phase, 3> kPhases{{{Phase::preparing, "preparing"},
-                                   {Phase::editing, "editing"},
-                                   {Phase::submitting, "submitting"}}};
+constexpr Names<Phase, 3> kPhases{
+    {{Phase::preparing, "preparing"}, {Phase::editing, "editing"}, {Phase::submitting, "submitting"}}};
 constexpr Names<State, 12> kStates{{{State::init, "init"},
                                     {State::downloading, "downloading"},
                                     {State::cloning, "cloning"},
@@ -62,17 +61,32 @@ Result<E> value_of(const Names<E, N>& names, std::string_view text, std::string_
     if (name == text) return one;
   }
   return fail(ErrorCode::invalid_argument,
-              "unknown " + std::string(what) + " '" + std::string(text.substr(0, 40)) + "'", std::string(what));
+              "unknown " + std::string(what) + " '" + std::string(text.substr(0, 40)) + "'",
+              std::string(what));
 }
 
 }  // namespace
 
-std::string_view to_string(Phase phase) { return name_of(kPhases, phase); }
-std::string_view to_string(State state) { return name_of(kStates, state); }
-std::string_view to_string(Event event) { return name_of(kEvents, event); }
-std::string_view to_string(Action action) { return name_of(kActions, action); }
-Result<Phase> parse_phase(std::string_view text) { return value_of(kPhases, text, "phase"); }
-Result<State> parse_state(std::string_view text) { return value_of(kStates, text, "state"); }
-Result<Event> parse_event(std::string_view text) { return value_of(kEvents, text, "event"); }
+std::string_view to_string(Phase phase) {
+  return name_of(kPhases, phase);
+}
+std::string_view to_string(State state) {
+  return name_of(kStates, state);
+}
+std::string_view to_string(Event event) {
+  return name_of(kEvents, event);
+}
+std::string_view to_string(Action action) {
+  return name_of(kActions, action);
+}
+Result<Phase> parse_phase(std::string_view text) {
+  return value_of(kPhases, text, "phase");
+}
+Result<State> parse_state(std::string_view text) {
+  return value_of(kStates, text, "state");
+}
+Result<Event> parse_event(std::string_view text) {
+  return value_of(kEvents, text, "event");
+}
 
 }  // namespace educloud::task

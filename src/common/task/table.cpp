@@ -18,7 +18,7 @@ constexpr TaskState kUploading{Phase::submitting, State::uploading};
 constexpr TaskState kSubmitted{Phase::submitting, State::done};
 constexpr TaskState kGone{Phase::submitting, State::gone};
 
-constexpr std::array kStates{kPrepareInit, kDownloading, kCloning,  kPrepared,  kBooting,   kRunning,
+constexpr std::array kStates{kPrepareInit, kDownloading, kCloning,    kPrepared,  kBooting,   kRunning,
                              kStopped,     kDeleting,    kSubmitInit, kUploading, kSubmitted, kGone};
 
 // One block per state, in the order of a task's life. A node may skip a state (an image that is
@@ -107,7 +107,9 @@ constexpr std::optional<Transition> find(TaskState from, Event event) {
   return std::nullopt;
 }
 
-constexpr bool same(TaskState a, TaskState b) { return a.phase == b.phase && a.state == b.state; }
+constexpr bool same(TaskState a, TaskState b) {
+  return a.phase == b.phase && a.state == b.state;
+}
 
 constexpr bool unambiguous() {
   for (std::size_t i = 0; i < kTable.size(); ++i) {
@@ -160,11 +162,17 @@ static_assert(all_can_end(), "a state from which a task cannot end");
 
 }  // namespace
 
-std::span<const Transition> table() { return kTable; }
+std::span<const Transition> table() {
+  return kTable;
+}
 
-std::optional<Transition> step(TaskState from, Event event) { return find(from, event); }
+std::optional<Transition> step(TaskState from, Event event) {
+  return find(from, event);
+}
 
-std::span<const TaskState> states() { return kStates; }
+std::span<const TaskState> states() {
+  return kStates;
+}
 
 bool is_transient(TaskState state) {
   return state != kRunning && state != kStopped && state != kGone;

@@ -15,7 +15,8 @@ struct Transition {
   Action action;
 };
 
-/// Every transition there is. Whatever is not here is refused (a user's event: 409; a node's: counted and dropped).
+/// Every transition there is. Whatever is not here is refused (a user's event: 409; a node's: counted and
+/// dropped).
 std::span<const Transition> table();
 
 /// The row for `event` in `from`; none if the event is not allowed there. Pure.

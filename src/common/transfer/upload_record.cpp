@@ -40,14 +40,10 @@ std::optional<UploadState> parse_state(std::string_view text) {
 
 std::string_view to_string(UploadState state) {
   switch (state) {
-    case UploadState::receiving:
-      return "receiving";
-    case UploadState::processing:
-      return "processing";
-    case UploadState::done:
-      return "done";
-    case UploadState::failed:
-      return "failed";
+    case UploadState::receiving: return "receiving";
+    case UploadState::processing: return "processing";
+    case UploadState::done: return "done";
+    case UploadState::failed: return "failed";
   }
   return "failed";
 }

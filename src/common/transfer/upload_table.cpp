@@ -55,9 +55,7 @@ UploadStatus status_of(const Upload& upload) {
       out.bytes_total = upload.progress.bytes_total;
       break;
     case UploadState::done:
-    case UploadState::failed:
-      out.bytes_done = out.bytes_total = upload.record.info.length;
-      break;
+    case UploadState::failed: out.bytes_done = out.bytes_total = upload.record.info.length; break;
   }
   return out;
 }

@@ -47,14 +47,11 @@ void Node::handle(bus::Delivery delivery) {
   }
   delivery.settle(bus::Verdict::ack);
   switch (*accepted) {
-    case inbox::Accepted::fresh:
-      count_command("fresh");
-      return push({std::move(*command)});
+    case inbox::Accepted::fresh: count_command("fresh"); return push({std::move(*command)});
     case inbox::Accepted::expired:
       count_command("expired");
       return operations_.report_failure(*command, inbox::expired_error(*command, clock_.wall_ms()));
-    case inbox::Accepted::duplicate:
-      return count_command("duplicate");
+    case inbox::Accepted::duplicate: return count_command("duplicate");
     case inbox::Accepted::stale:
       obs::info("command.stale", {{"tid", command->tid}, {"op", command->op}, {"cmdid", command->cmdid}});
       return count_command("stale");

@@ -4,16 +4,11 @@ namespace educloud::nc {
 
 std::string_view to_string(VmState state) {
   switch (state) {
-    case VmState::running:
-      return "running";
-    case VmState::paused:
-      return "paused";
-    case VmState::shutdown:
-      return "shutdown";
-    case VmState::shutoff:
-      return "shutoff";
-    case VmState::crashed:
-      return "crashed";
+    case VmState::running: return "running";
+    case VmState::paused: return "paused";
+    case VmState::shutdown: return "shutdown";
+    case VmState::shutoff: return "shutoff";
+    case VmState::crashed: return "crashed";
   }
   return "shutoff";
 }

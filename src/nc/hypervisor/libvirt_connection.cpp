@@ -50,31 +50,18 @@ Error libvirt_error(std::string_view what) {
   const std::string reason = last->message != nullptr ? last->message : "no reason given";
   ErrorCode code = ErrorCode::internal;
   switch (last->code) {
-    case VIR_ERR_NO_DOMAIN:
-      code = ErrorCode::not_found;
-      break;
+    case VIR_ERR_NO_DOMAIN: code = ErrorCode::not_found; break;
     case VIR_ERR_DOM_EXIST:
-    case VIR_ERR_OPERATION_INVALID:
-      code = ErrorCode::conflict;
-      break;
+    case VIR_ERR_OPERATION_INVALID: code = ErrorCode::conflict; break;
     case VIR_ERR_XML_ERROR:
     case VIR_ERR_XML_DETAIL:
-    case VIR_ERR_CONFIG_UNSUPPORTED:
-      code = ErrorCode::invalid_argument;
-      break;
-    case VIR_ERR_NO_MEMORY:
-      code = ErrorCode::exhausted;
-      break;
+    case VIR_ERR_CONFIG_UNSUPPORTED: code = ErrorCode::invalid_argument; break;
+    case VIR_ERR_NO_MEMORY: code = ErrorCode::exhausted; break;
     case VIR_ERR_NO_CONNECT:
     case VIR_ERR_INVALID_CONN:
-    case VIR_ERR_AGENT_UNRESPONSIVE:
-      code = ErrorCode::unavailable;
-      break;
-    case VIR_ERR_OPERATION_TIMEOUT:
-      code = ErrorCode::timeout;
-      break;
-    default:
-      break;
+    case VIR_ERR_AGENT_UNRESPONSIVE: code = ErrorCode::unavailable; break;
+    case VIR_ERR_OPERATION_TIMEOUT: code = ErrorCode::timeout; break;
+    default: break;
   }
   if (last->domain == VIR_FROM_RPC || last->domain == VIR_FROM_REMOTE) code = ErrorCode::unavailable;
   // QEMU's own words reach us only as text.
@@ -90,16 +77,11 @@ Error libvirt_error(std::string_view what) {
 VmState from_libvirt(int state) {
   switch (state) {
     case VIR_DOMAIN_PAUSED:
-    case VIR_DOMAIN_PMSUSPENDED:
-      return VmState::paused;
-    case VIR_DOMAIN_SHUTDOWN:
-      return VmState::shutdown;
-    case VIR_DOMAIN_SHUTOFF:
-      return VmState::shutoff;
-    case VIR_DOMAIN_CRASHED:
-      return VmState::crashed;
-    default:
-      return VmState::running;
+    case VIR_DOMAIN_PMSUSPENDED: return VmState::paused;
+    case VIR_DOMAIN_SHUTDOWN: return VmState::shutdown;
+    case VIR_DOMAIN_SHUTOFF: return VmState::shutoff;
+    case VIR_DOMAIN_CRASHED: return VmState::crashed;
+    default: return VmState::running;
   }
 }
 

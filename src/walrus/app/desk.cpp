@@ -125,9 +125,7 @@ void Desk::on_upload(const transfer::UploadStatus& status) {
     case UploadState::done:
       report(waits->tid, waits->cmdid, success_news("published", status.receipt));
       break;
-    case UploadState::failed:
-      report(waits->tid, waits->cmdid, failure_news(*status.error));
-      break;
+    case UploadState::failed: report(waits->tid, waits->cmdid, failure_news(*status.error)); break;
   }
   const std::lock_guard lock(mutex_);
   const auto at = expected_.find({status.info.imgid, status.info.version});
@@ -200,13 +198,11 @@ void Desk::handle(const bus::Delivery& delivery) {
   delivery.settle(bus::Verdict::ack);
   switch (*accepted) {
     case inbox::Accepted::duplicate:
-    case inbox::Accepted::stale:
-      return;
+    case inbox::Accepted::stale: return;
     case inbox::Accepted::expired:
       return report(command->tid, command->cmdid,
                     failure_news(inbox::expired_error(*command, SystemClock().wall_ms())));
-    case inbox::Accepted::fresh:
-      break;
+    case inbox::Accepted::fresh: break;
   }
   obs::info("command.accepted", {{"tid", command->tid}, {"op", command->op}, {"cmdid", command->cmdid}});
   auto order = check_command(*command);

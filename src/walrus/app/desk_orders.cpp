@@ -16,16 +16,11 @@ bool is_open(const transfer::UploadStatus& status) {
 
 void Desk::execute(const Order& order) {
   switch (order.operation) {
-    case Operation::import:
-      return begin_import(order);
-    case Operation::use:
-      return use(order);
-    case Operation::prune:
-      return prune(order);
-    case Operation::remove:
-      return remove_image(order);
-    case Operation::forget:
-      return forget(order);
+    case Operation::import: return begin_import(order);
+    case Operation::use: return use(order);
+    case Operation::prune: return prune(order);
+    case Operation::remove: return remove_image(order);
+    case Operation::forget: return forget(order);
   }
 }
 

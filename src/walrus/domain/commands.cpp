@@ -22,16 +22,11 @@ std::string name_of(std::string_view imgid, int version) {
 
 std::string_view to_string(Operation operation) {
   switch (operation) {
-    case Operation::import:
-      return "import";
-    case Operation::use:
-      return "use";
-    case Operation::prune:
-      return "prune";
-    case Operation::remove:
-      return "remove";
-    case Operation::forget:
-      return "forget";
+    case Operation::import: return "import";
+    case Operation::use: return "use";
+    case Operation::prune: return "prune";
+    case Operation::remove: return "remove";
+    case Operation::forget: return "forget";
   }
   return "forget";
 }

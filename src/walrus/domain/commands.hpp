@@ -49,9 +49,10 @@ struct Place {
   std::optional<std::string> published_digest;  ///< of the version, if it is published
   bool is_over = false;  ///< an import of it was begun here before and does not wait any more
 };
-/// The cmdid the upload belongs to. Errors: unavailable (the command of the import has not come yet: the grant
-/// went to the user at once, the command goes through the broker), conflict (nobody waits for it any more; the
-/// number is taken, both digests named), invalid_argument (a host must say cmdid and digest and send qcow2).
+/// The cmdid the upload belongs to. Errors: unavailable (the command of the import has not come yet: the
+/// grant went to the user at once, the command goes through the broker), conflict (nobody waits for it any
+/// more; the number is taken, both digests named), invalid_argument (a host must say cmdid and digest and
+/// send qcow2).
 Result<std::string> admit(const Request& request, const Place& place);
 
 }  // namespace educloud::walrus

@@ -25,17 +25,11 @@ News import_news(Stage stage, const std::string& prompt, std::uint64_t bytes_don
   news.bytes_done = bytes_done;
   news.bytes_total = bytes_total;
   switch (stage) {
-    case Stage::waiting:
-      news.prompt = "waiting for the upload";
-      break;
-    case Stage::receiving:
-      news.prompt = "uploading";
-      break;
+    case Stage::waiting: news.prompt = "waiting for the upload"; break;
+    case Stage::receiving: news.prompt = "uploading"; break;
     case Stage::processing:
     case Stage::published:
-    case Stage::failed:
-      news.prompt = prompt;
-      break;
+    case Stage::failed: news.prompt = prompt; break;
   }
   return news;
 }

@@ -26,20 +26,11 @@ std::string make_image(std::string_view input) {
   if (input.empty()) return {};
   std::string bytes;
   switch (static_cast<unsigned char>(input[0]) % 6) {
-    case 1:
-      bytes = image::testing::Qcow2{}.bytes();
-      break;
-    case 2:
-      bytes = image::testing::vmdk("createType=\"monolithicSparse\"\n");
-      break;
-    case 3:
-      bytes = image::testing::vdi();
-      break;
-    case 4:
-      bytes = image::testing::vhdx();
-      break;
-    default:
-      return std::string(input.substr(1));
+    case 1: bytes = image::testing::Qcow2{}.bytes(); break;
+    case 2: bytes = image::testing::vmdk("createType=\"monolithicSparse\"\n"); break;
+    case 3: bytes = image::testing::vdi(); break;
+    case 4: bytes = image::testing::vhdx(); break;
+    default: return std::string(input.substr(1));
   }
   // Patches of {16-bit offset, byte}: small inputs change small parts.
   for (std::size_t at = 1; at + 3 <= input.size() && at < 400; at += 3) {

@@ -306,18 +306,12 @@ TEST_F(Protocol, RandomConversationsLeaveNothingBehind) {
                                  Event::failed,      Event::uploading, Event::deleted};
     for (int step = 0; step < 40; ++step) {
       switch (pick(6)) {
-        case 0:
-          (void)cloud->start_task(admin, tid);
-          break;
-        case 1:
-          (void)cloud->stop_task(admin, tid);
-          break;
+        case 0: (void)cloud->start_task(admin, tid); break;
+        case 1: (void)cloud->stop_task(admin, tid); break;
         case 2:
           if (!said.empty()) tell(said[pick(said.size())]);
           break;
-        case 3:
-          advance(static_cast<std::int64_t>(pick(200)));
-          break;
+        case 3: advance(static_cast<std::int64_t>(pick(200))); break;
         default: {
           std::vector<const msg::Command*> ours;
           for (const auto& one : commands)

@@ -60,7 +60,7 @@ TEST_F(ConvertReal, RawContentIsNeverProbed) {
 }
 
 TEST_F(ConvertReal, TheConverterCannotReadOtherFiles) {
-  if (::geteuid() != 0) GTEST_SKIP() << "needs root to become another user";
+  ASSERT_EQ(::geteuid(), 0u) << "run as root: this becomes another user";
   // Past the inspector on purpose: the second wall, the user, must hold by itself.
   const auto secret = dir_.write("secret.raw", std::string(1 << 20, 's'));
   std::filesystem::permissions(secret, static_cast<std::filesystem::perms>(0600));
@@ -194,7 +194,7 @@ TEST_F(OverlayReal, FlattenRefusesABaseThatStandsOnSomething) {
 class FullDisk : public testing::QemuTest {
  protected:
   void SetUp() override {
-    if (::geteuid() != 0) GTEST_SKIP() << "needs root to mount";
+    ASSERT_EQ(::geteuid(), 0u) << "run as root: this mounts";
     raw_disk_outside_ = outside_.write("source.raw", std::string(24 << 20, 'd'));
     ASSERT_EQ(::unshare(CLONE_NEWNS), 0);
     ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);

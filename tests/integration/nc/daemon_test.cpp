@@ -42,7 +42,7 @@ nlohmann::json definitions() {
 class NcDaemon : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!OwnLibvirtd::is_possible()) GTEST_SKIP() << "needs root, libvirtd and QEMU";
+    ASSERT_TRUE(OwnLibvirtd::is_possible()) << "run as root, with scripts/packages/run installed";
     ASSERT_TRUE(libvirtd_.start());
     broker_ = std::make_unique<TestBroker>(
         definitions(),

@@ -54,13 +54,13 @@ bool eventually(const std::function<bool()>& condition) {
 }
 
 TEST(KvmProbe, TheSectorRunsUnderTcg) {
-  if (!OwnLibvirtd::is_possible()) GTEST_SKIP() << "needs QEMU";
+  ASSERT_TRUE(OwnLibvirtd::is_possible()) << "run as root, with scripts/packages/run installed";
   const auto ran = probe_kvm("tcg", std::chrono::milliseconds{20'000});
   EXPECT_TRUE(ran) << ran.error().message;
 }
 
 TEST(KvmProbe, TheHypervisorSaysWhatTheProbeFound) {
-  if (!OwnLibvirtd::is_possible()) GTEST_SKIP() << "needs QEMU";
+  ASSERT_TRUE(OwnLibvirtd::is_possible()) << "run as root, with scripts/packages/run installed";
   const bool works = probe_kvm().has_value();
   auto hypervisor = make_libvirt_hypervisor({.uri = "test:///default", .accel = "auto"});
   ASSERT_TRUE(hypervisor->start([](const VmEvent&) {}));
@@ -105,7 +105,7 @@ class LibvirtGuest : public ::testing::Test {
   }
   static void TearDownTestSuite() { shared_.reset(); }
   void SetUp() override {
-    if (!OwnLibvirtd::is_possible()) GTEST_SKIP() << "needs root, libvirtd and QEMU";
+    ASSERT_TRUE(OwnLibvirtd::is_possible()) << "run as root, with scripts/packages/run installed";
     ASSERT_NE(shared_, nullptr) << "libvirtd did not start";
     connect();
   }

@@ -18,11 +18,13 @@ TEST(Ids, AcceptsOnlyTheContractsForms) {
   EXPECT_TRUE(InstanceId::parse("VS00000001"));
   EXPECT_TRUE(InstanceId::parse("TMPffffffff"));
   EXPECT_TRUE(HostName::parse("nc-1"));
-  for (const char* bad : {"", "IMG", "IMG0123ABCD", "img0123abcd", "IMG0123abcde", "IMG0123abc/", "../../etc", "IMG0123abc\n"}) {
+  for (const char* bad : {"", "IMG", "IMG0123ABCD", "img0123abcd", "IMG0123abcde", "IMG0123abc/", "../../etc",
+                          "IMG0123abc\n"}) {
     EXPECT_FALSE(ImageId::parse(bad)) << bad;
   }
   EXPECT_FALSE(ImageId::parse(std::string_view("IMG0123abc\0", 11)));
-  for (const char* bad : {"", "-a", "a-", "A", "a.b", "a_b", "a/b", "01234567890123456789012345678901234567890"}) {
+  for (const char* bad :
+       {"", "-a", "a-", "A", "a.b", "a_b", "a/b", "01234567890123456789012345678901234567890"}) {
     EXPECT_FALSE(HostName::parse(bad)) << bad;
   }
 }
@@ -40,7 +42,8 @@ TEST(Ids, TaskIdKeepsItsThreeParts) {
   EXPECT_EQ(tid->str(), "IMG00000001:IMG00000002:TMP00000003");
   EXPECT_TRUE(tid->is_build());
   EXPECT_EQ(kind_of(tid->instance), InstanceKind::TMP);
-  for (const char* bad : {"", ":", "::", "IMG00000001:IMG00000002", "IMG00000001:IMG00000002:TMP00000003:", "IMG00000001::TMP00000003"}) {
+  for (const char* bad : {"", ":", "::", "IMG00000001:IMG00000002",
+                          "IMG00000001:IMG00000002:TMP00000003:", "IMG00000001::TMP00000003"}) {
     EXPECT_FALSE(TaskId::parse(bad)) << bad;
   }
 }
@@ -70,9 +73,10 @@ TEST(Bytes, ReadsAndWritesUnits) {
 }
 
 TEST(Error, CodesMapToHttpAndBack) {
-  for (auto code : {ErrorCode::unauthenticated, ErrorCode::permission_denied, ErrorCode::not_found, ErrorCode::conflict,
-                    ErrorCode::too_large, ErrorCode::exhausted, ErrorCode::unavailable, ErrorCode::timeout,
-                    ErrorCode::corrupt, ErrorCode::internal, ErrorCode::invalid_argument}) {
+  for (auto code :
+       {ErrorCode::unauthenticated, ErrorCode::permission_denied, ErrorCode::not_found, ErrorCode::conflict,
+        ErrorCode::too_large, ErrorCode::exhausted, ErrorCode::unavailable, ErrorCode::timeout,
+        ErrorCode::corrupt, ErrorCode::internal, ErrorCode::invalid_argument}) {
     EXPECT_EQ(from_http_status(http_status(code)), code) << to_string(code);
   }
   EXPECT_EQ(errno_error("open /x", ENOSPC).code, ErrorCode::exhausted);

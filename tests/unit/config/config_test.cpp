@@ -18,7 +18,8 @@ class ConfigTest : public ::testing::Test {
     return ok ? "" : ok.error().message;
   }
   testing::TempDir dir_;
-  const std::string kGood = "host = \"nc1\"\nport = 8003\n[broker]\nuser = \"nc-nc1\"\npassword_file = \"/etc/educloud/pw\"\n";
+  const std::string kGood =
+      "host = \"nc1\"\nport = 8003\n[broker]\nuser = \"nc-nc1\"\npassword_file = \"/etc/educloud/pw\"\n";
 };
 
 TEST_F(ConfigTest, ReadsAGoodFile) {
@@ -34,13 +35,15 @@ TEST_F(ConfigTest, ReadsAGoodFile) {
 }
 
 TEST_F(ConfigTest, NamesFileLineKeyAndRule) {
-  const std::string text = problem_of("host = \"nc1\"\nport = 70000\n[broker]\nuser=\"u\"\npassword_file=\"/p\"\n");
+  const std::string text =
+      problem_of("host = \"nc1\"\nport = 70000\n[broker]\nuser=\"u\"\npassword_file=\"/p\"\n");
   EXPECT_NE(text.find("x.conf:2"), std::string::npos) << text;
   EXPECT_NE(text.find("'port' must be from 0 to 65535, not 70000"), std::string::npos) << text;
 }
 
 TEST_F(ConfigTest, RefusesUnknownKeysAndWrongTypes) {
-  EXPECT_NE(problem_of(kGood + "passwrod = \"x\"\n").find("'broker.passwrod' is not a key"), std::string::npos);
+  EXPECT_NE(problem_of(kGood + "passwrod = \"x\"\n").find("'broker.passwrod' is not a key"),
+            std::string::npos);
   EXPECT_NE(problem_of("colour = 3\n" + kGood).find("'colour'"), std::string::npos);
   EXPECT_NE(problem_of("prefix = 7\n" + kGood).find("'prefix' must be a string"), std::string::npos);
   EXPECT_NE(problem_of("prefix = \"storage\"\n" + kGood).find("absolute"), std::string::npos);
@@ -49,7 +52,8 @@ TEST_F(ConfigTest, RefusesUnknownKeysAndWrongTypes) {
 }
 
 TEST_F(ConfigTest, RefusesMissingKeysAndFiles) {
-  EXPECT_NE(problem_of("[broker]\nuser=\"u\"\npassword_file=\"/p\"\n").find("'host' is missing"), std::string::npos);
+  EXPECT_NE(problem_of("[broker]\nuser=\"u\"\npassword_file=\"/p\"\n").find("'host' is missing"),
+            std::string::npos);
   EXPECT_NE(problem_of("host = ").find("x.conf:1"), std::string::npos);
   EXPECT_FALSE(Reader::open(dir_ / "nowhere.conf"));
 }

@@ -15,7 +15,8 @@ namespace {
 using educloud::testing::slurp;
 const std::filesystem::path kProto = std::filesystem::path(EDUCLOUD_SOURCE_DIR) / "proto";
 
-/// proto/<name>.schema.json is what the field list says, and proto/<name>.example.json decodes and comes back whole.
+/// proto/<name>.schema.json is what the field list says, and proto/<name>.example.json decodes and comes back
+/// whole.
 template <class T>
 void check_proto(const std::string& name) {
   auto schema = schema_of<T>(Rule{});
@@ -35,12 +36,22 @@ void check_proto(const std::string& name) {
   EXPECT_EQ(encode(*again), encode(*value));
 }
 
-TEST(Proto, TaskStatus) { check_proto<TaskStatus>("taskstatus"); }
-TEST(Proto, NodeStatus) { check_proto<NodeStatus>("nodestatus"); }
-TEST(Proto, CcStatus) { check_proto<CcStatus>("ccstatus"); }
-TEST(Proto, Command) { check_proto<Command>("cmd"); }
+TEST(Proto, TaskStatus) {
+  check_proto<TaskStatus>("taskstatus");
+}
+TEST(Proto, NodeStatus) {
+  check_proto<NodeStatus>("nodestatus");
+}
+TEST(Proto, CcStatus) {
+  check_proto<CcStatus>("ccstatus");
+}
+TEST(Proto, Command) {
+  check_proto<Command>("cmd");
+}
 
-nlohmann::json example(const std::string& name) { return nlohmann::json::parse(slurp(kProto / (name + ".example.json"))); }
+nlohmann::json example(const std::string& name) {
+  return nlohmann::json::parse(slurp(kProto / (name + ".example.json")));
+}
 
 TEST(Codec, ReadsThePredecessorsStatusWithoutOurKeys) {
   const auto status = parse<TaskStatus>(R"({"type":"taskstatus","phase":"preparing","state":"downloading",
@@ -65,8 +76,13 @@ TEST(Codec, NamesTheMissingKey) {
 }
 
 TEST(Codec, NamesTheMistypedKey) {
-  for (const auto& [key, value] : std::vector<std::pair<std::string, nlohmann::json>>{
-           {"progress", "50"}, {"progress", 50.5}, {"failed", true}, {"tid", 7}, {"epoch", nullptr}, {"prompt", nlohmann::json::array()}}) {
+  for (const auto& [key, value] :
+       std::vector<std::pair<std::string, nlohmann::json>>{{"progress", "50"},
+                                                           {"progress", 50.5},
+                                                           {"failed", true},
+                                                           {"tid", 7},
+                                                           {"epoch", nullptr},
+                                                           {"prompt", nlohmann::json::array()}}) {
     auto json = example("taskstatus");
     json[key] = value;
     const auto refused = from_json<TaskStatus>(json);
@@ -77,12 +93,13 @@ TEST(Codec, NamesTheMistypedKey) {
 }
 
 TEST(Codec, RefusesValuesOutOfBounds) {
-  for (const auto& [key, value] : std::vector<std::pair<std::string, nlohmann::json>>{{"progress", 101},
-                                                                        {"failed", 2},
-                                                                        {"epoch", -1},
-                                                                        {"seq", 18446744073709551615ull},
-                                                                        {"tid", std::string(65, 'x')},
-                                                                        {"phase", "dreaming"}}) {
+  for (const auto& [key, value] :
+       std::vector<std::pair<std::string, nlohmann::json>>{{"progress", 101},
+                                                           {"failed", 2},
+                                                           {"epoch", -1},
+                                                           {"seq", 18446744073709551615ull},
+                                                           {"tid", std::string(65, 'x')},
+                                                           {"phase", "dreaming"}}) {
     auto json = example("taskstatus");
     json[key] = value;
     const auto refused = from_json<TaskStatus>(json);

@@ -21,7 +21,8 @@ nlohmann::json schema_of(const Rule& rule) {
     schema["required"] = required;
     return schema;
   } else if constexpr (is_vector<T>::value) {
-    return {{"type", "array"}, {"maxItems", rule.max_size}, {"items", schema_of<typename T::value_type>(Rule{})}};
+    return {
+        {"type", "array"}, {"maxItems", rule.max_size}, {"items", schema_of<typename T::value_type>(Rule{})}};
   } else if constexpr (std::is_same_v<T, bool>) {
     return {{"type", "boolean"}};
   } else if constexpr (std::is_same_v<T, std::string>) {
@@ -42,7 +43,9 @@ nlohmann::json schema_of(const Rule& rule) {
     return schema;
   } else {
     const double low = std::is_unsigned_v<T> && rule.min_value < 0 ? 0 : rule.min_value;
-    return {{"type", std::is_integral_v<T> ? "integer" : "number"}, {"minimum", low}, {"maximum", rule.max_value}};
+    return {{"type", std::is_integral_v<T> ? "integer" : "number"},
+            {"minimum", low},
+            {"maximum", rule.max_value}};
   }
 }
 
