@@ -1,7 +1,7 @@
 # bash completion for educloud. A test compares the table below with the program.
 
 declare -gA _educloud_commands=(
-  [init]="--host --cluster --node --address --config-dir --state-dir --prefix --out --broker-host --broker-port --clc-port --walrus-port --cc-port --nc-port --admin --admin-password-file --reset-admin-password --hypervisor --accel --libvirt-uri --in-place --replace-config --definitions-only"
+  [init]="--host --cluster --node --address --config-dir --state-dir --prefix --out --broker-host --broker-port --clc-port --walrus-port --cc-port --nc-port --admin --admin-password-file --reset-admin-password --hypervisor --accel --libvirt-uri --owner --in-place --replace-config --definitions-only"
   [login]="--user --password-file"
   [logout]=""
   [status]=""

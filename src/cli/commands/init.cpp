@@ -103,6 +103,8 @@ void add_init_command(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"auto", "kvm", "tcg"}))
       ->capture_default_str();
   init->add_option("--libvirt-uri", a.libvirt_uri, "Of the nodes");
+  init->add_option("--owner", a.owner,
+                   "User who gets secrets and database (default: educloud, if root sets /etc/educloud up)");
   init->add_flag("--in-place", a.in_place,
                  "Every daemon runs on this machine, whatever the addresses say: no bundles");
   init->add_flag("--replace-config", a.replace_config, "Overwrite config files that were changed");

@@ -3,6 +3,8 @@
 namespace educloud::cli {
 namespace {
 
+namespace fs = std::filesystem;
+
 /// Lines of a TOML file.
 class Toml {
  public:
@@ -35,8 +37,18 @@ bool shares_address(const InitPlan& plan, const std::string& address) {
          1;
 }
 
+/// The directories that the packages make: one per role, and below it one per host where several share it.
+Places packaged_places(const InitPlan& plan, const std::string& role, const HostSpec& host) {
+  const auto& all = role == "nc" ? plan.nodes : plan.clusters;
+  const auto same = [&](const HostSpec& one) { return one.address == host.address; };
+  const bool is_shared = (role == "cc" || role == "nc") && std::count_if(all.begin(), all.end(), same) > 1;
+  const fs::path tag = is_shared ? fs::path(role) / host.name : fs::path(role);
+  return {plan.arguments.prefix / tag, plan.arguments.state_dir / tag};
+}
+
 Places places(const InitPlan& plan, const std::string& role, const HostSpec& host) {
   const auto& arguments = plan.arguments;
+  if (!arguments.owner.empty()) return packaged_places(plan, role, host);
   const bool is_controller = role == "clc" || role == "walrus";
   const bool shared =
       is_controller ? plan.shares_machine() : host.on_this_machine || shares_address(plan, host.address);

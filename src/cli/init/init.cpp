@@ -5,6 +5,7 @@
 #include "cli/init/confs.hpp"
 #include "cli/init/database.hpp"
 #include "cli/init/definitions.hpp"
+#include "cli/init/owner.hpp"
 #include "cli/init/secrets.hpp"
 #include "common/sys/file.hpp"
 
@@ -12,6 +13,20 @@ namespace educloud::cli {
 namespace {
 
 namespace fs = std::filesystem;
+
+/// A database of SQLite is up to three files; those that are there are given away.
+Result<> give_database(const fs::path& database, const std::optional<Owner>& owner) {
+  for (const auto* suffix : {"", "-wal", "-shm"}) {
+    auto ok = give_file(database.string() + suffix, owner);
+    if (!ok && ok.error().code != ErrorCode::not_found) return ok;
+  }
+  return {};
+}
+
+Result<> give_bundle_secret(const PlannedFile& file, const std::optional<Owner>& owner) {
+  if (auto ok = guard_directory(file.path.parent_path(), owner); !ok) return ok;
+  return give_file(file.path, owner);
+}
 
 Result<> write_one(const PlannedFile& file, bool replace, InitReport& report) {
   auto present = sys::read_file(file.path);
@@ -32,9 +47,12 @@ Result<> write_one(const PlannedFile& file, bool replace, InitReport& report) {
 Result<InitReport> run_init(InitArguments arguments, const AskPassword& ask_password) {
   auto plan = make_plan(std::move(arguments));
   if (!plan) return fail(plan.error());
+  auto owner = find_owner(plan->arguments);
+  if (!owner) return fail(owner.error());
+  if (*owner) plan->arguments.owner = (*owner)->name;
   const fs::path& config_dir = plan->arguments.config_dir;
   if (auto ok = sys::make_directories(config_dir); !ok) return fail(ok.error());
-  auto secrets = load_or_make_secrets(config_dir / "secrets", *plan);
+  auto secrets = load_or_make_secrets(config_dir / "secrets", *plan, *owner);
   if (!secrets) return fail(secrets.error());
 
   InitReport report;
@@ -48,6 +66,8 @@ Result<InitReport> run_init(InitArguments arguments, const AskPassword& ask_pass
   std::set<fs::path> bundles;
   for (const auto& file : plan_files(*plan, *secrets)) {
     if (auto ok = write_one(file, plan->arguments.replace_config, report); !ok) return fail(ok.error());
+    if (file.mode != 0600) continue;
+    if (auto ok = give_bundle_secret(file, *owner); !ok) return fail(ok.error());
   }
   for (const auto* hosts : {&plan->clusters, &plan->nodes}) {
     for (const auto& host : *hosts) {
@@ -57,8 +77,11 @@ Result<InitReport> run_init(InitArguments arguments, const AskPassword& ask_pass
   report.bundles.assign(bundles.begin(), bundles.end());
   const fs::path state_dir = clc_state_dir(*plan);
   if (auto ok = sys::make_directories(state_dir, 0700); !ok) return fail(ok.error());
+  if (auto ok = give_directory(state_dir, *owner); !ok) return fail(ok.error());
   report.database = state_dir / "clc.sqlite";
   auto outcome = fill_database(report.database, *plan, ask_password);
+  // After a failure too: clc must be able to open what was made.
+  if (auto ok = give_database(report.database, *owner); !ok) return fail(ok.error());
   if (!outcome && outcome.error().code == ErrorCode::conflict && !changed_hosts &&
       !plan->arguments.reset_admin_password) {
     report.database_in_use = true;

@@ -38,6 +38,7 @@ struct InitArguments {
   std::string hypervisor = "libvirt";
   std::string accel = "auto";
   std::string libvirt_uri;
+  std::string owner;  ///< system user that gets secrets and database; empty: see `find_owner`
   bool in_place = false;
   bool replace_config = false;
   bool definitions_only = false;

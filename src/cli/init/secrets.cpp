@@ -1,7 +1,6 @@
 #include "cli/init/secrets.hpp"
 
 #include <sodium.h>
-#include <sys/stat.h>
 
 #include "common/base/random.hpp"
 #include "common/sys/file.hpp"
@@ -13,40 +12,43 @@ namespace {
 constexpr std::size_t kSecretBytes = 32;
 
 /// The secret in `path`, made by `make` if there is no such file.
-Result<std::string> load_or_make(const std::filesystem::path& path,
+Result<std::string> load_or_make(const std::filesystem::path& path, const std::optional<Owner>& owner,
                                  const std::function<std::string()>& make) {
   auto present = sys::read_secret_file(path);
   if (present) {
     if (present->empty())
       return fail(ErrorCode::corrupt, path.string() + " is empty: remove it and run init again");
+    if (auto ok = give_file(path, owner); !ok) return fail(ok.error());
     return present;
   }
   if (present.error().code != ErrorCode::not_found) return fail(present.error());
   std::string made = make();
   if (auto ok = sys::write_file_atomically(path, made + "\n", 0600); !ok) return fail(ok.error());
+  if (auto ok = give_file(path, owner); !ok) return fail(ok.error());
   return made;
 }
 
 }  // namespace
 
-Result<Secrets> load_or_make_secrets(const std::filesystem::path& directory, const InitPlan& plan) {
+Result<Secrets> load_or_make_secrets(const std::filesystem::path& directory, const InitPlan& plan,
+                                     const std::optional<Owner>& owner) {
   if (auto ok = sys::make_directories(directory, 0700); !ok) return fail(ok.error());
-  if (::chmod(directory.c_str(), 0700) != 0) return fail(errno_error("chmod " + directory.string(), errno));
+  if (auto ok = guard_directory(directory, owner); !ok) return fail(ok.error());
   Secrets secrets;
   secrets.directory = directory;
   const auto draw = [] { return random_hex(kSecretBytes); };
-  auto key = load_or_make(directory / "data_key", draw);
+  auto key = load_or_make(directory / "data_key", owner, draw);
   if (!key) return fail(key.error());
   secrets.data_key = *key;
   for (const auto& user : plan.broker_users()) {
-    auto password = load_or_make(directory / Secrets::password_file(user), draw);
+    auto password = load_or_make(directory / Secrets::password_file(user), owner, draw);
     if (!password) return fail(password.error());
     secrets.passwords[user] = *password;
   }
   for (const auto& node : plan.nodes) {
     const std::string derived = transfer::derive_node_key(secrets.data_key, node.name);
     const auto path = directory / Secrets::node_key_file(node.name);
-    auto stored = load_or_make(path, [&] { return derived; });
+    auto stored = load_or_make(path, owner, [&] { return derived; });
     if (!stored) return fail(stored.error());
     if (*stored != derived) {
       return fail(ErrorCode::conflict,

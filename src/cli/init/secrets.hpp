@@ -5,10 +5,12 @@
 #include <string>
 
 #include "cli/init/options.hpp"
+#include "cli/init/owner.hpp"
 
 namespace educloud::cli {
 
-/// Every secret of a cloud, as hex text. They live in files of mode 0600 in one directory of mode 0700.
+/// Every secret of a cloud, as hex text. They live in files of mode 0600 in one directory
+/// (`guard_directory`).
 struct Secrets {
   std::filesystem::path directory;
   std::string data_key;                          ///< `data_key`
@@ -19,9 +21,11 @@ struct Secrets {
   static std::string node_key_file(const std::string& node) { return "node-" + node + ".key"; }
 };
 
-/// Reads the secrets that are there and makes those that are missing, so a second call changes nothing.
+/// Reads the secrets that are there and makes those that are missing, so a second call changes nothing. All
+/// of them are given to `owner`.
 /// Errors: a file that others may read, or that cannot be written; never the secret itself.
-Result<Secrets> load_or_make_secrets(const std::filesystem::path& directory, const InitPlan& plan);
+Result<Secrets> load_or_make_secrets(const std::filesystem::path& directory, const InitPlan& plan,
+                                     const std::optional<Owner>& owner);
 
 /// A new password for a person: 20 letters and digits without look-alikes, about 115 bits.
 std::string make_password();

@@ -145,6 +145,22 @@ TEST(Confs, ABundleHoldsOnlyItsHostsSecrets) {
   EXPECT_THAT(names, Not(Contains("/etc/educloud/hosts/nc1/secrets/data_key")));
 }
 
+TEST(Confs, UseTheDirectoriesOfThePackages) {
+  auto arguments = two_nodes();
+  arguments.owner = "educloud";
+  const auto plan = plan_of(arguments);
+  std::map<std::string, std::string> contents;
+  for (const auto& file : plan_files(plan, secrets_of(plan))) contents[file.path] = file.content;
+  for (const auto& [path, role] :
+       std::map<std::string, std::string>{{"/etc/educloud/clc.conf", "clc"},
+                                          {"/etc/educloud/walrus.conf", "walrus"},
+                                          {"/etc/educloud/hosts/cc1/cc.conf", "cc"},
+                                          {"/etc/educloud/hosts/nc2/nc.conf", "nc"}}) {
+    EXPECT_THAT(contents[path], HasSubstr("prefix = \"/storage/" + role + "\"\n")) << path;
+    EXPECT_THAT(contents[path], HasSubstr("state_dir = \"/var/lib/educloud/" + role + "\"\n")) << path;
+  }
+}
+
 TEST(Confs, DaemonsOfOneMachineShareNoDirectory) {
   InitArguments arguments;
   arguments.host = "local";
