@@ -14,9 +14,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A database of SQLite is up to three files; those that are there are given away.
+/// A database is up to four files with SQLite's and the one that locks it; those that are there are given
+/// away.
 Result<> give_database(const fs::path& database, const std::optional<Owner>& owner) {
-  for (const auto* suffix : {"", "-wal", "-shm"}) {
+  for (const auto* suffix : {"", ".lock", "-wal", "-shm"}) {
     auto ok = give_file(database.string() + suffix, owner);
     if (!ok && ok.error().code != ErrorCode::not_found) return ok;
   }

@@ -66,7 +66,7 @@ TEST_F(OwnerTest, GetsSecretsAndDatabaseAndNothingElse) {
     for (const auto& entry : fs::recursive_directory_iterator(dir_)) {
       const auto info = stat_of(entry.path());
       const bool is_secret = entry.path().parent_path().filename() == "secrets";
-      const bool is_database = entry.path().extension() == ".sqlite";
+      const bool is_database = entry.path().filename().string().starts_with("clc.sqlite");
       secrets += is_secret ? 1 : 0;
       if (is_secret || is_database) {
         EXPECT_EQ(info.st_mode & 07777, 0600u) << entry.path();
