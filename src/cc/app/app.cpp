@@ -8,6 +8,7 @@
 #include "cc/relay/upload_relay.hpp"
 #include "common/base/limits.hpp"
 #include "common/bus/rabbit_bus.hpp"
+#include "common/daemon/daemon.hpp"
 #include "common/hostinfo/host_info.hpp"
 #include "common/http/server.hpp"
 #include "common/obs/log.hpp"
@@ -22,26 +23,9 @@ constexpr std::size_t kImagesTold = 400;
 /// The console proxy may hold NodeProxy::kMaxCalls of them for seconds.
 constexpr int kHttpThreads = NodeProxy::kMaxCalls + 2;
 
-bus::RabbitOptions rabbit_options(const Config& config) {
-  const auto& broker = config.common.broker;
-  bus::RabbitOptions out;
-  out.host = broker.host;
-  out.port = broker.port;
-  out.vhost = broker.vhost;
-  out.user = broker.user;
-  out.password_file = broker.password_file.string();
-  out.tls_ca_file = broker.tls_ca_file;
-  out.connection_name = "cc-" + config.common.host;
-  return out;
-}
-
 http::ServerOptions server_options(const Config& config) {
-  http::ServerOptions out;
-  out.address = config.common.listen;
-  out.port = config.common.port;
+  auto out = daemon::server_options(config.common, "cc");
   out.threads = kHttpThreads;
-  out.tls_certificate_file = config.common.tls.certificate_file;
-  out.tls_key_file = config.common.tls.key_file;
   return out;
 }
 
@@ -77,7 +61,7 @@ struct App::Impl {
         cache(*store, clock, cache_options(config, walrus, data_key)),
         uploads(upload_relay(upload_options(config, walrus, data_key), &cache)),
         proxy(nodes, clock, data_key),
-        bus(bus::make_rabbit_bus(rabbit_options(config))),
+        bus(bus::make_rabbit_bus(daemon::rabbit_options(config.common, "cc"))),
         bridge(*bus, clock, nodes, config.common.host),
         server(server_options(config), routes()) {}
 
@@ -95,7 +79,7 @@ struct App::Impl {
   http::Response health() const {
     return http::json_response({{"daemon", "cc"},
                                 {"host", config.common.host},
-                                {"version", EDUCLOUD_VERSION},
+                                {"version", daemon::version()},
                                 {"broker", bus->is_ready()},
                                 {"nodes", nodes.size()}});
   }
@@ -121,7 +105,7 @@ msg::CcStatus App::Impl::measure(hostinfo::HostSampler& sampler) const {
   msg::CcStatus status;
   status.host = config.common.host;
   status.ts = clock.wall_ms();
-  status.service_data.version = EDUCLOUD_VERSION;
+  status.service_data.version = daemon::version();
   status.service_data.started_at = started_at;
   status.service_data.data_port = server.port();
   if (auto hardware = sampler.hardware()) {

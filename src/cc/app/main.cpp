@@ -1,92 +1,37 @@
-#include <cstring>
-#include <iostream>
-
 #include "cc/app/app.hpp"
-#include "common/obs/log.hpp"
-#include "common/obs/metrics.hpp"
-#include "common/sys/signals.hpp"
+#include "common/daemon/daemon.hpp"
 
 namespace {
 
 using namespace educloud;
 
-constexpr int kOk = 0, kFailed = 1, kUsage = 2;
-constexpr const char* kHelp =
-    "educloud-cc - cluster controller: relays commands, statuses and images between the cloud and its nodes\n"
-    "\n"
-    "  educloud-cc --config FILE [--check-config]\n"
-    "  educloud-cc --version | --help\n"
-    "\n"
-    "Exit: 0 stopped by SIGTERM or SIGINT, 1 could not start, 2 wrong usage or config.\n";
+class Running : public daemon::Service {
+ public:
+  explicit Running(std::unique_ptr<cc::App> app) : app_(std::move(app)) {}
+  void stop() override { app_->stop(); }
 
-struct Arguments {
-  std::string config;
-  bool check_only = false;
+ private:
+  std::unique_ptr<cc::App> app_;
 };
 
-int run(const Arguments& arguments) {
-  auto config = cc::load_config(arguments.config);
-  if (!config) {
-    std::cerr << "educloud-cc: " << config.error().message << "\n";
-    return kUsage;
-  }
-  if (arguments.check_only) {
-    std::cout << arguments.config << ": ok\n";
-    return kOk;
-  }
-  sys::block_stop_signals();
-  obs::init_log("cc", config->common.log_level, config->common.log_file);
-  const auto prefix = config->common.prefix;
-  auto app = cc::App::create(std::move(*config));
-  if (!app) {
-    obs::error("cc.not_started", {{"error", app.error().message}});
-    return kFailed;
-  }
-  if (auto ok = (*app)->start(); !ok) {
-    obs::error("cc.not_started", {{"error", ok.error().message}});
-    return kFailed;
-  }
-  if (auto ok = obs::metrics().start(prefix, "cc"); !ok) {
-    obs::warn("metrics.not_written", {{"error", ok.error().message}});
-  }
-  sys::wait_for_stop_signal();
-  obs::info("cc.stopping");
-  (*app)->stop();
-  obs::metrics().stop();
-  return kOk;
+Result<std::unique_ptr<daemon::Service>> start(const cc::Config& config) {
+  auto app = cc::App::create(config);
+  if (!app) return fail(app.error());
+  if (auto ok = (*app)->start(); !ok) return fail(ok.error());
+  return std::make_unique<Running>(std::move(*app));
+}
+
+Result<daemon::Loaded> load(const std::filesystem::path& file) {
+  auto config = cc::load_config(file);
+  if (!config) return fail(config.error());
+  return daemon::Loaded{config->common, [config = *config] { return start(config); }};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  Arguments arguments;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view argument = argv[i];
-    if (argument == "--version") {
-      std::cout << "educloud-cc " EDUCLOUD_VERSION "\n";
-      return kOk;
-    }
-    if (argument == "--help" || argument == "-h") {
-      std::cout << kHelp;
-      return kOk;
-    }
-    if (argument == "--check-config") {
-      arguments.check_only = true;
-    } else if (argument == "--config" && i + 1 < argc) {
-      arguments.config = argv[++i];
-    } else {
-      std::cerr << "educloud-cc: unknown argument '" << argument << "'\n" << kHelp;
-      return kUsage;
-    }
-  }
-  if (arguments.config.empty()) {
-    std::cerr << kHelp;
-    return kUsage;
-  }
-  try {
-    return run(arguments);
-  } catch (const std::exception& error) {
-    std::cerr << "educloud-cc: " << error.what() << "\n";
-    return kFailed;
-  }
+  return daemon::daemon_main(
+      argc, argv,
+      {"cc", "cluster controller: relays commands, statuses and images between the cloud and its nodes",
+       load});
 }

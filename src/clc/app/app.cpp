@@ -7,6 +7,7 @@
 #include "clc/app/status_consumer.hpp"
 #include "clc/app/ticker.hpp"
 #include "common/bus/rabbit_bus.hpp"
+#include "common/daemon/daemon.hpp"
 #include "common/http/server.hpp"
 #include "common/obs/log.hpp"
 #include "common/sys/file.hpp"
@@ -15,27 +16,10 @@
 namespace educloud::clc {
 namespace {
 
-bus::RabbitOptions rabbit_options(const Config& config) {
-  const auto& broker = config.common.broker;
-  bus::RabbitOptions out;
-  out.host = broker.host;
-  out.port = broker.port;
-  out.vhost = broker.vhost;
-  out.user = broker.user;
-  out.password_file = broker.password_file.string();
-  out.tls_ca_file = broker.tls_ca_file;
-  out.connection_name = "clc-" + config.common.host;
-  return out;
-}
-
 http::ServerOptions server_options(const Config& config) {
-  http::ServerOptions out;
-  out.address = config.common.listen;
-  out.port = config.common.port;
+  auto out = daemon::server_options(config.common, "clc");
   // The API's console and screenshot proxy may hold 8 of them for seconds, a login for a part of one.
   out.threads = 12;
-  out.tls_certificate_file = config.common.tls.certificate_file;
-  out.tls_key_file = config.common.tls.key_file;
   return out;
 }
 
@@ -61,7 +45,7 @@ struct App::Impl {
       : store(std::move(opened)),
         heartbeats(clock),
         cloud(*store, heartbeats, events, clock, std::move(options)),
-        bus(bus::make_rabbit_bus(rabbit_options(config))),
+        bus(bus::make_rabbit_bus(daemon::rabbit_options(config.common, "clc"))),
         relay(*store, *bus, clock),
         statuses(*store, cloud.impl().engine, clock),
         ticker(*store, cloud.impl().engine, heartbeats, clock),

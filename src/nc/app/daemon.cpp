@@ -1,10 +1,10 @@
 #include "nc/app/daemon.hpp"
 
 #include "common/bus/rabbit_bus.hpp"
+#include "common/daemon/daemon.hpp"
 #include "common/http/server.hpp"
 #include "common/inbox/inbox.hpp"
 #include "common/obs/log.hpp"
-#include "common/obs/metrics.hpp"
 #include "common/sys/file.hpp"
 #include "common/sys/thread_pool.hpp"
 #include "common/transfer/grant.hpp"
@@ -18,19 +18,6 @@ namespace {
 
 constexpr std::uint16_t kPrefetch = 4;
 constexpr int kMachineWorkers = 16;  // a stop may wait a minute for its guest
-
-std::unique_ptr<bus::Bus> make_bus(const Config& config) {
-  const auto& broker = config.common.broker;
-  bus::RabbitOptions options;
-  options.host = broker.host;
-  options.port = broker.port;
-  options.vhost = broker.vhost;
-  options.user = broker.user;
-  options.password_file = broker.password_file.string();
-  options.tls_ca_file = broker.tls_ca_file;
-  options.connection_name = "nc-" + config.common.host;
-  return bus::make_rabbit_bus(std::move(options));
-}
 
 std::unique_ptr<Hypervisor> make_hypervisor(const Config& config) {
   if (config.hypervisor == "fake") return std::make_unique<FakeHypervisor>();
@@ -88,10 +75,7 @@ Result<> Daemon::Impl::open_state() {
   auto opened = image::VersionStore::open(common.prefix, {.is_cache = true});
   if (!opened) return fail(opened.error());
   store = std::move(*opened);
-  if (auto ok = obs::metrics().start(common.prefix, "nc"); !ok) {
-    obs::warn("metrics.not_written", {{"reason", ok.error().message}});
-  }
-  bus = make_bus(config);
+  bus = bus::make_rabbit_bus(daemon::rabbit_options(config.common, "nc"));
   inbox::Options options;
   options.file = common.state_dir / "inbox.sqlite";
   options.exchange = config.exchange;
@@ -122,12 +106,7 @@ Result<> Daemon::Impl::open_node() {
 }
 
 Result<> Daemon::Impl::open_server() {
-  http::ServerOptions options;
-  options.address = config.common.listen;
-  options.port = config.common.port;
-  options.tls_certificate_file = config.common.tls.certificate_file;
-  options.tls_key_file = config.common.tls.key_file;
-  options.server_name = "educloud-nc";
+  auto options = daemon::server_options(config.common, "nc");
   ApiOptions api{Layout(config.common.prefix), config.common.host, node_key};
   server =
       std::make_unique<http::Server>(std::move(options), make_router(std::move(api), *hypervisor, clock));
@@ -179,7 +158,6 @@ void Daemon::stop() {
   if (impl_->hypervisor) impl_->hypervisor->stop();
   if (impl_->inbox) impl_->inbox->stop();
   if (impl_->bus) impl_->bus->stop();
-  obs::metrics().stop();
 }
 
 int Daemon::port() const {

@@ -2,6 +2,7 @@
 
 #include "common/base/ids.hpp"
 #include "common/base/limits.hpp"
+#include "common/daemon/daemon.hpp"
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
 
@@ -53,7 +54,7 @@ msg::NodeStatus Heartbeat::sample() {
   msg::NodeStatus status;
   status.host = config_.common.host;
   status.ts = parts_.clock.wall_ms();
-  status.service_data.version = EDUCLOUD_VERSION;
+  status.service_data.version = daemon::version();
   status.service_data.hypervisor = parts_.hypervisor.kind();
   status.service_data.started_at = started_at_;
   status.service_data.data_port = data_port_;

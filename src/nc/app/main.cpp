@@ -1,70 +1,35 @@
-#include <cstdio>
-#include <string_view>
-
-#include "common/obs/log.hpp"
-#include "common/sys/signals.hpp"
+#include "common/daemon/daemon.hpp"
 #include "nc/app/daemon.hpp"
 
 namespace {
 
 using namespace educloud;
 
-constexpr int kConfigError = 2;
+class Running : public daemon::Service {
+ public:
+  explicit Running(nc::Config config) : daemon_(std::move(config)) {}
+  Result<> start() { return daemon_.start(); }
+  void stop() override { daemon_.stop(); }
 
-struct Arguments {
-  const char* config = "/etc/educloud/nc.conf";
-  bool check_config = false;
-  bool version = false;
-  bool wrong = false;
+ private:
+  nc::Daemon daemon_;
 };
 
-Arguments parse_arguments(int argc, char** argv) {
-  Arguments out;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view word = argv[i];
-    if (word == "--config" && i + 1 < argc) {
-      out.config = argv[++i];
-    } else if (word == "--check-config") {
-      out.check_config = true;
-    } else if (word == "--version") {
-      out.version = true;
-    } else {
-      out.wrong = true;
-    }
-  }
-  return out;
+Result<std::unique_ptr<daemon::Service>> start(const nc::Config& config) {
+  auto running = std::make_unique<Running>(config);
+  if (auto ok = running->start(); !ok) return fail(ok.error());
+  return running;
+}
+
+Result<daemon::Loaded> load(const std::filesystem::path& file) {
+  auto config = nc::load_config(file);
+  if (!config) return fail(config.error());
+  return daemon::Loaded{config->common, [config = *config] { return start(config); }};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  sys::block_stop_signals();
-  const Arguments arguments = parse_arguments(argc, argv);
-  if (arguments.version) {
-    std::printf("educloud-nc %s\n", EDUCLOUD_VERSION);
-    return 0;
-  }
-  if (arguments.wrong) {
-    std::fprintf(stderr, "usage: educloud-nc [--config FILE] [--check-config] [--version]\n");
-    return kConfigError;
-  }
-  auto config = nc::load_config(arguments.config);
-  if (!config) {
-    std::fprintf(stderr, "educloud-nc: %s\n", config.error().message.c_str());
-    return kConfigError;
-  }
-  if (arguments.check_config) {
-    std::printf("%s: ok\n", arguments.config);
-    return 0;
-  }
-  obs::init_log("nc", config->common.log_level, config->common.log_file);
-  nc::Daemon daemon(std::move(*config));
-  if (auto ok = daemon.start(); !ok) {
-    obs::error("nc.start_failed", {{"reason", ok.error().message}});
-    return 1;
-  }
-  sys::wait_for_stop_signal();
-  obs::info("nc.stopping");
-  daemon.stop();
-  return 0;
+  return daemon::daemon_main(argc, argv,
+                             {"nc", "node controller: runs the virtual machines of this host", load});
 }

@@ -2,6 +2,7 @@
 
 #include <condition_variable>
 
+#include "common/daemon/daemon.hpp"
 #include "common/http/server.hpp"
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
@@ -95,7 +96,7 @@ nlohmann::json Service::Impl::health() const {
   nlohmann::json json = {{"status", "ok"},
                          {"service", "walrus"},
                          {"host", config.common.host},
-                         {"version", EDUCLOUD_VERSION},
+                         {"version", daemon::version()},
                          {"uptime_s", (clock.boot_ms() - started_ms) / 1000},
                          {"broker", bus.is_ready() ? "connected" : "not connected"},
                          {"uploads", uploads->list().size()}};
@@ -110,13 +111,8 @@ Result<> Service::Impl::listen() {
   http::Router router;
   uploads->add_routes(router);
   add_routes(router, Api{*store, clock, data_key, [this] { return health(); }});
-  http::ServerOptions options;
-  options.address = config.common.listen;
-  options.port = config.common.port;
+  auto options = daemon::server_options(config.common, "walrus");
   options.threads = kHttpThreads;
-  options.tls_certificate_file = config.common.tls.certificate_file;
-  options.tls_key_file = config.common.tls.key_file;
-  options.server_name = "educloud-walrus";
   server = std::make_unique<http::Server>(std::move(options), std::move(router));
   return server->start();
 }
