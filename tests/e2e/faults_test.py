@@ -132,7 +132,15 @@ class Faults(unittest.TestCase):
     def free(self, name):
         self.in_host(name, "rm", "-f", str(self.cloud.storage(name) / "filler"))
 
+    def empty_cache(self):
+        """A node makes room by evicting what it does not need: without a cache it has nothing to evict."""
+        self.cloud.daemons["nc1"].kill()
+        self.in_host("nc1", "rm", "-rf", str(self.cloud.storage("nc1") / "images"))
+        self.cloud.start("nc1")
+        self.cloud.wait_healthy("nc1")
+
     def test_40_disk_full_on_the_node(self):
+        self.empty_cache()
         imgid = self.cli.import_image(self.cloud.lab.sample_image("fourth"), "fourth")
         insid = self.cli.define(imgid, "no-room")
         self.fill("nc1")
