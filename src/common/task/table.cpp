@@ -134,17 +134,19 @@ constexpr bool nothing_leaves_gone() {
   return true;
 }
 
+constexpr std::size_t index_of(TaskState state) {
+  std::size_t at = 0;
+  while (at < kStates.size() && !same(kStates[at], state)) ++at;
+  return at;
+}
+
 // From every live state `gone` is reachable: nothing can be stuck for ever.
 constexpr bool all_can_end() {
   std::array<bool, kStates.size()> ends{};
-  ends.back() = true;
+  ends[index_of(kGone)] = true;
   for (std::size_t round = 0; round < kStates.size(); ++round) {
     for (const auto& row : kTable) {
-      for (std::size_t from = 0; from < kStates.size(); ++from) {
-        for (std::size_t to = 0; to < kStates.size(); ++to) {
-          if (same(row.from, kStates[from]) && same(row.to, kStates[to]) && ends[to]) ends[from] = true;
-        }
-      }
+      if (ends[index_of(row.to)]) ends[index_of(row.from)] = true;
     }
   }
   for (bool one : ends) {
