@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/result.hpp"
+#include "common/sys/file.hpp"
 
 namespace educloud::http {
 
@@ -70,10 +71,40 @@ class EventStream {
   std::shared_ptr<Impl> impl_;
 };
 
+/// A body that is made while it is sent, by a thread of the handler's own. The handler keeps one reference
+/// and gives the other to the response; the producer then pushes pieces and ends with `finish`. Sent chunked,
+/// or with Content-Length if the handler sets that header.
+class BodyStream {
+ public:
+  /// Bytes that may wait for the client before push() blocks.
+  static constexpr std::uint64_t kMaxQueued = 2ull << 20;
+
+  BodyStream();
+  ~BodyStream();
+  /// Waits while too much is queued. False: the client is gone, or took nothing for the server's
+  /// body_timeout; stop.
+  bool push(std::string data);
+  /// Part of a file, sent by sendfile where there is no TLS. `file` is kept open until it is sent.
+  bool push(std::shared_ptr<const sys::Fd> file, std::uint64_t offset, std::uint64_t length);
+  /// The body is complete.
+  void finish();
+  /// It can not be completed: the connection is cut, so that the client does not take it for complete.
+  void abort();
+  bool is_open() const;
+  /// Runs once, on any thread, when the client is gone before finish(); at once if that is so already.
+  void on_gone(std::function<void()> gone);
+
+  struct Impl;  ///< shared with the server's connection
+  std::shared_ptr<Impl> impl() const { return impl_; }
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
 struct Response {
   int status = 200;
   Headers headers;
-  std::variant<std::string, FileBody, std::shared_ptr<EventStream>> body;
+  std::variant<std::string, FileBody, std::shared_ptr<EventStream>, std::shared_ptr<BodyStream>> body;
 };
 
 /// {"error": {"code", "message", "key"}} with the status the code maps to.

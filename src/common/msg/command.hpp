@@ -92,15 +92,17 @@ struct RuntimeOption {
 struct ImageVersion {
   std::string imgid;
   int version = 0;
-  std::string digest;  ///< SHA-256 of the file, hex
-  std::int64_t size_bytes = 0;
-  std::string format = "qcow2";
+  std::string digest;           ///< SHA-256 of its manifest, hex: proves everything in it
+  std::int64_t size_bytes = 0;  ///< of its data, holes not counted
+  std::int64_t disk_bytes = 0;  ///< of the guest's disk; 0: not said
+  std::string format = "raw";
 
   static constexpr auto fields() {
     using T = ImageVersion;
     return std::make_tuple(
         field("imgid", &T::imgid, text(11, 11)), field("version", &T::version, range(1, 1e9)),
-        field("digest", &T::digest, text(64, 64)), field("size_bytes", &T::size_bytes, range(1, 9.0e15)),
+        field("digest", &T::digest, text(64, 64)), field("size_bytes", &T::size_bytes, range(0, 9.0e15)),
+        option("disk_bytes", &T::disk_bytes, range(0, 9.0e15)),
         field("format", &T::format, choice("qcow2|raw")));
   }
 };
@@ -124,6 +126,9 @@ struct Command {
   std::string target_imgid;            ///< image/submit, image/import: which image gets a version
   int target_version = 0;              ///< and its number, chosen by clc
   std::string target_grant;            ///< query string that lets the node upload it through its cc
+  std::string if_current;              ///< image/submit: "<imgid>/<version>" that must be in use still; empty: any
+  std::string priority = "user";       ///< image/prepare: who waits for the bytes
+  int lazy = 0;                        ///< image/prepare, image/run: 1: start while the image still arrives
   std::vector<int> versions;           ///< image/prune: the versions to remove
 
   static constexpr auto fields() {
@@ -141,7 +146,10 @@ struct Command {
         option("source", &T::source), option("source_grant", &T::source_grant, text(0, 512)),
         option("target_imgid", &T::target_imgid, text(0, 11)),
         option("target_version", &T::target_version, range(0, 1e9)),
-        option("target_grant", &T::target_grant, text(0, 512)), option("versions", &T::versions, list(1000)));
+        option("target_grant", &T::target_grant, text(0, 512)),
+        option("if_current", &T::if_current, text(0, 64)),
+        option("priority", &T::priority, choice("user|prefetch|replication")),
+        option("lazy", &T::lazy, range(0, 1)), option("versions", &T::versions, list(1000)));
   }
 };
 

@@ -57,9 +57,10 @@ TEST_F(InspectReal, ExternalDataFileIsNamed) {
 }
 
 TEST_F(InspectReal, EncryptionIsNamed) {
+  // Not luks: qemu-img measures the CPU to make its key, and gives up where the clock is too coarse for that.
   tool({"qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=abc", "-o",
-        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", at("luks"), "1M"});
-  expect_refused(at("luks"), {"encrypted (method 2)"});
+        "encrypt.format=aes,encrypt.key-secret=s", at("encrypted"), "1M"});
+  expect_refused(at("encrypted"), {"encrypted (method 1)"});
 }
 
 TEST_F(InspectReal, InternalSnapshotIsRefused) {
