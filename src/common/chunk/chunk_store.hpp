@@ -60,6 +60,10 @@ class ChunkStore {
     /// 0: no bound. Else put() evicts the least recently used packs that nothing holds, see `protect`.
     std::uint64_t max_bytes = 0;
     std::size_t commit_every = 512;  ///< frames put between two commits of the index
+    /// To look beside the process that has it open: no lock, nothing is cut, made or changed; missing(),
+    /// find(), verify() and stats() see what was committed, the rest is permission_denied. `verify` skips
+    /// what is removed meanwhile.
+    bool read_only = false;
   };
 
   /// Errors: conflict if another process has it open; corrupt (index), permission_denied, exhausted,
