@@ -68,7 +68,7 @@ class DiskMap {
   std::uint64_t disk_bytes() const { return disk_bytes_; }
   /// The hole id where there is nothing.
   ChunkId at(std::uint64_t chunk) const;
-  /// `id` may be the hole's. `chunk` < chunk_count().
+  /// `id` may be the hole's. Beyond the disk: nothing happens.
   void set(std::uint64_t chunk, const ChunkId& id);
   std::uint64_t data_bytes() const;
   std::uint64_t data_chunks() const;
@@ -86,7 +86,8 @@ class DiskMap {
 
   /// Groups of `wanted` that are not the same here: what must be read from elsewhere. Sorted.
   std::vector<GroupRef> groups_differing(const Manifest& wanted) const;
-  /// Chunks that differ from `base` (a shorter or longer disk counts from where it ends), holes included.
+  /// Chunks of this disk that are not the same in `base`, rising; holes where `base` has data included. Where
+  /// `base` has ended it counts as holes.
   std::vector<std::uint64_t> chunks_differing(const DiskMap& base) const;
 
  private:
