@@ -1,9 +1,11 @@
 // VersionStore::open and what it does with the leftovers of a killed process. Kill -9 between any two
 // calls of publish(), set_current() or remove() leaves one of:
-//   tmp/publish/x without machine   the staged file is still the caller's: drop x
-//   tmp/publish/x with machine      complete (info.json came before): finish it
-//   images/<id>/.machine.x          a link not yet renamed: drop it
+//   tmp/publish/x without payload   the staged file is still the caller's: drop x
+//   tmp/publish/x with payload      complete (info.json and companions came before): finish it
+//   images/<id>/.<payload>.x        a link not yet renamed: drop it
 //   tmp/trash/x                     already out of images/: remove the rest
+// and of replace(), tmp/publish/x with a payload for a version that is there: before the swap the new form,
+// after it the old one. Both are whole, so whichever is in images/ stays and x goes.
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -49,6 +51,9 @@ fs::file_time_type last_write(const fs::path& path) {
 }  // namespace
 
 Result<std::unique_ptr<VersionStore>> VersionStore::open(const fs::path& prefix, Options options) {
+  if (!is_file_name(options.payload)) {
+    return fail(ErrorCode::invalid_argument, "'" + printable_name(options.payload) + "' is no payload name");
+  }
   std::error_code error;
   const auto root = fs::absolute(prefix, error);  // overlays name their base by absolute path
   if (error) return fail(errno_error("resolve " + prefix.string(), error.value()));
@@ -63,7 +68,7 @@ Result<std::unique_ptr<VersionStore>> VersionStore::open(const fs::path& prefix,
     return fail(ErrorCode::conflict,
                 root.string() + " is in use by another daemon: give each daemon its own prefix");
   }
-  std::unique_ptr<VersionStore> store(new VersionStore(root, std::move(*lock), options.is_cache));
+  std::unique_ptr<VersionStore> store(new VersionStore(root, std::move(*lock), options));
   if (auto done = store->recover(options); !done) return fail(done.error(), "recover " + root.string());
   return store;
 }
@@ -76,7 +81,8 @@ Result<> VersionStore::recover(const Options& options) {
   for (const auto& trash : entries_of(prefix_ / "tmp" / "trash")) fs::remove_all(trash, ignored);
   for (const auto& image : entries_of(prefix_ / "images")) {
     for (const auto& entry : entries_of(image)) {
-      if (entry.filename().string().starts_with(".machine.")) fs::remove(entry, ignored);
+      const bool link = fs::is_symlink(fs::symlink_status(entry, ignored));
+      if (link && entry.filename().string().starts_with(".")) fs::remove(entry, ignored);
     }
   }
   const auto oldest = fs::file_time_type::clock::now() - options.staging_max_age;
@@ -87,10 +93,14 @@ Result<> VersionStore::recover(const Options& options) {
 }
 
 Result<> VersionStore::recover_publish(const fs::path& directory) {
-  auto info = read_version_dir(directory);
+  auto record = read_version_dir(directory);
   // Published meanwhile, by us before the kill or by a repeat under another name: that one stays.
-  if (!info || find(info->image, info->version)) return discard(directory);
-  return commit(directory, *info);
+  if (!record || find(record->info.image, record->info.version)) return discard(directory);
+  if (!check_key(record->info.image, record->info.version) || !check_stands_on(record->info)) {
+    return discard(directory);
+  }
+  if (auto done = make_durable(directory, record->payload); !done) return done;
+  return commit(directory, record->info);
 }
 
 }  // namespace educloud::image

@@ -5,8 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <charconv>
 
 #include "common/base/clock.hpp"
 #include "common/base/ids.hpp"
@@ -16,35 +16,6 @@
 
 namespace educloud::image {
 namespace fs = std::filesystem;
-namespace {
-
-constexpr int kMaxVersion = 1'000'000'000;
-
-Result<> check_key(std::string_view image, int version) {
-  if (auto id = ImageId::parse(image); !id) return fail(id.error());
-  if (version < 1 || version > kMaxVersion) {
-    return fail(ErrorCode::invalid_argument, "version " + std::to_string(version) + " is not in 1..1e9",
-                "version");
-  }
-  return {};
-}
-
-std::optional<int> parse_version(std::string_view text) {
-  int value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool ok =
-      error == std::errc{} && end == text.data() + text.size() && value >= 1 && value <= kMaxVersion;
-  // One spelling only: "07" is not version 7.
-  if (!ok || std::to_string(value) != text) return std::nullopt;
-  return value;
-}
-
-std::string key_text(std::string_view image, int version) {
-  return std::string(image) + " version " + std::to_string(version);
-}
-
-}  // namespace
-
 fs::path VersionStore::image_dir(std::string_view image) const {
   return prefix_ / "images" / image;
 }
@@ -53,8 +24,12 @@ fs::path VersionStore::version_dir(std::string_view image, int version) const {
   return image_dir(image) / "versions" / std::to_string(version);
 }
 
+fs::path VersionStore::file_path(std::string_view image, int version, std::string_view name) const {
+  return version_dir(image, version) / name;
+}
+
 fs::path VersionStore::machine_path(std::string_view image, int version) const {
-  return version_dir(image, version) / "machine";
+  return file_path(image, version, payload_);
 }
 
 Result<fs::path> VersionStore::staging(std::string_view name) const {
@@ -107,21 +82,23 @@ Result<std::vector<VersionInfo>> VersionStore::list() const {
 
 Result<VersionInfo> VersionStore::find(std::string_view image, int version) const {
   if (auto ok = check_key(image, version); !ok) return fail(ok.error());
-  auto info = read_version_dir(version_dir(image, version));
-  if (!info) {
-    if (info.error().code != ErrorCode::not_found) return fail(info.error());
+  auto record = read_version_dir(version_dir(image, version));
+  if (!record) {
+    if (record.error().code != ErrorCode::not_found) return fail(record.error());
     return fail(ErrorCode::not_found, key_text(image, version) + " is not in " + prefix_.string());
   }
-  if (info->image != image || info->version != version) {
+  auto& info = record->info;
+  if (info.image != image || info.version != version) {
     return fail(ErrorCode::corrupt, version_dir(image, version).string() + "/info.json is about " +
-                                        key_text(info->image, info->version) + ": remove that directory");
+                                        key_text(info.image, info.version) + ": remove that directory");
   }
-  return info;
+  return std::move(info);
 }
 
-Result<> VersionStore::publish(const fs::path& staged, VersionInfo info) {
+Result<> VersionStore::publish(const fs::path& staged, VersionInfo info, const Companions& companions) {
   if (auto ok = check_key(info.image, info.version); !ok) return ok;
   if (auto ok = check_version_info(info); !ok) return ok;
+  if (auto ok = check_companions(companions, payload_); !ok) return ok;
   if (info.created_at == 0) info.created_at = SystemClock().wall_ms();
   const auto published_already = [&]() -> Result<bool> {
     auto existing = find(info.image, info.version);
@@ -140,38 +117,57 @@ Result<> VersionStore::publish(const fs::path& staged, VersionInfo info) {
   if (!already) return fail(already.error());
   if (*already) return finish_repeat();
   // The long part, without the lock.
-  if (auto ok = check_and_sync_machine(staged, info.size_bytes); !ok) return ok;
+  auto payload_bytes = check_and_sync_payload(staged);
+  if (!payload_bytes) return fail(payload_bytes.error());
 
   const std::lock_guard lock(mutex_);
   already = published_already();
   if (!already) return fail(already.error());
   if (*already) return finish_repeat();
-  const auto work =
-      prefix_ / "tmp" / "publish" / (info.image + "." + std::to_string(info.version) + "." + random_hex(6));
-  if (::mkdir(work.c_str(), 0755) != 0) return fail(errno_error("mkdir " + work.string(), errno));
-  // info.json first: killed after the rename below, open() finds all it needs to finish.
-  auto done = sys::write_file_atomically(work / "info.json", format_version_info(info));
-  if (done) done = sys::sync_path(work.parent_path());
-  if (done && ::rename(staged.c_str(), (work / "machine").c_str()) != 0) {
-    done = fail(errno_error(
-        "move " + staged.string() + " into " + prefix_.string() + " (must be one file system)", errno));
-  }
-  if (done) {
-    done = commit(work, info);
-    if (!done) ::rename((work / "machine").c_str(), staged.c_str());
-  }
+  if (auto ok = check_stands_on(info); !ok) return ok;
+  auto work = prepare(staged, info, *payload_bytes, companions);
+  if (!work) return fail(work.error());
+  auto done = commit(*work, info);
   if (!done) {
-    static_cast<void>(discard(work));  // the error that counts is the first
+    ::rename((*work / payload_).c_str(), staged.c_str());
+    static_cast<void>(discard(*work));  // the error that counts is the first
   }
   return done;
 }
 
+/// A complete, synced directory under tmp/publish. After an error `staged` is where it was. The caller holds
+/// the lock.
+Result<fs::path> VersionStore::prepare(const fs::path& staged, const VersionInfo& info,
+                                       std::uint64_t payload_bytes, const Companions& companions) {
+  const auto work =
+      prefix_ / "tmp" / "publish" / (info.image + "." + std::to_string(info.version) + "." + random_hex(6));
+  if (::mkdir(work.c_str(), 0755) != 0) return fail(errno_error("mkdir " + work.string(), errno));
+  VersionRecord record{info, payload_, {{payload_, payload_bytes}}};
+  Result<> done;
+  for (const auto& [name, content] : companions) {
+    record.files[name] = content.size();
+    if (done) done = sys::write_file_atomically(work / name, content, 0444);
+  }
+  // The payload last: killed after the rename, open() finds all it needs to finish.
+  if (done) done = sys::write_file_atomically(work / "info.json", format_version_record(record));
+  if (done) done = sys::sync_path(work.parent_path());
+  bool moved = false;
+  if (done) {
+    moved = ::rename(staged.c_str(), (work / payload_).c_str()) == 0;
+    if (!moved) {
+      done = fail(errno_error(
+          "move " + staged.string() + " into " + prefix_.string() + " (must be one file system)", errno));
+    }
+  }
+  if (done) done = make_durable(work, payload_);
+  if (done) return work;
+  if (moved) ::rename((work / payload_).c_str(), staged.c_str());
+  static_cast<void>(discard(work));  // the error that counts is the first
+  return fail(done.error());
+}
+
 /// From a complete directory under tmp/publish to images/. The caller holds the lock (or is open()).
 Result<> VersionStore::commit(const fs::path& directory, const VersionInfo& info) {
-  const auto machine = directory / "machine";
-  if (::chmod(machine.c_str(), 0444) != 0) return fail(errno_error("chmod " + machine.string(), errno));
-  if (auto done = sys::sync_path(machine); !done) return done;
-  if (auto done = sys::sync_path(directory); !done) return done;
   const auto target = version_dir(info.image, info.version);
   if (auto done = sys::make_directories(target.parent_path()); !done) return done;
   std::error_code error;
@@ -201,29 +197,35 @@ Result<> VersionStore::set_current(std::string_view image, int version) {
   if (auto there = find(image, version); !there) return fail(there.error());
   const std::lock_guard lock(mutex_);
   const auto directory = image_dir(image);
-  const auto beside = directory / (".machine." + random_hex(6));
-  const auto target = "versions/" + std::to_string(version) + "/machine";
+  const auto beside = directory / ("." + payload_ + "." + random_hex(6));
+  const auto target = "versions/" + std::to_string(version) + "/" + payload_;
   if (::symlink(target.c_str(), beside.c_str()) != 0)
     return fail(errno_error("symlink " + beside.string(), errno));
-  if (::rename(beside.c_str(), (directory / "machine").c_str()) != 0) {
+  if (::rename(beside.c_str(), (directory / payload_).c_str()) != 0) {
     const int code = errno;
     ::unlink(beside.c_str());
-    return fail(errno_error("rename to " + (directory / "machine").string(), code));
+    return fail(errno_error("rename to " + (directory / payload_).string(), code));
   }
+  if (payload_ != "machine") ::unlink((directory / "machine").c_str());  // of before there were chunks
   return sys::sync_path(directory);
 }
 
 Result<std::optional<int>> VersionStore::current(std::string_view image) const {
   if (auto id = ImageId::parse(image); !id) return fail(id.error());
-  std::error_code error;
-  const auto target = fs::read_symlink(image_dir(image) / "machine", error).string();
-  constexpr std::string_view kBefore = "versions/", kAfter = "/machine";
-  if (error || !target.starts_with(kBefore) || !target.ends_with(kAfter) ||
-      target.size() < kBefore.size() + kAfter.size()) {
-    return std::optional<int>{};
+  // Before there were chunks the link was called machine everywhere.
+  for (const std::string& name : {payload_, std::string("machine")}) {
+    std::error_code error;
+    const auto target = fs::read_symlink(image_dir(image) / name, error).string();
+    const std::string before = "versions/", after = "/" + name;
+    if (error) continue;
+    if (!target.starts_with(before) || !target.ends_with(after) ||
+        target.size() < before.size() + after.size()) {
+      return std::optional<int>{};
+    }
+    return parse_version(
+        std::string_view(target).substr(before.size(), target.size() - before.size() - after.size()));
   }
-  return parse_version(
-      std::string_view(target).substr(kBefore.size(), target.size() - kBefore.size() - kAfter.size()));
+  return std::optional<int>{};
 }
 
 Result<> VersionStore::remove(std::string_view image, int version) {
@@ -241,8 +243,12 @@ Result<> VersionStore::remove(std::string_view image, int version) {
     return fail(ErrorCode::conflict,
                 key_text(image, version) + " is the current one: choose another one first");
   }
+  if (auto free = check_not_stood_on(image, version); !free) return free;
   // The link first: it never leads nowhere.
-  if (*in_use == version) fs::remove(image_dir(image) / "machine", error);
+  if (*in_use == version) {
+    fs::remove(image_dir(image) / payload_, error);
+    fs::remove(image_dir(image) / "machine", error);
+  }
   if (auto gone = discard(directory); !gone) return gone;
   // Only if empty: rmdir refuses otherwise.
   ::rmdir(directory.parent_path().c_str());
@@ -259,63 +265,8 @@ Result<> VersionStore::remove_image(std::string_view image) {
                   key_text(key.first, key.second) + " is in use: stop what uses it first");
     }
   }
+  if (auto free = check_not_stood_on(image, std::nullopt); !free) return free;
   return discard(image_dir(image));
-}
-
-Result<> VersionStore::pin(std::string_view image, int version) {
-  const std::lock_guard lock(mutex_);
-  if (auto there = find(image, version); !there) return fail(there.error());
-  ++pins_[Key(image, version)];
-  return {};
-}
-
-void VersionStore::unpin(std::string_view image, int version) {
-  const std::lock_guard lock(mutex_);
-  const auto pin = pins_.find(Key(image, version));
-  if (pin != pins_.end() && --pin->second == 0) pins_.erase(pin);
-}
-
-void VersionStore::touch(std::string_view image, int version) const {
-  if (!check_key(image, version)) return;
-  // Kept as the mtime of info.json: survives a restart, costs no write of a file.
-  ::utimensat(AT_FDCWD, (version_dir(image, version) / "info.json").c_str(), nullptr, AT_SYMLINK_NOFOLLOW);
-}
-
-Result<std::vector<EvictionCandidate>> VersionStore::eviction_candidates() const {
-  auto all = list();
-  if (!all) return fail(all.error());
-  std::vector<EvictionCandidate> candidates;
-  for (auto& info : *all) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (pins_.contains(Key(info.image, info.version))) continue;
-    }
-    auto in_use = current(info.image);
-    if (!in_use || (*in_use == info.version && !is_cache_)) continue;
-    struct stat note {
-    }, machine{};
-    const auto directory = version_dir(info.image, info.version);
-    if (::stat((directory / "info.json").c_str(), &note) != 0) continue;  // removed meanwhile
-    if (::stat((directory / "machine").c_str(), &machine) != 0) continue;
-    candidates.push_back({std::move(info), note.st_mtim.tv_sec * 1000 + note.st_mtim.tv_nsec / 1'000'000,
-                          static_cast<std::uint64_t>(machine.st_blocks) * 512});
-  }
-  std::sort(candidates.begin(), candidates.end(),
-            [](const auto& a, const auto& b) { return a.last_used_ms < b.last_used_ms; });
-  return candidates;
-}
-
-Result<std::uint64_t> VersionStore::allocated_bytes() const {
-  auto all = list();
-  if (!all) return fail(all.error());
-  std::uint64_t sum = 0;
-  for (const auto& info : *all) {
-    struct stat machine {};
-    if (::stat(machine_path(info.image, info.version).c_str(), &machine) == 0) {
-      sum += static_cast<std::uint64_t>(machine.st_blocks) * 512;
-    }
-  }
-  return sum;
 }
 
 }  // namespace educloud::image

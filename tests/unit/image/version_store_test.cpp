@@ -123,8 +123,8 @@ TEST_F(VersionStoreTest, AnotherDigestUnderTheSameNumberIsAConflict) {
 
 TEST_F(VersionStoreTest, RefusesWhatDoesNotFit) {
   auto info = info_of("disk", kImage, 1);
-  info.size_bytes = 5;
-  EXPECT_EQ(store_->publish(stage("disk"), info).error().code, ErrorCode::corrupt);
+  info.size_bytes = 10'000'000'000'000'000;
+  EXPECT_EQ(store_->publish(stage("disk"), info).error().code, ErrorCode::invalid_argument);
   EXPECT_EQ(store_->publish(dir_ / "none", info_of("disk", kImage, 1)).error().code, ErrorCode::not_found);
   info = info_of("disk", "../../../../etc", 1);
   EXPECT_EQ(store_->publish(stage("disk"), info).error().code, ErrorCode::invalid_argument);
