@@ -25,6 +25,7 @@ struct ChunkCaller {
   int version = 0;
   std::string node;  ///< the grant's
   Priority priority = Priority::user;
+  std::uint64_t request = 0;  ///< another number for each request: a sink tells concurrent ones apart by it
 };
 
 /// A frame to send on: in a file, or in memory.
@@ -58,7 +59,8 @@ class ChunkSink {
   virtual ~ChunkSink() = default;
   /// By position: true where the chunk must be sent.
   virtual Result<std::vector<bool>> missing(const ChunkCaller& caller, std::vector<chunk::ChunkId> ids) = 0;
-  /// A frame of chunks:store, in order of arrival. `caller` is not trusted with its content.
+  /// A frame of chunks:store, in order of arrival. `caller` is not trusted with its content. Called on a thread
+  /// of the server: may compute and write to the disk, should not wait for another host.
   virtual Result<> store(const ChunkCaller& caller, const chunk::FrameHeader& header,
                          std::span<const char> stored) = 0;
   /// After the last frame of a request: all of them are durable when this returns.
@@ -79,21 +81,25 @@ class ChunkSink {
 struct ChunkRouteOptions {
   std::string key;  ///< what grants are signed with: data_key, or the node's own
   const Clock* clock = nullptr;
-  std::size_t max_readers = 64;  ///< chunks:fetch answered at once; more get 503 with Retry-After
+  std::size_t max_readers = 64;  ///< requests answered at once; more get 503 with Retry-After
 };
 
-/// The routes, one code for walrus, cc and nc. All want a grant (grant.hpp) over version_path(id, n): GET for
-/// the first four, PUT for the rest.
-///   GET  /images/{id}/versions/{n}/manifest           encoded manifest, ETag = its digest
-///   GET  /images/{id}/versions/{n}/chunks/{digest}    the chunk's bytes, unpacked (sha256sum proves them)
-///   GET  /images/{id}/versions/{n}/raw                the whole disk, Range, holes as zeros (HEAD too)
-///   POST /images/{id}/versions/{n}/chunks:fetch       body: ids (encode_ids, at most kMaxIds); answer:
-///   frames in that order POST /images/{id}/versions/{n}/chunks:missing     body: ids; answer: {"missing":
-///   "<bitmap hex, bit i of byte i/8>"} POST /images/{id}/versions/{n}/chunks:store       body: frames, at
-///   most kMaxStoreBytes; 204 once durable PUT  /images/{id}/versions/{n}                    body: encoded
-///   manifest; If-Match, Educloud-Parent, Educloud-Cmdid;
-///                                                     201 {"receipt"}; 409, 412 as conflict
-/// `Educloud-Priority: user|prefetch|replication` orders requests (Priority).
+/// The routes, one code for walrus, cc and nc, below /images/{id}/versions/{n}. All want a grant (grant.hpp)
+/// over version_path(id, n): GET for the first four, PUT for the rest.
+///   GET  .../manifest           encoded manifest, ETag = its digest
+///   GET  .../chunks/{digest}    the chunk's bytes, unpacked (sha256sum proves them)
+///   GET  .../raw                the whole disk, Range, ETag, holes as zeros (HEAD too)
+///   POST .../chunks:fetch       body: ids (encode_ids, at most kMaxIds); answer: frames in that order. If
+///                               the first can not be had, the answer is its error; if a later one, the
+///                               connection is cut
+///   POST .../chunks:missing     body: ids; answer: {"missing": hex, bit i%8 of byte i/8}
+///   POST .../chunks:store       body: frames, at most kMaxStoreBytes; 204 once durable
+///   PUT  .../{n} itself         body: encoded manifest; If-Match: "<imgid>/<n>" in quotes (absent or *: no
+///                               condition), Educloud-Parent, Educloud-Cmdid; 201 {"receipt"}, 409
+/// `Educloud-Priority: user|prefetch|replication` orders requests (Priority; absent: user).
+/// Every call of `source` and `sink` but store() is made on one of `max_readers` worker threads; while all are
+/// busy, requests are answered 503 with Retry-After. store() runs on the server's own thread and should
+/// not wait for the network.
 class ChunkRoutes {
  public:
   /// `sink` null: no write routes (nc). Both outlive this; this outlives the server.
