@@ -26,14 +26,17 @@ struct SubmitRequest {
 };
 struct SubmitReport {
   std::string receipt;
+  chunk::ChunkId digest;              ///< of the manifest that was published
   std::uint64_t candidate_bytes = 0;  ///< allocated in the changed layers, read and hashed
-  std::uint64_t changed_bytes = 0;    ///< of those, different from the base
+  std::uint64_t changed_bytes = 0;    ///< of those and of the holes made, different from the base
   std::uint64_t sent_bytes = 0;       ///< frames that the store lacked
 };
-/// Hashes what the changed layers hold, asks what the store lacks, sends that, publishes. The base is not
-/// read. Interrupted at any point, the same call again sends only what is still missing. Retries by itself
-/// until nothing moved for stall_timeout. `on_bytes(done, total)`: of the changed bytes. Errors: as
-/// ChunkClient; conflict names the version that is in use now.
+/// Reads, in one pass, what the changed layers hold; hashes it, asks what the store lacks, sends that,
+/// publishes. The base is not read. Interrupted at any point, the same call again sends only what is still
+/// missing. Retries by itself until nothing moved for stall_timeout. Memory: up to 16 MiB per connection and
+/// 64 bytes per changed chunk. `on_bytes(done, total)`, from any thread: of the candidates, those known to be
+/// at the store.
+/// Errors: as ChunkClient; as LayeredDisk; conflict names the version that is in use now.
 Result<SubmitReport> submit_changes(const SubmitRequest& request,
                                     const std::function<void(std::uint64_t, std::uint64_t)>& on_bytes,
                                     std::stop_token stop);
