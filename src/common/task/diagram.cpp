@@ -18,6 +18,7 @@ constexpr std::string_view kIntroduction =
     "Every state but `gone` also has an arrow `cancel`, and one for `timeout` and for `failed`; those that "
     "only\n"
     "lead back to the same state or to `deleting` are in the table below and left out of the picture.\n"
+    "`fetched` is what clc makes of a node's `prepared` when the task is a push, which wants no VM.\n"
     "\n";
 
 std::string name_of(TaskState state) {

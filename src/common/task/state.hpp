@@ -49,6 +49,8 @@ enum class Event {
   submitted,
   deleted,
   failed,
+  // clc's own reading of `prepared`: the version is on the node, and the task was for no more than that
+  fetched,
   // clc's own clock
   timeout,
 };

@@ -22,13 +22,15 @@ constexpr std::array kStates{kPrepareInit, kDownloading, kCloning,    kPrepared,
                              kStopped,     kDeleting,    kSubmitInit, kUploading, kSubmitted, kGone};
 
 // One block per state, in the order of a task's life. A node may skip a state (an image that is
-// cached needs no download) and may repeat one (progress); it may never go back on its own.
+// cached needs no download) and may repeat one (progress); it may never go back on its own. A push has no
+// VM: it ends where the others run theirs.
 constexpr std::array kTable{
     // preparing/init: waiting for the node, or failed and waiting for the user
     Transition{kPrepareInit, Event::start, kPrepareInit, Action::send_prepare},
     Transition{kPrepareInit, Event::downloading, kDownloading, Action::none},
     Transition{kPrepareInit, Event::cloning, kCloning, Action::none},
     Transition{kPrepareInit, Event::prepared, kPrepared, Action::send_run},
+    Transition{kPrepareInit, Event::fetched, kDeleting, Action::send_delete},
     Transition{kPrepareInit, Event::failed, kPrepareInit, Action::none},
     Transition{kPrepareInit, Event::timeout, kPrepareInit, Action::none},
     Transition{kPrepareInit, Event::cancel, kDeleting, Action::send_delete},
@@ -36,6 +38,7 @@ constexpr std::array kTable{
     Transition{kDownloading, Event::downloading, kDownloading, Action::none},
     Transition{kDownloading, Event::cloning, kCloning, Action::none},
     Transition{kDownloading, Event::prepared, kPrepared, Action::send_run},
+    Transition{kDownloading, Event::fetched, kDeleting, Action::send_delete},
     Transition{kDownloading, Event::failed, kPrepareInit, Action::none},
     Transition{kDownloading, Event::timeout, kPrepareInit, Action::none},
     Transition{kDownloading, Event::cancel, kDeleting, Action::send_delete},

@@ -11,7 +11,7 @@ namespace {
 constexpr std::array kEvents{Event::start,       Event::stop,    Event::submit,    Event::cancel,
                              Event::downloading, Event::cloning, Event::prepared,  Event::booting,
                              Event::running,     Event::stopped, Event::uploading, Event::submitted,
-                             Event::deleted,     Event::failed,  Event::timeout};
+                             Event::deleted,     Event::failed,  Event::fetched,   Event::timeout};
 constexpr std::array kActions{
     Action::none,        Action::send_prepare, Action::send_run,        Action::send_stop,
     Action::send_submit, Action::send_delete,  Action::publish_version, Action::release};
@@ -94,6 +94,19 @@ TEST(Table, ADeadTaskHoldsNoCapacityAndHasNoDeadline) {
   EXPECT_FALSE(is_transient(kGone));
   EXPECT_FALSE(holds_capacity({Phase::editing, State::stopped}));
   EXPECT_TRUE(holds_capacity({Phase::editing, State::running}));
+}
+
+TEST(Table, APushEndsWithoutAVm) {
+  TaskState state = kStart;
+  for (const auto event : {Event::downloading, Event::downloading, Event::fetched, Event::deleted}) {
+    const auto row = step(state, event);
+    ASSERT_TRUE(row) << to_string(event);
+    EXPECT_NE(row->action, Action::send_run);
+    state = row->to;
+  }
+  EXPECT_EQ(state, kGone);
+  EXPECT_EQ(step(kStart, Event::fetched)->action, Action::send_delete);
+  EXPECT_FALSE(step({Phase::preparing, State::cloning}, Event::fetched)) << "a push copies nothing";
 }
 
 TEST(Names, GoThereAndBack) {
