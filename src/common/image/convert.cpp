@@ -87,8 +87,33 @@ Result<> hand_over_input(const ConvertRequest& request, const Confinement& confi
   return {};
 }
 
+/// What becomes of an input.
+struct Target {
+  Format format = Format::qcow2;
+  std::uint64_t raw_bytes = 0;  ///< raw: of the disk
+};
+
+/// The header of what the converter left. A raw disk has none: its length is all that there is.
+Result<ImageHeader> check_output(int fd, const ConvertRequest& request, const Target& target,
+                                 std::uint64_t length) {
+  if (target.format == Format::qcow2) {
+    auto header = inspect(fd, request.limits, Format::qcow2);
+    if (!header) return fail(header.error(), "converted image");
+    return header;
+  }
+  if (length != target.raw_bytes) {
+    return fail(ErrorCode::invalid_argument, "the disk in the image has " + std::to_string(length) +
+                                                 " bytes, its header says " +
+                                                 std::to_string(target.raw_bytes) + ": the image is refused");
+  }
+  ImageHeader header;
+  header.file_size_bytes = header.virtual_size_bytes = length;
+  return header;
+}
+
 /// Takes what the converter left: an ordinary file with one name, ours from now on.
-Result<ImageHeader> take_over_output(const ConvertRequest& request, const Confinement& confinement) {
+Result<ImageHeader> take_over_output(const ConvertRequest& request, const Target& target,
+                                     const Confinement& confinement) {
   const auto made = request.workspace / "output";
   auto fd = sys::open_file(made, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   if (!fd) return fail(fd.error());
@@ -102,9 +127,10 @@ Result<ImageHeader> take_over_output(const ConvertRequest& request, const Confin
     return fail(errno_error("chown " + made.string(), errno));
   }
   if (::fchmod(fd->get(), 0600) != 0) return fail(errno_error("chmod " + made.string(), errno));
-  auto header = inspect(fd->get(), request.limits, Format::qcow2);
-  if (!header) return fail(header.error(), "converted image");
-  if (::fsync(fd->get()) != 0) return fail(errno_error("fsync " + made.string(), errno));
+  auto header = check_output(fd->get(), request, target, static_cast<std::uint64_t>(info.st_size));
+  if (!header) return header;
+  if (target.format == Format::qcow2 && ::fsync(fd->get()) != 0)
+    return fail(errno_error("fsync " + made.string(), errno));
   if (::renameat2(AT_FDCWD, made.c_str(), AT_FDCWD, request.output.c_str(), RENAME_NOREPLACE) != 0) {
     if (errno == EEXIST) return fail(ErrorCode::conflict, request.output.string() + " exists already");
     return fail(errno_error("move the converted image to " + request.output.string(), errno));
@@ -142,9 +168,24 @@ Result<> check_flatten_chain(const FlattenRequest& request) {
   return check_absent(request.output);
 }
 
-}  // namespace
+/// qemu-img with names relative to the workspace: the user need not be able to walk to it, and "./" keeps
+/// QEMU from reading a protocol into a name.
+std::vector<std::string> convert_argv(const ConvertRequest& request, const Target& target) {
+  std::vector<std::string> argv{"qemu-img", "convert", "-p", "-f",
+                                std::string(to_string(request.input_format))};
+  const auto add = [&argv](std::initializer_list<const char*> more) {
+    argv.insert(argv.end(), more.begin(), more.end());
+  };
+  if (target.format == Format::qcow2) {
+    add({"-O", "qcow2", "-o", "compat=1.1"});
+  } else {
+    add({"-O", "raw", "-S", "64k"});
+  }
+  add({"./input", "./output"});
+  return argv;
+}
 
-Result<ConvertResult> convert_to_qcow2(const ConvertRequest& request, std::stop_token stop) {
+Result<ConvertResult> convert(const ConvertRequest& request, const Target& target, std::stop_token stop) {
   auto confinement = choose_confinement(request);
   if (!confinement) return fail(confinement.error());
   if (auto ok = check_absent(request.output); !ok) return fail(ok.error());
@@ -154,24 +195,55 @@ Result<ConvertResult> convert_to_qcow2(const ConvertRequest& request, std::stop_
 
   PercentParser parser(request.on_percent);
   sys::ProcessOptions options;
-  // Names relative to the workspace: the user need not be able to walk to it, and "./" keeps QEMU
-  // from reading a protocol into a name.
-  options.argv = {"qemu-img", "convert", "-p", "-f",         std::string(to_string(request.input_format)),
-                  "-O",       "qcow2",   "-o", "compat=1.1", "./input",
-                  "./output"};
+  options.argv = convert_argv(request, target);
   options.working_directory = request.workspace.string();
   options.timeout = request.timeout;
   options.run_as_user = confinement->switched ? request.user : "";
   options.without_network = confinement->switched;
   options.address_space_limit = kAddressSpaceBytes;
   options.cpu_seconds_limit = request.cpu_seconds_limit;
-  options.file_size_limit = request.limits.max_file_bytes;
+  options.file_size_limit = target.format == Format::raw ? target.raw_bytes : request.limits.max_file_bytes;
   options.on_stdout = [&parser](std::string_view piece) { parser.feed(piece); };
   if (auto done = run_qemu_img(options, stop); !done) return fail(done.error());
-  auto header = take_over_output(request, *confinement);
+  auto header = take_over_output(request, target, *confinement);
   if (!header) return fail(header.error());
-  if (auto synced = sys::sync_path(request.output.parent_path()); !synced) return fail(synced.error());
+  if (target.format == Format::qcow2) {
+    if (auto synced = sys::sync_path(request.output.parent_path()); !synced) return fail(synced.error());
+  }
   return ConvertResult{std::move(*header), confinement->switched};
+}
+
+}  // namespace
+
+Result<ConvertResult> convert_to_qcow2(const ConvertRequest& request, std::stop_token stop) {
+  return convert(request, {Format::qcow2, 0}, std::move(stop));
+}
+
+Result<ConvertResult> convert_to_raw(const ConvertRequest& request, std::uint64_t virtual_size_bytes,
+                                     std::stop_token stop) {
+  // QEMU counts in sectors: a disk that ends inside one is made whole.
+  const std::uint64_t length = (virtual_size_bytes + 511) / 512 * 512;
+  return convert(request, {Format::raw, length}, std::move(stop));
+}
+
+Result<> raw_to_qcow2(const fs::path& raw, const fs::path& output, const OnPercent& on_percent,
+                      std::stop_token stop) {
+  for (const auto* path : {&raw, &output}) {
+    if (auto ok = check_absolute(*path); !ok) return ok;
+  }
+  if (auto ok = check_absent(output); !ok) return ok;
+  PercentParser parser(on_percent);
+  sys::ProcessOptions options;
+  options.argv = {"qemu-img", "convert", "-p",         "-f",         "raw",          "-O",
+                  "qcow2",    "-o",      "compat=1.1", raw.string(), output.string()};
+  options.timeout = std::chrono::hours(2);
+  options.on_stdout = [&parser](std::string_view piece) { parser.feed(piece); };
+  auto done = run_qemu_img(options, stop).and_then([&] { return sys::sync_path(output); });
+  if (!done) {
+    std::error_code ignored;
+    fs::remove(output, ignored);
+  }
+  return done;
 }
 
 Result<> create_overlay(const fs::path& base, Format base_format, const fs::path& overlay,

@@ -46,6 +46,18 @@ struct ConvertResult {
 /// too_large, timeout, cancelled, permission_denied, not_found (qemu-img or the user is missing), internal.
 Result<ConvertResult> convert_to_qcow2(const ConvertRequest& request, std::stop_token stop = {});
 
+/// The same to a sparse raw file: 64 KiB of zeros in a row become a hole. `output` is exactly as long as the
+/// disk (ConvertResult.header.virtual_size_bytes); it is not synced, because it is read once and removed. Not
+/// inspected: what is in it is the guest's. `virtual_size_bytes`: what inspect() said of the input; not one
+/// byte more is written.
+Result<ConvertResult> convert_to_raw(const ConvertRequest& request, std::uint64_t virtual_size_bytes,
+                                     std::stop_token stop = {});
+
+/// A raw file of ours to a standalone qcow2, as our own user. `output` must not exist; after an error nothing
+/// is left of it. Errors: conflict, not_found, exhausted, cancelled, internal.
+Result<> raw_to_qcow2(const std::filesystem::path& raw, const std::filesystem::path& output,
+                      const OnPercent& on_percent = {}, std::stop_token stop = {});
+
 /// Makes `overlay`, an empty qcow2 on top of `base` (absolute path), both formats explicit.
 /// `virtual_size_bytes` 0: as large as the base. Replaces nothing.
 /// Errors: conflict (`overlay` exists), not_found (base), invalid_argument, exhausted, internal.
