@@ -51,6 +51,38 @@ struct EditBody : EditRequest {
   }
 };
 
+struct SubmitBody {
+  std::string on_conflict = "fail";
+
+  static constexpr auto fields() {
+    return std::make_tuple(msg::option("on_conflict", &SubmitBody::on_conflict, msg::choice("fail|replace")));
+  }
+};
+
+struct RunBody {
+  bool lazy = false;
+
+  static constexpr auto fields() { return std::make_tuple(msg::option("lazy", &RunBody::lazy)); }
+};
+
+struct PushBody : PushRequest {
+  static constexpr auto fields() {
+    using T = PushBody;
+    return std::make_tuple(
+        msg::option("version", static_cast<int T::*>(&T::version), msg::range(0, 1e9)),
+        msg::option("cluster", static_cast<std::string T::*>(&T::cluster), msg::text(0, 40)),
+        msg::option("nodes", static_cast<std::vector<std::string> T::*>(&T::nodes), msg::list(1000)));
+  }
+};
+
+struct UrlBody {
+  std::int64_t valid_s = 6 * 3600;
+
+  static constexpr auto fields() {
+    return std::make_tuple(msg::option("valid_s", &UrlBody::valid_s, msg::range(60, 604800)));
+  }
+};
+
 struct RollbackBody {
   int version = 0;
 
@@ -81,7 +113,8 @@ struct VmBody : NewVm {
         msg::option("cpus", static_cast<int T::*>(&T::cpus), msg::range(0, 256)),
         msg::option("cluster", static_cast<std::string T::*>(&T::cluster), msg::text(0, 40)),
         msg::option("node", static_cast<std::string T::*>(&T::node), msg::text(0, 40)),
-        msg::option("version", static_cast<int T::*>(&T::version), msg::range(0, 1e9)));
+        msg::option("version", static_cast<int T::*>(&T::version), msg::range(0, 1e9)),
+        msg::option("lazy", static_cast<bool T::*>(&T::lazy)));
   }
 };
 

@@ -1,4 +1,5 @@
 #include "clc/api/context.hpp"
+#include "clc/api/requests.hpp"
 #include "clc/app/event_hub.hpp"
 
 namespace educloud::clc::api {
@@ -13,6 +14,12 @@ http::Response cancel_task(Context& c, const Principal& who, const http::Request
   auto force = force_asked(request);
   if (!force) return http::error_response(force.error());
   return answer(c.cloud.cancel_task(who, request.param("tid"), *force), 202);
+}
+
+http::Response submit_task(Context& c, const Principal& who, const http::Request& request) {
+  return with_body<SubmitBody>(request, [&](const SubmitBody& body) {
+    return answer(c.cloud.submit_task(who, request.param("tid"), body.on_conflict == "replace"), 202);
+  });
 }
 
 http::Response list_tasks(Context& c, const Principal& who, const http::Request& request) {
@@ -56,7 +63,7 @@ void add_task_routes(http::Router& router, const Shared& context) {
   add(router, context, "GET", "/tasks", list_tasks);
   add(router, context, "GET", "/tasks/{tid}", on_task(&Cloud::task, 200));
   add(router, context, "DELETE", "/tasks/{tid}", cancel_task);
-  add(router, context, "POST", "/tasks/{tid}/submit", on_task(&Cloud::submit_task, 202));
+  add(router, context, "POST", "/tasks/{tid}/submit", submit_task);
   add(router, context, "POST", "/tasks/{tid}/start", on_task(&Cloud::start_task, 202));
   add(router, context, "POST", "/tasks/{tid}/stop", on_task(&Cloud::stop_task, 202));
   // Where the file of an import goes, again: for a client that comes back to continue.

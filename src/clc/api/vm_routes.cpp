@@ -76,7 +76,9 @@ void add_vm_routes(http::Router& router, const Shared& context) {
       });
   add(router, context, "POST", "/vms/{insid}/run",
       [](Context& c, const Principal& who, const http::Request& request) {
-        return answer(c.cloud.run_vm(who, request.param("insid")), 202);
+        return with_body<RunBody>(request, [&](const RunBody& body) {
+          return answer(c.cloud.run_vm(who, request.param("insid"), body.lazy), 202);
+        });
       });
   add(router, context, "POST", "/vms/{insid}/stop",
       [](Context& c, const Principal& who, const http::Request& request) {

@@ -59,6 +59,13 @@ struct NewVm {
   int cpus = 0;
   std::string cluster, node;
   int version = 0;
+  bool lazy = false;  ///< TVD: see run_vm
+};
+
+struct PushRequest {
+  int version = 0;                 ///< 0: the one in use
+  std::string cluster;             ///< all its nodes that take VMs; or
+  std::vector<std::string> nodes;  ///< exactly these
 };
 
 struct TaskFilter {
@@ -104,13 +111,22 @@ class Cloud {
   Result<ImageCreated> create_image(const Principal& who, const NewImage& request);
   /// Where the file of an import task goes (again). Errors: conflict if it waits for none.
   Result<UploadTarget> upload_target(const Principal& who, std::string_view tid);
-  /// A TMP instance on the image itself, prepared and started. Errors: conflict (a modify is open),
+  /// A TMP instance on the image itself, prepared and started. There may be several for one image: whoever
+  /// submits second is told, and chooses (submit_task). Errors: conflict (it is being imported or deleted),
   /// exhausted naming each node's reason.
   Result<TaskView> modify_image(const Principal& who, std::string_view imgid, const EditRequest& request);
   /// The same on a copy that becomes a new image.
   Result<TaskView> build_image(const Principal& who, std::string_view imgid, const EditRequest& request);
   /// Makes `version` the one in use. Errors: conflict (it is being pruned).
   Result<TaskView> rollback_image(const Principal& who, std::string_view imgid, int version);
+  /// Brings a version to nodes ahead of need: a task for each that needs one, which ends by itself. Nodes
+  /// that are down, have it or have no room for it are told of, not an error. Errors: conflict (no such
+  /// version, no nodes), not_found (cluster or node).
+  Result<PushView> push_image(const Principal& who, std::string_view imgid, const PushRequest& request);
+  /// A signed URL of a version's bytes at walrus. `valid_s`: 60 to 604800. Errors: not_found, conflict (it is
+  /// being pruned).
+  Result<VersionUrl> version_url(const Principal& who, std::string_view imgid, int version,
+                                 std::int64_t valid_s);
   /// Errors: conflict naming the instance that needs a version asked for.
   Result<TaskView> prune_image(const Principal& who, std::string_view imgid, const PruneRequest& request);
   /// Errors: conflict naming what still uses it.
@@ -120,8 +136,9 @@ class Cloud {
   Result<Page<VmView>> vms(const Principal& who, const PageRequest& page);
   Result<VmView> vm(const Principal& who, std::string_view insid);
   Result<VmView> define_vm(const Principal& who, const NewVm& request);
-  /// Errors: conflict (already under way), exhausted naming each node's reason.
-  Result<TaskView> run_vm(const Principal& who, std::string_view insid);
+  /// `lazy`: the VM may start while its image still arrives. Errors: conflict (already under way), exhausted
+  /// naming each node's reason.
+  Result<TaskView> run_vm(const Principal& who, std::string_view insid, bool lazy = false);
   Result<TaskView> stop_vm(const Principal& who, std::string_view insid);
   /// At once if it has no task; else its task is cancelled and the rest follows. The view's state tells.
   /// `force` as for cancel_task.
@@ -135,7 +152,9 @@ class Cloud {
   Result<TaskView> task(const Principal& who, std::string_view tid);
   Result<TaskView> start_task(const Principal& who, std::string_view tid);
   Result<TaskView> stop_task(const Principal& who, std::string_view tid);
-  Result<TaskView> submit_task(const Principal& who, std::string_view tid);
+  /// Errors: conflict if the version the change was made from is not in use any more, naming both and what
+  /// can be done, unless `replace`: then the change becomes the next version all the same.
+  Result<TaskView> submit_task(const Principal& who, std::string_view tid, bool replace = false);
   /// `force`, an administrator's: ends it at once without its node, if that has been silent for 10 minutes or
   /// is not registered any more. Errors: conflict (the node is alive).
   Result<TaskView> cancel_task(const Principal& who, std::string_view tid, bool force = false);

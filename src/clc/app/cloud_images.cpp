@@ -65,7 +65,7 @@ ImageView Cloud::Impl::image_view(store::Sql& sql, const Image& image) {
   ImageView view{image, "ready", "", 0, 0};
   if (image.current_version == 0) view.state = "failed";  // unless a task below is making it
   for (const auto& task : store::open_tasks_of_image(sql, image.imgid)) {
-    if (task.dst != image.imgid || task.kind == TaskKind::run) continue;
+    if (task.dst != image.imgid || task.kind == TaskKind::run || task.kind == TaskKind::push) continue;
     view.tid = task.tid;
     if (image.current_version == 0 && !task.failed) {
       view.state = task.kind == TaskKind::import ? "importing" : "building";
@@ -190,11 +190,11 @@ Result<TaskView> Cloud::modify_image(const Principal& who, std::string_view imgi
     if (!image) return fail(image.error());
     if (image->deleting) return fail(ErrorCode::conflict, "image " + image->name + " is being deleted");
     for (const auto& task : store::open_tasks_of_image(sql, image->imgid)) {
-      const bool changes =
-          task.dst == image->imgid && task.kind != TaskKind::run && !is_maintenance(task.kind);
-      if (changes) {
-        return fail(ErrorCode::conflict, "image " + image->name + " is being changed by task " + task.tid +
-                                             ": submit or cancel that first");
+      const bool makes_it =
+          task.dst == image->imgid && (task.kind == TaskKind::import || task.kind == TaskKind::build);
+      if (makes_it) {
+        return fail(ErrorCode::conflict, "image " + image->name + " is being made by task " + task.tid +
+                                             ": wait for it or cancel it first");
       }
     }
     auto instance = editor(impl.free_instance_id(sql, InstanceKind::TMP), *image, who, request,

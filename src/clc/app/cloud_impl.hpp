@@ -39,6 +39,8 @@ struct Cloud::Impl {
   Result<Image> image(store::Sql& sql, const Principal& who, Deed deed, std::string_view imgid);
   Result<Instance> instance(store::Sql& sql, const Principal& who, Deed deed, std::string_view insid);
   Result<Task> task(store::Sql& sql, const Principal& who, Deed deed, std::string_view tid);
+  /// `version`, or with 0 the one in use. Errors: not_found, conflict (none yet, or it is going).
+  Result<Version> version_of(store::Sql& sql, const Image& image, int version);
   ImageView image_view(store::Sql& sql, const Image& image);
   VmView vm_view(store::Sql& sql, const Principal& who, const Instance& instance);
   /// Fills an instance's vmtype, memory and cpus. Errors: invalid_argument naming the key.

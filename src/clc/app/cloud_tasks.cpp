@@ -34,13 +34,15 @@ Result<TaskView> Cloud::task(const Principal& who, std::string_view tid) {
 
 namespace {
 
-Result<TaskView> control(Cloud::Impl& impl, const Principal& who, std::string_view tid, task::Event event) {
+Result<TaskView> control(Cloud::Impl& impl, const Principal& who, std::string_view tid, task::Event event,
+                         bool replace = false) {
   return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
     auto task = impl.task(sql, who, Deed::control_task, tid);
     if (!task) return fail(task.error());
+    if (event == task::Event::submit) task->replace = replace;
     auto changed = impl.engine.user_event(sql, std::move(*task), event);
     if (!changed) return fail(changed.error());
-    impl.audit(sql, who, "task." + std::string(to_string(event)), tid);
+    impl.audit(sql, who, "task." + std::string(to_string(event)), tid, replace ? "on_conflict=replace" : "");
     return impl.engine.view(sql, *changed);
   });
 }
@@ -53,8 +55,8 @@ Result<TaskView> Cloud::start_task(const Principal& who, std::string_view tid) {
 Result<TaskView> Cloud::stop_task(const Principal& who, std::string_view tid) {
   return control(*impl_, who, tid, task::Event::stop);
 }
-Result<TaskView> Cloud::submit_task(const Principal& who, std::string_view tid) {
-  return control(*impl_, who, tid, task::Event::submit);
+Result<TaskView> Cloud::submit_task(const Principal& who, std::string_view tid, bool replace) {
+  return control(*impl_, who, tid, task::Event::submit, replace);
 }
 Result<TaskView> Cloud::cancel_task(const Principal& who, std::string_view tid, bool force) {
   if (!force) return control(*impl_, who, tid, task::Event::cancel);

@@ -59,7 +59,8 @@ Result<std::vector<int>> versions_to_prune(store::Sql& sql, const Image& image, 
       }
       if (const auto user = users.find(wanted); user != users.end()) {
         return fail(ErrorCode::conflict,
-                    name + " is needed by instance " + user->second + ": stop or delete that first",
+                    name + " is needed by " + (user->second.starts_with("TMP") ? "the task of " : "") +
+                        "instance " + user->second + ": end that first",
                     "versions");
       }
       if (std::find(out.begin(), out.end(), wanted) == out.end()) out.push_back(wanted);

@@ -83,8 +83,9 @@ Result<VmView> Cloud::vm(const Principal& who, std::string_view insid) {
 
 namespace {
 
-Task run_task(const Instance& instance, const Principal& who) {
+Task run_task(const Instance& instance, const Principal& who, bool lazy) {
   Task task;
+  task.lazy = lazy;
   task.kind = TaskKind::run;
   task.owner = instance.owner.empty() ? who.account : instance.owner;
   task.src = task.dst = instance.imgid;
@@ -133,23 +134,24 @@ Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
     store::add_instance(sql, instance);
     impl.audit(sql, who, "vm.define", instance.insid, image->imgid);
     if (kind == InstanceKind::TVD) {
-      auto begun = impl.engine.begin(sql, run_task(instance, who));
+      auto begun = impl.engine.begin(sql, run_task(instance, who, request.lazy));
       if (!begun) return fail(begun.error());
     }
     return impl.vm_view(sql, who, instance);
   });
 }
 
-Result<TaskView> Cloud::run_vm(const Principal& who, std::string_view insid) {
+Result<TaskView> Cloud::run_vm(const Principal& who, std::string_view insid, bool lazy) {
   auto& impl = *impl_;
   return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
     auto instance = impl.instance(sql, who, Deed::control_vm, insid);
     if (!instance) return fail(instance.error());
     if (instance->deleting)
       return fail(ErrorCode::conflict, "instance " + instance->insid + " is being deleted");
-    const auto open = store::open_task_of_instance(sql, instance->insid);
-    auto task = open ? impl.engine.user_event(sql, *open, task::Event::start)
-                     : impl.engine.begin(sql, run_task(*instance, who));
+    auto open = store::open_task_of_instance(sql, instance->insid);
+    if (open) open->lazy = lazy;
+    auto task = open ? impl.engine.user_event(sql, std::move(*open), task::Event::start)
+                     : impl.engine.begin(sql, run_task(*instance, who, lazy));
     if (!task) return fail(task.error());
     impl.audit(sql, who, "vm.run", instance->insid, task->node);
     return impl.engine.view(sql, *task);

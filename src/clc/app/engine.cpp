@@ -20,30 +20,6 @@ tl::unexpected<Error> vanished(std::string_view what) {
 
 }  // namespace
 
-void RateMeter::saw(const Task& task, std::int64_t now_ms) {
-  const std::scoped_lock guard(mutex_);
-  if (task.state.state == task::State::gone) {
-    marks_.erase(task.id);
-    return;
-  }
-  auto& mark = marks_[task.id];
-  if (mark.state != task.state || task.bytes_done < mark.bytes) {
-    mark = {task.state, task.bytes_done, now_ms, 0};
-    return;
-  }
-  const auto elapsed_ms = now_ms - mark.at_ms;
-  if (elapsed_ms < 500) return;  // too short to say
-  const double fresh =
-      static_cast<double>(task.bytes_done - mark.bytes) * 1000.0 / static_cast<double>(elapsed_ms);
-  mark = {task.state, task.bytes_done, now_ms, mark.rate == 0 ? fresh : 0.6 * mark.rate + 0.4 * fresh};
-}
-
-double RateMeter::rate(std::int64_t task_id) const {
-  const std::scoped_lock guard(mutex_);
-  const auto at = marks_.find(task_id);
-  return at == marks_.end() ? 0 : at->second.rate;
-}
-
 void Engine::on_outbox(std::function<void()> wake) {
   wake_ = std::move(wake);
 }
@@ -52,7 +28,8 @@ Result<Task> Engine::begin(store::Sql& sql, Task task, const std::vector<int>& v
   task.created_at = task.updated_at = now();
   // A desktop has the same task id at each run; whatever is still under way of an earlier run must lose.
   if (const auto earlier = store::find_task(sql, task.tid)) task.epoch = earlier->epoch + 1;
-  if (!is_walrus_task(task.kind)) {
+  // A push says itself which version goes where.
+  if (!is_walrus_task(task.kind) && task.kind != TaskKind::push) {
     if (auto ok = place(sql, task); !ok) return fail(ok.error());
   }
   task.id = store::add_task(sql, task);
@@ -64,6 +41,7 @@ Result<Task> Engine::begin(store::Sql& sql, Task task, const std::vector<int>& v
     case TaskKind::remove: sent = send(sql, task, "image/delete", versions); break;
     case TaskKind::modify:
     case TaskKind::build:
+    case TaskKind::push:
     case TaskKind::run: sent = send(sql, task, "image/prepare"); break;
   }
   if (!sent) return fail(sent.error());
@@ -76,7 +54,12 @@ Result<Task> Engine::begin(store::Sql& sql, Task task, const std::vector<int>& v
 Result<Task> Engine::user_event(store::Sql& sql, Task task, Event event) {
   auto row = user_transition(task, event);
   if (!row) return fail(row.error());
-  if (event == Event::start) {
+  if (event == Event::submit) {
+    const auto image = store::find_image(sql, task.dst);
+    if (!image) return vanished("image " + task.dst);
+    if (auto ok = check_source_in_use(task, image->current_version); !ok) return fail(ok.error());
+  }
+  if (event == Event::start && task.kind != TaskKind::push) {
     const std::string old_node = task.node, old_cluster = task.cluster;
     if (auto ok = place(sql, task); !ok) return fail(ok.error());
     if (task.node != old_node) {
@@ -130,6 +113,13 @@ void Engine::say_farewell(store::Sql& sql, Task was, std::int64_t patience_ms) {
 Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement,
                           const msg::TaskStatus& status) {
   task::Transition row = *judgement.transition;
+  if (row.event == Event::failed && task.op == "image/submit") {
+    msg::TaskStatus told = status;
+    const auto image = store::find_image(sql, task.dst);
+    const auto in_use = image ? check_source_in_use(task, image->current_version) : Result<>{};
+    if (!in_use) told.errormsg = in_use.error().message + " (" + status.errormsg + ")";
+    return apply(sql, task, row, &told);
+  }
   if (row.action != Action::publish_version || is_maintenance(task.kind))
     return apply(sql, task, row, &status);
   // A node cannot make a version by saying so: without walrus' signature the submit has failed.
@@ -177,7 +167,6 @@ Result<> Engine::apply(store::Sql& sql, Task& task, const task::Transition& row,
                        const msg::TaskStatus* status) {
   const bool moved = task.state != row.to;
   task = after_event(std::move(task), row, status, now());
-  rates_.saw(task, now());
   if (auto ok = act(sql, task, row.action, status); !ok) return ok;
   if (auto ok = after(sql, task, row.event); !ok) return ok;
   store::update_task(sql, task);
@@ -269,8 +258,6 @@ Result<> Engine::place(store::Sql& sql, Task& task) {
   request.memory_mib = instance->memory_mib;
   request.cpus = instance->cpus;
   request.image_mib = version->size_bytes >> 20;
-  // A build works on a copy of its own.
-  if (task.kind == TaskKind::build) request.image_mib *= 2;
   request.cluster_pin = bound ? "" : instance->cluster_pin;
   request.node_pin = bound ? task.node : instance->node_pin;
   const auto& limits = options_.placement;
@@ -306,7 +293,6 @@ TaskView Engine::view(store::Sql& sql, const Task& task) const {
   view.task = task;
   if (const auto image = store::find_image(sql, task.dst)) view.image_name = image->name;
   if (const auto instance = store::find_instance(sql, task.insid)) view.instance_name = instance->name;
-  view.rate_bytes_per_s = rates_.rate(task.id);
   return view;
 }
 

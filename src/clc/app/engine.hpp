@@ -1,8 +1,6 @@
 #pragma once
 
 #include <functional>
-#include <map>
-#include <mutex>
 #include <string>
 
 #include "clc/app/cloud.hpp"
@@ -13,22 +11,6 @@
 #include "clc/store/tasks.hpp"
 
 namespace educloud::clc {
-
-/// Bytes per second of each task, from the statuses of the last seconds.
-class RateMeter {
- public:
-  void saw(const Task& task, std::int64_t now_ms);
-  double rate(std::int64_t task_id) const;
-
- private:
-  struct Mark {
-    task::TaskState state;
-    std::int64_t bytes = 0, at_ms = 0;
-    double rate = 0;
-  };
-  mutable std::mutex mutex_;
-  std::map<std::int64_t, Mark> marks_;
-};
 
 /// Carries a task from one state to the next: the transition, what it makes necessary (commands into the
 /// outbox, versions, ports) and the event for watchers, all inside the caller's write transaction.
@@ -86,7 +68,6 @@ class Engine {
   EventHub& events_;
   const Clock& clock_;
   const CloudOptions& options_;
-  mutable RateMeter rates_;
   std::function<void()> wake_ = [] {};
 };
 

@@ -66,14 +66,17 @@ Result<CommandParts> Engine::parts(store::Sql& sql, const Task& task, std::strin
   const auto instance = store::find_instance(sql, task.insid);
   const auto image = store::find_image(sql, task.src);
   auto version = store::find_version(sql, task.src, task.source_version);
-  if (!instance || !image || !version) {
+  const bool has_vm = task.kind != TaskKind::push;
+  if (!image || !version || (has_vm && !instance)) {
     return fail(ErrorCode::not_found,
                 "the image, version or instance of " + task.tid + " is not there any more");
   }
-  const auto ostype = store::find_ostype(sql, image->ostype);
   out.source = std::move(version);
   out.source_grant = transfer::sign_grant(
-      options_.data_key, {"GET", transfer::raw_path(task.src, task.source_version), task.node, expires_s});
+      options_.data_key,
+      {"GET", transfer::version_path(task.src, task.source_version), task.node, expires_s});
+  if (!has_vm) return out;
+  const auto ostype = store::find_ostype(sql, image->ostype);
   out.memory_mib = instance->memory_mib;
   out.cpus = instance->cpus;
   out.ostype = image->ostype;

@@ -62,7 +62,8 @@ json to_json(const TaskView& view) {
           {"progress", task.progress},
           {"bytes_done", task.bytes_done},
           {"bytes_total", task.bytes_total},
-          {"rate", static_cast<std::int64_t>(view.rate_bytes_per_s)},
+          {"bytes_per_s", task.bytes_per_s},
+          {"rate", task.bytes_per_s},  // its name before the nodes told it
           {"prompt", task.prompt},
           {"errormsg", task.errormsg},
           {"failed", task.failed ? 1 : 0},
@@ -77,6 +78,8 @@ json to_json(const TaskView& view) {
           {"node", task.node},
           {"source_version", task.source_version},
           {"target_version", task.target_version},
+          {"lazy", task.lazy ? 1 : 0},
+          {"on_conflict", task.replace ? "replace" : "fail"},
           {"placement", task.placement},
           {"op", task.op},
           {"attempt", task.attempt},
@@ -157,6 +160,26 @@ json to_json(const StatusView& status) {
           {"outbox", status.outbox},
           {"clusters", std::move(clusters)},
           {"walrus_url", status.walrus_url}};
+}
+
+json to_json(const PushView& push) {
+  auto items = json::array();
+  for (const auto& one : push.items) {
+    items.push_back({{"node", one.node}, {"result", one.result}, {"tid", one.tid}, {"reason", one.reason}});
+  }
+  return {{"imgid", push.imgid}, {"version", push.version}, {"items", std::move(items)}};
+}
+
+json to_json(const VersionUrl& url) {
+  return {{"imgid", url.imgid},
+          {"version", url.version},
+          {"url", url.url},
+          {"manifest_url", url.manifest_url},
+          {"query", url.query},
+          {"expires", url.expires},
+          {"digest", url.digest},
+          {"size_bytes", url.size_bytes},
+          {"virtual_size_bytes", url.virtual_size_bytes}};
 }
 
 json to_json(const VmType& type) {

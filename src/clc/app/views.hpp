@@ -46,7 +46,6 @@ struct UploadTarget {
 struct TaskView {
   Task task;
   std::string image_name, instance_name;
-  double rate_bytes_per_s = 0;  ///< mean over the last seconds; 0: unknown
 };
 
 struct ImageCreated {
@@ -103,6 +102,31 @@ struct StatusView {
   std::string walrus_url;
 };
 
+/// What became of one node's part of a push.
+struct PushItem {
+  std::string node;
+  std::string result;  ///< started | under_way | present | down | disabled | no_room
+  std::string tid;     ///< started, under_way: the task
+  std::string reason;  ///< otherwise, for a person
+};
+struct PushView {
+  std::string imgid;
+  int version = 0;
+  std::vector<PushItem> items;  ///< by node name
+};
+
+/// Leave to read one version for a while, for anything that speaks HTTP: GET url + "?" + query.
+struct VersionUrl {
+  std::string imgid;
+  int version = 0;
+  std::string url;           ///< the whole disk, with Range
+  std::string manifest_url;  ///< with the same query
+  std::string query;         ///< secret as long as it holds
+  std::int64_t expires = 0;  ///< unix milliseconds
+  std::string digest;        ///< of the manifest
+  std::int64_t size_bytes = 0, virtual_size_bytes = 0;
+};
+
 /// Where the API fetches a console log or screenshot for the user: GET base_url + target.
 struct InstanceFile {
   std::string base_url;  ///< of the cc
@@ -119,6 +143,8 @@ nlohmann::json to_json(const VmView& vm);
 nlohmann::json to_json(const NodeView& node);
 nlohmann::json to_json(const StatusView& status);
 nlohmann::json to_json(const VmType& type);
+nlohmann::json to_json(const PushView& push);
+nlohmann::json to_json(const VersionUrl& url);
 
 template <class T>
 nlohmann::json to_json(const Page<T>& page) {

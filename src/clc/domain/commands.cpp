@@ -42,17 +42,29 @@ msg::Command make_command(const Task& task, std::string_view op, const CommandPa
   command.deadline = now_ms + patience_ms;
   if (op == "image/prepare" || op == "image/run") {
     if (parts.source) {
-      command.source = msg::ImageVersion{parts.source->imgid, parts.source->version, parts.source->digest,
-                                         parts.source->size_bytes, parts.source->format};
+      command.source = msg::ImageVersion{parts.source->imgid,
+                                         parts.source->version,
+                                         parts.source->digest,
+                                         parts.source->size_bytes,
+                                         parts.source->virtual_size_bytes,
+                                         parts.source->format};
     }
     command.source_grant = parts.source_grant;
+    command.lazy = task.kind == TaskKind::run && task.lazy ? 1 : 0;
+    if (task.kind == TaskKind::push) {
+      command.priority = "prefetch";
+    } else {
+      command.runtime_option = runtime_option(task, parts);
+    }
   }
-  if (op == "image/prepare" || op == "image/run") command.runtime_option = runtime_option(task, parts);
   if (op == "image/submit" || op == "image/import" || op == "image/use") {
     command.target_imgid = task.dst;
     command.target_version = task.target_version;
     command.target_grant = parts.target_grant;
   }
+  // Walrus publishes only if that version is in use still. A build makes an image of its own.
+  if (op == "image/submit" && task.kind == TaskKind::modify && !task.replace)
+    command.if_current = task.src + "/" + std::to_string(task.source_version);
   if (op == "image/prune" || op == "image/delete") {
     command.target_imgid = task.dst;
     command.versions = parts.versions;

@@ -23,6 +23,8 @@ constexpr std::array kTable{
     Row{Deed::create_image, Who::admin, false, "create images"},
     Row{Deed::change_image, Who::owner, false, "change the image"},
     Row{Deed::copy_image, Who::admin, false, "build images"},
+    Row{Deed::export_image, Who::owner, false, "export the image"},
+    Row{Deed::push_image, Who::admin, false, "push images to nodes"},
     Row{Deed::see_vm, Who::owner, true, "see the VM"},
     Row{Deed::create_vm, Who::anyone, false, "create VMs"},
     Row{Deed::control_vm, Who::owner, true, "control the VM"},

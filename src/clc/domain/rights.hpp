@@ -17,6 +17,8 @@ enum class Deed {
   create_image,
   change_image,  ///< modify, roll back, prune, delete, upload
   copy_image,    ///< build: a new image from it
+  export_image,  ///< read all of its bytes
+  push_image,    ///< to nodes, ahead of need
   see_vm,
   create_vm,
   control_vm,  ///< run, stop, delete

@@ -71,6 +71,20 @@ Result<task::Transition> user_transition(const Task& task, Event event) {
   return *row;
 }
 
+Result<> check_source_in_use(const Task& task, int current) {
+  if (task.kind != TaskKind::modify || task.replace || current == task.source_version) return {};
+  const std::string theirs = std::to_string(current), ours = std::to_string(task.source_version);
+  return fail(
+      ErrorCode::conflict,
+      "version " + ours + " of " + task.dst + ", which task " + task.tid +
+          " changed, is not in use any more: version " + theirs +
+          " is, and this change does not hold what that one brought. Nothing was published and nothing is "
+          "lost. Either submit again with on_conflict=replace: the change becomes the next version "
+          "and is in use, version " +
+          theirs + " stays listed and can be rolled back to. Or cancel the task: the change is discarded",
+      "on_conflict");
+}
+
 std::string_view to_string(Verdict verdict) {
   switch (verdict) {
     case Verdict::accept: return "accept";
@@ -105,13 +119,15 @@ Judgement judge_status(const Task& task, const msg::TaskStatus& status, std::str
   }
   const auto event = task::parse_event(status.event);
   if (!event || *event == Event::start || *event == Event::submit || *event == Event::cancel ||
-      *event == Event::stop || *event == Event::timeout) {
+      *event == Event::stop || *event == Event::timeout || *event == Event::fetched) {
     return out;  // those are ours to say
   }
   out.event = *event;
   // Upkeep of an image has one step; "deleted" is walrus' natural word for the end of a prune.
   if (is_maintenance(task.kind) && *event == Event::deleted && task.state == kSubmitInit)
     out.event = Event::submitted;
+  // A push wants the version on the node and no VM.
+  if (task.kind == TaskKind::push && *event == Event::prepared) out.event = Event::fetched;
   out.transition = task::step(task.state, out.event);
   out.verdict = out.transition ? Verdict::accept : Verdict::not_allowed;
   return out;
@@ -119,7 +135,7 @@ Judgement judge_status(const Task& task, const msg::TaskStatus& status, std::str
 
 bool answers(std::string_view op, Event event) {
   if (event == Event::failed) return true;
-  if (op == "image/prepare") return event == Event::prepared;
+  if (op == "image/prepare") return event == Event::prepared || event == Event::fetched;
   if (op == "image/run") return event == Event::running || event == Event::stopped;
   if (op == "image/stop") return event == Event::stopped;
   if (op == "task/delete") return event == Event::deleted;
@@ -137,10 +153,11 @@ Task after_event(Task task, const task::Transition& transition, const msg::TaskS
     task.progress = status->progress;
     task.bytes_done = status->bytes_done;
     task.bytes_total = status->bytes_total;
+    task.bytes_per_s = status->bytes_per_s;
     task.prompt = status->prompt.substr(0, 500);
   } else if (moved) {
     task.progress = 0;
-    task.bytes_done = task.bytes_total = 0;
+    task.bytes_done = task.bytes_total = task.bytes_per_s = 0;
   }
   switch (transition.event) {
     case Event::failed:
@@ -155,6 +172,7 @@ Task after_event(Task task, const task::Transition& transition, const msg::TaskS
   // Given up: the user decides, so nothing is sent again behind his back.
   if (transition.event == Event::timeout && transition.action == task::Action::none) task.op_open = false;
   if (task.kind == TaskKind::run && transition.event == Event::running) task.achieved = true;
+  if (transition.event == Event::fetched) task.achieved = true;
   if (task.state.state == State::gone) {
     task.ended_at = now_ms;
     task.op_open = false;
@@ -172,6 +190,7 @@ std::int64_t patience_ms(const Task& task) {
   if (task.state == kRunning) return task.op_open && task.op == "image/stop" ? 3 * kMinute : 0;
   if (task.state == kStopped || !task.op_open) return 0;
   if (is_maintenance(task.kind)) return 10 * kMinute;
+  if (task.kind == TaskKind::push) return 60 * kMinute;         // whoever waits for a desktop goes first
   if (task.kind == TaskKind::import) return 24 * 60 * kMinute;  // people go home in the middle of an upload
   switch (task.state.state) {
     case State::init: return task.state.phase == Phase::preparing ? 5 * kMinute : 30 * kMinute;
@@ -197,6 +216,7 @@ bool needs_source(const Task& task) {
   if (task.state.state == State::gone || is_maintenance(task.kind) || task.kind == TaskKind::import)
     return false;
   if (task.kind == TaskKind::run) return task::holds_capacity(task.state);
+  if (task.kind == TaskKind::push) return task.state.phase == Phase::preparing;
   return true;
 }
 

@@ -19,6 +19,11 @@ inline constexpr std::int64_t kResendMs = 30'000;  ///< without news the same co
 /// Errors: conflict saying what the task is at and what can be done instead.
 Result<task::Transition> user_transition(const Task& task, task::Event event);
 
+/// What stands against submitting `task`, whose image has version `current` in use: that is not the version
+/// the change was made from any more, and the user did not say to replace it. Builds make an image of their
+/// own. Errors: conflict, naming both versions and the two choices.
+Result<> check_source_in_use(const Task& task, int current);
+
 /// What a received status is.
 enum class Verdict {
   accept,

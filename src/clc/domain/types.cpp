@@ -5,10 +5,11 @@
 namespace educloud::clc {
 namespace {
 
-constexpr std::array<std::pair<TaskKind, std::string_view>, 7> kKinds{{{TaskKind::import, "import"},
+constexpr std::array<std::pair<TaskKind, std::string_view>, 8> kKinds{{{TaskKind::import, "import"},
                                                                        {TaskKind::modify, "modify"},
                                                                        {TaskKind::build, "build"},
                                                                        {TaskKind::run, "run"},
+                                                                       {TaskKind::push, "push"},
                                                                        {TaskKind::use, "use"},
                                                                        {TaskKind::prune, "prune"},
                                                                        {TaskKind::remove, "remove"}}};

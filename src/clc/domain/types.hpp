@@ -39,11 +39,11 @@ struct Image {
 struct Version {
   std::string imgid;
   int version = 0;
-  std::string digest;  ///< SHA-256 of the file, hex
-  std::int64_t size_bytes = 0;
-  std::int64_t virtual_size_bytes = 0;
-  std::string format = "qcow2";
-  int parent = 0;  ///< the version it was made from; 0: none, or one of another image
+  std::string digest;                   ///< SHA-256 of its manifest, hex: proves everything in it
+  std::int64_t size_bytes = 0;          ///< data in the disk, holes not counted
+  std::int64_t virtual_size_bytes = 0;  ///< of the guest's disk
+  std::string format = "raw";           ///< what is chunked: the disk as the guest sees it
+  int parent = 0;                       ///< the version it was made from; 0: none, or one of another image
   bool pruning = false;
   std::int64_t created_at = 0;
   std::string receipt;  ///< walrus' signed statement, as it came
@@ -86,8 +86,9 @@ struct Instance {
   std::int64_t created_at = 0;
 };
 
-/// What a task is for. The last three are walrus' upkeep of an image.
-enum class TaskKind { import, modify, build, run, use, prune, remove };
+/// What a task is for. `push` brings a version to a node before anybody waits for it; it has no instance. The
+/// last three are walrus' upkeep of an image.
+enum class TaskKind { import, modify, build, run, push, use, prune, remove };
 std::string_view to_string(TaskKind kind);
 TaskKind task_kind(std::string_view text);
 /// Answered by walrus, not by a node.
@@ -104,11 +105,14 @@ struct Task {
   task::TaskState state;
   int progress = 0;
   std::int64_t bytes_done = 0, bytes_total = 0;
+  std::int64_t bytes_per_s = 0;  ///< as its host measured it over the last seconds
   std::string prompt, errormsg;
   bool failed = false;
   bool achieved = false;  ///< what it was for has been reached (running, published, pruned ...)
   std::string cluster, node;
   int source_version = 0, target_version = 0;
+  bool lazy = false;      ///< run: the VM may start while its image still arrives
+  bool replace = false;   ///< modify: the next submit is published whatever version is in use
   std::string placement;  ///< why this node: one line per node considered
   // the command that is being carried out, or was last
   std::string op, cmdid, command;  ///< `command` is its JSON

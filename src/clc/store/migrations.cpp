@@ -76,8 +76,14 @@ CREATE TABLE inbox (
 CREATE INDEX inbox_seen ON inbox(seen_at);
 )sql";
 
+constexpr std::string_view kImagePath = R"sql(
+ALTER TABLE tasks ADD COLUMN bytes_per_s INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN lazy INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN replace_current INTEGER NOT NULL DEFAULT 0;
+)sql";
+
 constexpr std::array kMigrations{Migration{1, "accounts", kAccounts}, Migration{2, "inventory", kInventory},
-                                 Migration{3, "tasks", kTasks}};
+                                 Migration{3, "tasks", kTasks}, Migration{4, "image path", kImagePath}};
 
 constexpr bool numbered() {
   for (std::size_t i = 0; i < kMigrations.size(); ++i) {

@@ -2,8 +2,6 @@
 
 #include "common/task/table.hpp"
 
-#include "common/task/table.hpp"
-
 namespace educloud::clc::store {
 namespace {
 
@@ -13,7 +11,8 @@ const std::string kSelect =
     "errormsg, "
     "failed, achieved, cluster, node, source_version, target_version, placement, op, cmdid, command, "
     "op_open, epoch, "
-    "attempt, seq, cmd_sent_at, news_at, deadline_at, created_at, updated_at, ended_at FROM tasks ";
+    "attempt, seq, cmd_sent_at, news_at, deadline_at, created_at, updated_at, ended_at, bytes_per_s, lazy, "
+    "replace_current FROM tasks ";
 
 Task task_of(const Row& row) {
   Task task;
@@ -54,6 +53,9 @@ Task task_of(const Row& row) {
   task.created_at = row.number(31);
   task.updated_at = row.number(32);
   task.ended_at = row.number(33);
+  task.bytes_per_s = row.number(34);
+  task.lazy = row.flag(35);
+  task.replace = row.flag(36);
   return task;
 }
 
@@ -132,7 +134,8 @@ void update_task(Sql& sql, const Task& task) {
       "?, "
       "op = ?, cmdid = ?, command = ?, op_open = ?, epoch = ?, attempt = ?, seq = ?, cmd_sent_at = ?, "
       "news_at = ?, "
-      "deadline_at = ?, updated_at = ?, ended_at = ? WHERE id = ?",
+      "deadline_at = ?, updated_at = ?, ended_at = ?, bytes_per_s = ?, lazy = ?, replace_current = ? "
+      "WHERE id = ?",
       {to_string(task.state.phase),
        to_string(task.state.state),
        task.progress,
@@ -159,6 +162,9 @@ void update_task(Sql& sql, const Task& task) {
        task.deadline_at,
        task.updated_at,
        task.ended_at,
+       task.bytes_per_s,
+       task.lazy,
+       task.replace,
        task.id});
 }
 

@@ -3,6 +3,7 @@
 #include <condition_variable>
 
 #include "common/base/ids.hpp"
+#include "common/base/rate_meter.hpp"
 #include "common/inbox/store.hpp"
 #include "common/obs/log.hpp"
 
@@ -48,6 +49,8 @@ struct Live {
   std::int64_t tried_at = 0;       ///< boot_ms of the last attempt to publish `status`
   std::int64_t in_flight_seq = 0;  ///< the broker has not answered for this one yet; 0: none
   std::optional<Report> held_back;
+  RateMeter rate;
+  task::Event measured = task::Event::failed;  ///< what `rate` is of
 };
 
 struct Inbox::Impl : std::enable_shared_from_this<Inbox::Impl> {
@@ -161,6 +164,7 @@ Result<bus::Outgoing> Inbox::Impl::store_report(Live& live, const Report& report
   status.seq = live.seq + 1;
   status.bytes_done = std::max<std::int64_t>(0, report.bytes_done);
   status.bytes_total = std::max<std::int64_t>(0, report.bytes_total);
+  status.bytes_per_s = report.final ? 0 : static_cast<std::int64_t>(live.rate.bytes_per_second());
   status.ts = clock.wall_ms();
   status.msgid = new_command_id().str();
   status.receipt = cut(report.receipt, kReceiptBytes);
@@ -190,6 +194,9 @@ Result<> Inbox::Impl::report(const Report& report) {
     return fail(ErrorCode::conflict, "command " + report.cmdid + " of " + report.tid + " was superseded by " +
                                          live.command.cmdid + " (" + live.command.op + ")");
   }
+  if (live.measured != report.event) live.rate.reset();
+  live.measured = report.event;
+  live.rate.add(static_cast<std::uint64_t>(std::max<std::int64_t>(0, report.bytes_done)), clock.boot_ms());
   const bool is_progress = !report.final && !report.error && live.status && live.status->failed == 0 &&
                            live.status->event == to_string(report.event);
   if (is_progress && clock.boot_ms() - live.tried_at < options.progress_interval.count()) {

@@ -37,7 +37,8 @@ enum class Accepted {
   stale,      ///< older than what the task is at: nothing was or may be done
 };
 
-/// One thing to tell about a task. `at` is where the task is after it.
+/// One thing to tell about a task. `at` is where the task is after it. The rate in the status is reckoned
+/// from `bytes_done` of the reports of one event, so give them as often as there is something to say.
 struct Report {
   std::string tid;
   std::string cmdid;

@@ -13,10 +13,10 @@ namespace educloud::transfer {
 struct Receipt {
   std::string imgid;
   int version = 0;
-  std::string digest;                   ///< SHA-256 of the published file, hex
-  std::int64_t size_bytes = 0;          ///< of that file
-  std::int64_t virtual_size_bytes = 0;  ///< of the disk in it
-  std::string format;                   ///< always "qcow2" so far
+  std::string digest;                   ///< SHA-256 of the manifest, hex: proves everything in the disk
+  std::int64_t size_bytes = 0;          ///< data in the disk, holes not counted
+  std::int64_t virtual_size_bytes = 0;  ///< of the disk
+  std::string format;                   ///< always "raw": what is chunked is the disk as the guest sees it
   std::string parent;                   ///< "<imgid>/<version>" the content was made from; empty: none
   std::string cmdid;                    ///< command that ordered it
 

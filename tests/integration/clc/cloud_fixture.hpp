@@ -178,7 +178,7 @@ class CloudTest : public testing::Test {
   }
   std::string receipt(const msg::Command& command, char digit = 'a') {
     return transfer::sign_receipt(kKey, {command.target_imgid, command.target_version, std::string(64, digit),
-                                         5 << 20, 100 << 20, "qcow2", "", command.cmdid});
+                                         5 << 20, 100 << 20, "raw", "", command.cmdid});
   }
   void say_submitted(char digit = 'a') {
     auto status = answer(last(), Event::submitted);

@@ -127,13 +127,14 @@ TEST_F(ApiTest, ListsComeInPages) {
 // The routes of the program and those of the description are the same, both ways.
 TEST_F(ApiTest, IsDescribedByOpenapi) {
   sys::ProcessOptions options;
-  options.argv = {"python3", "-c",
-                  "import sys, yaml\n"
-                  "paths = yaml.safe_load(open(sys.argv[1]))['paths']\n"
-                  "lines = [f'{verb.upper()} {path}' for path, item in paths.items() for verb in item if "
-                  "verb != 'parameters']\n"
-                  "print('\\n'.join(sorted(lines)))",
-                  std::string(EDUCLOUD_SOURCE_DIR) + "/docs/openapi.yaml"};
+  options.argv = {
+      "python3", "-c",
+      "import sys, yaml\n"
+      "paths = yaml.safe_load(open(sys.argv[1]))['paths']\n"
+      "lines = [f'{verb.upper()} {path}' for path, item in paths.items() if 'servers' not in item "
+      "for verb in item if verb != 'parameters']\n"
+      "print('\\n'.join(sorted(lines)))",
+      std::string(EDUCLOUD_SOURCE_DIR) + "/docs/openapi.yaml"};
   auto described = sys::run_checked(options);
   ASSERT_TRUE(described) << described.error().message;
   EXPECT_EQ(*described, list_routes(make_api(*cloud_)));

@@ -106,6 +106,56 @@ TEST(TaskRules, WhatAUserMayAskForInEachState) {
   EXPECT_TRUE(user_transition(waiting, Event::start));
 }
 
+TEST(StatusRule, APushEndsWhereOthersWouldRun) {
+  auto task = task_at(TaskKind::push, {Phase::preparing, State::downloading});
+  task.op_open = true;
+  auto status = status_of(Event::prepared);
+  const auto judged = judge_status(task, status, "cc-cc1");
+  ASSERT_EQ(judged.verdict, Verdict::accept);
+  EXPECT_EQ(judged.event, Event::fetched);
+  EXPECT_EQ(judged.transition->action, task::Action::send_delete);
+  EXPECT_TRUE(answers("image/prepare", judged.event));
+  const auto after = after_event(task, *judged.transition, &status, 1000);
+  EXPECT_TRUE(after.achieved);
+  EXPECT_FALSE(needs_source(after));
+  EXPECT_TRUE(needs_source(task));
+  // No node may say so of a task with a VM.
+  status.event = "fetched";
+  EXPECT_EQ(judge_status(task_at(TaskKind::modify, task.state), status, "cc-cc1").verdict,
+            Verdict::malformed);
+  EXPECT_EQ(judge_status(task, status, "cc-cc1").verdict, Verdict::malformed);
+}
+
+TEST(TaskRules, APushIsTriedAgainOrCancelledAndHasNoVm) {
+  auto task = task_at(TaskKind::push, {Phase::preparing, State::init});
+  task.failed = true;
+  EXPECT_TRUE(user_transition(task, Event::start));
+  EXPECT_TRUE(user_transition(task, Event::cancel));
+  EXPECT_FALSE(user_transition(task, Event::stop));
+  EXPECT_FALSE(user_transition(task, Event::submit));
+  task.op_open = true;
+  EXPECT_GE(patience_ms(task), 60 * 60'000) << "it waits behind those who want a desktop";
+}
+
+TEST(SourceInUse, AConflictNamesBothVersionsAndTheChoices) {
+  auto task = task_at(TaskKind::modify, {Phase::editing, State::stopped});
+  task.dst = "IMG00000001";
+  task.source_version = 3;
+  EXPECT_TRUE(check_source_in_use(task, 3));
+  const auto refused = check_source_in_use(task, 5);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::conflict);
+  for (const char* part : {"version 3", "version 5", "on_conflict=replace", "rolled back", "cancel"})
+    EXPECT_THAT(refused.error().message, HasSubstr(part));
+  task.replace = true;
+  EXPECT_TRUE(check_source_in_use(task, 5));
+  task.replace = false;
+  task.kind = TaskKind::build;
+  EXPECT_TRUE(check_source_in_use(task, 5)) << "it makes an image of its own";
+  task.kind = TaskKind::import;
+  EXPECT_TRUE(check_source_in_use(task, 5));
+}
+
 TEST(TaskRules, EveryTransientStateOfAnOpenCommandHasADeadline) {
   for (const auto state : task::states()) {
     auto task = task_at(TaskKind::modify, state);
@@ -156,7 +206,7 @@ TEST(Commands, CarryWhatTheirOpNeedsAndPassTheSchema) {
   auto task = task_at(TaskKind::run, {Phase::preparing, State::done});
   task.dst = "IMG00000001";
   CommandParts parts;
-  parts.source = Version{"IMG00000001", 3, std::string(64, 'a'), 1000, 2000, "qcow2", 0, false, 0, ""};
+  parts.source = Version{"IMG00000001", 3, std::string(64, 'a'), 1000, 2000, "raw", 0, false, 0, ""};
   parts.memory_mib = 4096;
   parts.ostype = "linux", parts.usage = "desktop", parts.disk_type = "virtio", parts.nic_type = "virtio";
   parts.access = {"10.0.0.5", 5901, 20001, "secret88"};
@@ -168,10 +218,45 @@ TEST(Commands, CarryWhatTheirOpNeedsAndPassTheSchema) {
   EXPECT_EQ(parsed->runtime_option->rdp_port, 5901);
   EXPECT_EQ(parsed->runtime_option->networkcards[0].nic_mac, "52:54:00:00:00:01");
   EXPECT_EQ(parsed->source->version, 3);
+  EXPECT_EQ(parsed->source->disk_bytes, 2000);
+  EXPECT_EQ(parsed->lazy, 0);
+  EXPECT_EQ(parsed->priority, "user");
+  task.lazy = true;
+  EXPECT_EQ(make_command(task, "image/run", parts, kCmdid, 1000, 500).lazy, 1);
+  EXPECT_EQ(make_command(task, "image/prepare", parts, kCmdid, 1000, 500).lazy, 1);
+  EXPECT_EQ(make_command(task, "image/stop", parts, kCmdid, 1000, 500).lazy, 0);
   const auto erase = make_command(task, "task/delete", parts, kCmdid, 1000, 500);
   EXPECT_FALSE(erase.runtime_option);
   EXPECT_FALSE(erase.source);
   EXPECT_TRUE(msg::parse<msg::Command>(msg::serialize(erase)));
+}
+
+TEST(Commands, OfAPushHaveNoVm) {
+  auto task = task_at(TaskKind::push, {Phase::preparing, State::init});
+  task.lazy = true;
+  CommandParts parts;
+  parts.source = Version{"IMG00000001", 3, std::string(64, 'a'), 1000, 2000, "raw", 0, false, 0, ""};
+  const auto command = make_command(task, "image/prepare", parts, kCmdid, 1000, 500);
+  EXPECT_EQ(command.priority, "prefetch");
+  EXPECT_FALSE(command.runtime_option);
+  EXPECT_EQ(command.lazy, 0);
+  EXPECT_TRUE(msg::parse<msg::Command>(msg::serialize(command)));
+}
+
+TEST(Commands, ASubmitSaysWhichVersionMustBeInUse) {
+  auto task = task_at(TaskKind::modify, {Phase::submitting, State::init});
+  task.src = task.dst = "IMG00000001";
+  task.source_version = 3;
+  task.target_version = 4;
+  const auto if_current = [&] {
+    return make_command(task, "image/submit", {}, kCmdid, 1000, 500).if_current;
+  };
+  EXPECT_EQ(if_current(), "IMG00000001/3");
+  task.replace = true;
+  EXPECT_EQ(if_current(), "");
+  task.replace = false;
+  task.kind = TaskKind::build;
+  EXPECT_EQ(if_current(), "");
 }
 
 }  // namespace

@@ -201,6 +201,30 @@ TEST_F(InboxTest, ProgressIsHeldBackToOnePerSecondAndTheLastIsSent) {
   EXPECT_EQ(later[0].done, 1);
 }
 
+TEST_F(InboxTest, AStatusTellsTheRateOfItsBytes) {
+  const auto prepare = command("image/prepare");
+  ASSERT_TRUE(inbox_->accept(prepare));
+  const auto at = [&](std::int64_t bytes, Event event = Event::downloading) {
+    auto report = progress(prepare, 1);
+    report.event = event;
+    report.bytes_done = bytes;
+    EXPECT_TRUE(inbox_->report(report));
+    const auto last = told();
+    clock_.advance(std::chrono::milliseconds{1000});
+    return last.empty() ? -1 : last.back().bytes_per_s;
+  };
+  EXPECT_EQ(at(0), 0);
+  for (std::int64_t second = 1; second < 20; ++second) EXPECT_EQ(at(second * 1000), 1000);
+  for (int second = 0; second < 5; ++second) at(19'000);
+  EXPECT_EQ(at(19'000), 0) << "it stands still";
+  EXPECT_EQ(at(5000, Event::cloning), 0) << "other work, from its beginning";
+  EXPECT_EQ(at(7000, Event::cloning), 2000);
+  auto last = final_of(prepare, Event::prepared, {Phase::preparing, State::done});
+  last.bytes_done = 9000;
+  ASSERT_TRUE(inbox_->report(last));
+  EXPECT_EQ(told().back().bytes_per_s, 0);
+}
+
 TEST_F(InboxTest, WhatTheBrokerDidNotConfirmIsSentAgain) {
   const auto stop = command("image/stop");
   ASSERT_TRUE(inbox_->accept(stop));
