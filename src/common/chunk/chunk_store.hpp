@@ -55,20 +55,22 @@ class ChunkStore {
  public:
   struct Options {
     std::uint64_t pack_bytes = 256ull << 20;
-    /// False for a cache: no fsync; what a power cut damaged is found by its checksum and fetched again.
+    /// False for a cache: no fsync; what a power cut damaged is found by its checksum and fetched again, and
+    /// a damaged index means an empty store.
     bool durable = true;
-    /// 0: no bound. Else put() evicts the least recently used packs that nothing holds, see `protect`.
+    /// Of the packs; 0: no bound. Else put() evicts the least recently used packs that no FrameSlice holds;
+    /// packs are then at most a sixteenth of this.
     std::uint64_t max_bytes = 0;
     std::size_t commit_every = 512;  ///< frames put between two commits of the index
-    /// To look beside the process that has it open: no lock, nothing is cut, made or changed; missing(),
-    /// find(), verify() and stats() see what was committed, the rest is permission_denied. `verify` skips
-    /// what is removed meanwhile.
-    bool read_only = false;
   };
 
   /// Errors: conflict if another process has it open; corrupt (index), permission_denied, exhausted,
   /// internal.
   static Result<std::unique_ptr<ChunkStore>> open(const std::filesystem::path& directory, Options options);
+  /// Looks only, also while a daemon has it open (no lock is taken): find, missing, verify and stats work,
+  /// what changes is refused with conflict. What is not flushed yet is not seen; what is removed meanwhile
+  /// may still be answered. Errors: not_found, corrupt, permission_denied, internal.
+  static Result<std::unique_ptr<ChunkStore>> open_read_only(const std::filesystem::path& directory);
   virtual ~ChunkStore() = default;
 
   /// What of `ids` is not here, by position. `keep`: those that are here are not swept for another grace
@@ -91,7 +93,9 @@ class ChunkStore {
   /// any kill.
   using Mark = std::function<Result<>(const std::function<void(std::span<const ChunkId>)>& live)>;
   virtual Result<SweepReport> sweep(const Mark& mark, std::chrono::seconds grace, std::stop_token stop) = 0;
-  /// Reads every frame, unpacks it, checks all; reports each damaged one. `on_bytes(done, total)`.
+  /// Reads every frame, unpacks it, checks all; reports each damaged one. Returns how many frames it read.
+  /// `on_bytes(done, total)`: of stored bytes, at most once per MiB. Errors: cancelled, corrupt (index),
+  /// internal; damage is no error.
   virtual Result<std::uint64_t> verify(const std::function<void(const Damage&)>& on_damage,
                                        const std::function<void(std::uint64_t, std::uint64_t)>& on_bytes,
                                        std::stop_token stop) = 0;
