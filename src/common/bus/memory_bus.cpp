@@ -19,17 +19,17 @@ class MemoryBus : public Bus {
   void subscribe(Subscription subscription) override { subscriptions_.push_back(std::move(subscription)); }
   void start(std::function<void()> on_ready) override {
     on_ready_ = std::move(on_ready);
-    started_ = true;
     {
       const std::lock_guard lock(broker_.mutex_);
+      started_ = true;
       broker_.buses_.push_back(this);
       for (const auto& one : subscriptions_) broker_.consumers_[one.queue] = one.on_delivery;
     }
     if (is_ready()) ready();
   }
   void stop() override {
-    stopped_ = true;
     const std::lock_guard lock(broker_.mutex_);
+    stopped_ = true;
     if (std::erase(broker_.buses_, this) == 0) return;
     for (const auto& one : subscriptions_) {
       broker_.consumers_.erase(one.queue);
@@ -49,7 +49,7 @@ class MemoryBus : public Bus {
   std::string user_id_;
   std::vector<Subscription> subscriptions_;
   std::function<void()> on_ready_;
-  bool started_ = false;
+  bool started_ = false;  // both under the broker's mutex
   bool stopped_ = false;
 };
 
