@@ -21,7 +21,7 @@ bool is_idempotent(std::string_view method) {
 }  // namespace
 
 Client::Impl::Impl(Url base_url, ClientOptions client_options)
-    : base(std::move(base_url)), options(std::move(client_options)), buffer(64 * 1024) {}
+    : base(std::move(base_url)), options(std::move(client_options)), buffer(256 * 1024) {}
 
 Result<> Client::Impl::load_trust() {
   if (!base.tls || tls) return {};
@@ -100,7 +100,8 @@ net::awaitable<void> Client::Impl::perform(ClientCall* call) {
     if (done) co_return;
     transport->close();
     const bool gone = done.error().code == ErrorCode::unavailable;
-    const bool harmless = !call->request_sent || is_idempotent(call->request.method);
+    const bool harmless =
+        !call->request_sent || call->request.repeatable || is_idempotent(call->request.method);
     if (!gone || !reused || call->answered || call->read != nullptr || call->cancelled || !harmless) {
       call->error = std::move(done.error());
       co_return;

@@ -35,6 +35,7 @@ struct ClientRequest {
   std::string target;  ///< path and query, already encoded; appended to the base URL's path
   Headers headers = {};
   std::string body = {};
+  bool repeatable = false;  ///< may be sent twice though it is a POST, if a kept connection turns out closed
 };
 
 struct ClientResponse {

@@ -6,7 +6,7 @@ namespace educloud::http {
 namespace {
 
 constexpr std::size_t kUploadPiece = 256 * 1024;
-constexpr std::size_t kReadBytes = 64 * 1024;
+constexpr std::size_t kReadBytes = 256 * 1024;
 
 bool is_clean(std::string_view text) {
   for (const char c : text) {
@@ -95,12 +95,18 @@ net::awaitable<Result<bool>> Client::Impl::read_step(ClientCall* call, Parser* p
   const std::string where = "answer of " + base.authority();
   if (parser->is_done()) co_return Result<bool>(false);
   bool need_more = buffer.size() == 0;
-  if (!need_more) {
+  const bool in_head = !parser->is_header_done();
+  // Of a chunked body one put() takes one chunk at most: all that is here goes through before the next read.
+  while (!need_more && buffer.size() > 0 && !parser->is_done()) {
     error_code ec;
     const std::size_t used = parser->put(buffer.data(), ec);
     buffer.consume(used);
     need_more = ec == boost::beast::http::error::need_more;
     if (ec && !need_more) co_return fail(ErrorCode::corrupt, where + ": " + ec.message());
+    if (need_more && buffer.size() > kMaxHeaderBytes) {
+      co_return fail(ErrorCode::corrupt, where + ": the head of a chunk does not end");
+    }
+    if (in_head && parser->is_header_done()) break;
   }
   if (!need_more || parser->is_done()) co_return Result<bool>(!parser->is_done());
 

@@ -76,18 +76,18 @@ Response error_response(const Error& error) {
   return json_response({{"error", std::move(inner)}}, http_status(error.code));
 }
 
-Response file_response(const Request& request, int fd, std::uint64_t size, std::string_view etag,
-                       std::string_view content_type) {
-  Response response;
+RangeHead range_head(const Request& request, std::uint64_t size, std::string_view etag,
+                     std::string_view content_type) {
+  RangeHead out;
+  Response& response = out.response;
   const std::string quoted = "\"" + std::string(etag) + "\"";
   response.headers["Accept-Ranges"] = "bytes";
   if (!etag.empty()) response.headers["ETag"] = quoted;
 
   const std::string_view if_none_match = request.header("If-None-Match");
   if (!if_none_match.empty() && !etag.empty() && etag_matches(if_none_match, etag)) {
-    ::close(fd);
     response.status = 304;
-    return response;
+    return out;
   }
   Range range{Range::Kind::whole, 0, size};
   const std::string_view if_range = request.header("If-Range");
@@ -96,13 +96,12 @@ Response file_response(const Request& request, int fd, std::uint64_t size, std::
   if ((request.method == "GET") && range_applies) range = parse_range(request.header("Range"), size);
 
   if (range.kind == Range::Kind::unsatisfiable) {
-    ::close(fd);
     response =
         error_response({ErrorCode::invalid_argument,
                         "the range is outside of the file's " + std::to_string(size) + " bytes", "Range"});
     response.status = 416;
     response.headers["Content-Range"] = "bytes */" + std::to_string(size);
-    return response;
+    return out;
   }
   response.headers["Content-Type"] = std::string(content_type);
   if (range.kind == Range::Kind::part) {
@@ -111,8 +110,21 @@ Response file_response(const Request& request, int fd, std::uint64_t size, std::
                                         std::to_string(range.offset + range.length - 1) + "/" +
                                         std::to_string(size);
   }
-  response.body = FileBody{fd, range.offset, range.length};
-  return response;
+  out.wants_body = true;
+  out.offset = range.offset;
+  out.length = range.length;
+  return out;
+}
+
+Response file_response(const Request& request, int fd, std::uint64_t size, std::string_view etag,
+                       std::string_view content_type) {
+  RangeHead head = range_head(request, size, etag, content_type);
+  if (head.wants_body) {
+    head.response.body = FileBody{fd, head.offset, head.length};
+  } else {
+    ::close(fd);
+  }
+  return std::move(head.response);
 }
 
 }  // namespace educloud::http

@@ -71,25 +71,42 @@ class EventStream {
   std::shared_ptr<Impl> impl_;
 };
 
+struct Response;
+
 /// A body that is made while it is sent, by a thread of the handler's own. The handler keeps one reference
 /// and gives the other to the response; the producer then pushes pieces and ends with `finish`. Sent chunked,
-/// or with Content-Length if the handler sets that header.
+/// or with Content-Length if the handler sets that header (a body of another length cuts the connection).
+/// The head is sent with the first piece: until then the producer can change it, or `answer` something else,
+/// so that a handler which would have to wait can leave all of its answer to a thread of its own. All members
+/// but the destructor may be called from any thread.
 class BodyStream {
  public:
   /// Bytes that may wait for the client before push() blocks.
   static constexpr std::uint64_t kMaxQueued = 2ull << 20;
 
   BodyStream();
+  /// Without finish() before: as abort().
   ~BodyStream();
-  /// Waits while too much is queued. False: the client is gone, or took nothing for the server's
-  /// body_timeout; stop.
+  BodyStream(const BodyStream&) = delete;
+  BodyStream& operator=(const BodyStream&) = delete;
+  /// Waits while too much is queued. False: the client is gone, took nothing for the server's
+  /// body_timeout, or wants no body (HEAD); stop.
   bool push(std::string data);
-  /// Part of a file, sent by sendfile where there is no TLS. `file` is kept open until it is sent.
+  /// The same without a copy of what somebody else holds too.
+  bool push(std::shared_ptr<const std::string> data);
+  /// Part of a file, sent by sendfile where there is no TLS. `file` is kept open until it is sent. A slice
+  /// that begins where the last one ended is sent in one go with it.
   bool push(std::shared_ptr<const sys::Fd> file, std::uint64_t offset, std::uint64_t length);
   /// The body is complete.
   void finish();
   /// It can not be completed: the connection is cut, so that the client does not take it for complete.
   void abort();
+  /// Before the first push: status and headers of this instead of those the handler returned.
+  void head(Response response);
+  /// Before the first push: the client gets this (no stream) instead of what the handler returned.
+  /// After it, as abort().
+  void answer(Response response);
+  /// False once it is ended or the client is gone.
   bool is_open() const;
   /// Runs once, on any thread, when the client is gone before finish(); at once if that is so already.
   void on_gone(std::function<void()> gone);
@@ -110,6 +127,15 @@ struct Response {
 /// {"error": {"code", "message", "key"}} with the status the code maps to.
 Response error_response(const Error& error);
 Response json_response(const nlohmann::json& json, int status = 200);
+/// The head of an answer with `size` bytes: Range (one range), ETag, If-Range and If-None-Match as RFC 9110.
+/// `etag` without quotes.
+struct RangeHead {
+  Response response;  ///< 200 or 206, and the caller adds the body; 304 or 416, and that is all
+  bool wants_body = false;
+  std::uint64_t offset = 0, length = 0;  ///< what to send
+};
+RangeHead range_head(const Request& request, std::uint64_t size, std::string_view etag,
+                     std::string_view content_type = "application/octet-stream");
 /// A file with Range (one range), ETag, If-Range and If-None-Match as RFC 9110: 200, 206, 304 or 416.
 /// `etag` without quotes; the file must not change while it is served.
 Response file_response(const Request& request, int fd, std::uint64_t size, std::string_view etag,

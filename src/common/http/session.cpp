@@ -9,8 +9,8 @@
 namespace educloud::http {
 namespace {
 
-constexpr std::size_t kBufferBytes = 64 * 1024;
-constexpr std::size_t kBodyReadBytes = 48 * 1024;
+constexpr std::size_t kBufferBytes = 256 * 1024;
+constexpr std::size_t kBodyReadBytes = 192 * 1024;
 constexpr std::size_t kHeadReadBytes = 4 * 1024;
 constexpr std::chrono::milliseconds kLinger{2000};
 
@@ -131,6 +131,8 @@ net::awaitable<Session::Body> Session::read_body(Parser* parser) {
       if (ec == boost::system::errc::operation_canceled) co_return Body::stopped;
       need_more = ec == boost::beast::http::error::need_more;
       if (ec && !need_more) co_return Body::malformed;
+      // What the parser leaves is the head of a chunk that has not ended yet.
+      if (need_more && buffer_.size() > kMaxHeaderBytes) co_return Body::malformed;
     }
     if (!need_more || parser->is_done()) continue;
     transport_->expires_after(core_.options.body_timeout);
@@ -207,7 +209,12 @@ net::awaitable<bool> Session::serve_one() {
   if (!parser->is_done()) keep_alive_ = false;
   const int status = response->status;
   const bool head_only = request.method == "HEAD";
-  const bool sent = co_await write_response(std::move(*response), head_only, parser->version);
+  bool sent = false;
+  if (std::holds_alternative<std::shared_ptr<BodyStream>>(response->body)) {
+    sent = co_await write_stream(std::move(*response), head_only, parser->version);
+  } else {
+    sent = co_await write_response(std::move(*response), head_only, parser->version);
+  }
   const auto spent = std::chrono::steady_clock::now() - begin;
   // Never the query string: it holds grants.
   obs::debug("http.request", {{"method", request.method},

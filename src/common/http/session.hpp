@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 
+#include "common/http/body_stream.hpp"
 #include "common/http/event_stream.hpp"
 #include "common/http/parser.hpp"
 #include "common/http/server.hpp"
@@ -61,6 +62,14 @@ class Session : public std::enable_shared_from_this<Session> {
   std::string format_head(const Response& response, int version, std::optional<std::uint64_t> length) const;
   net::awaitable<void> run_events(std::shared_ptr<EventStream::Impl> events);
   void on_events_changed();
+  /// A response whose body is a BodyStream.
+  net::awaitable<bool> write_stream(Response response, bool head_only, int version);
+  /// Waits for what the producer does next; aborted if the client or the producer is gone.
+  net::awaitable<BodyStream::Impl::Batch> next_batch(std::shared_ptr<BodyStream::Impl> body);
+  net::awaitable<bool> send_batches(std::shared_ptr<BodyStream::Impl> body, BodyStream::Impl::Batch batch,
+                                    BodyFraming framing);
+  net::awaitable<bool> write_pieces(std::shared_ptr<BodyStream::Impl> body, BodyStream::Impl::Batch batch);
+  net::awaitable<bool> write_text(std::string text);
 
   std::shared_ptr<Transport> transport_;
   ServerCore& core_;
@@ -71,7 +80,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool idle_ = true;  ///< between two requests
   bool draining_ = false;
   std::shared_ptr<EventStream::Impl> events_;  ///< while this connection carries live events
-  net::steady_timer events_timer_;
+  net::steady_timer events_timer_;             ///< wakes run_events or next_batch
 };
 
 }  // namespace educloud::http

@@ -1,6 +1,8 @@
 #include "common/http/transport.hpp"
 
+#include <netinet/tcp.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <boost/asio/post.hpp>
@@ -194,6 +196,40 @@ void Transport::watch_peer(std::function<void()> gone) {
   } else {
     socket_.async_read_some(net::buffer(watch_buffer_), std::move(handler));
   }
+}
+
+void Transport::watch_gone(std::function<void()> gone) {
+  if (watching_ || !is_open()) return;
+  watching_ = true;
+  const std::uint64_t generation = ++watch_generation_;
+  auto handler = [self = shared_from_this(), generation, gone = std::move(gone)](error_code ec) {
+    if (ec || generation != self->watch_generation_ || !self->is_open()) return;
+    char byte = 0;
+    const ssize_t got = ::recv(self->socket_.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+      self->watching_ = false;
+      self->watch_gone(gone);
+      return;
+    }
+    // Bytes are the next request: then only a failed write can tell that the peer is gone.
+    if (got <= 0) gone();
+  };
+  socket_.async_wait(net::ip::tcp::socket::wait_read, std::move(handler));
+}
+
+void Transport::unwatch_gone() {
+  if (!watching_) return;
+  watching_ = false;
+  ++watch_generation_;
+  error_code ignored;
+  socket_.cancel(ignored);
+}
+
+void Transport::hold_small(bool hold) {
+  if (tls_ || held_ == hold || !is_open()) return;
+  held_ = hold;
+  const int on = hold ? 1 : 0;
+  ::setsockopt(socket_.native_handle(), IPPROTO_TCP, TCP_CORK, &on, sizeof on);
 }
 
 void Transport::expires_after(std::chrono::milliseconds time) {

@@ -54,6 +54,13 @@ class Transport : public std::enable_shared_from_this<Transport> {
   /// Calls `gone` once the peer sends anything or goes away, while we only write. At most once per transport.
   void watch_peer(std::function<void()> gone);
 
+  /// Calls `gone` once the peer has closed, and looks at nothing that it sends: the next request stays
+  /// unread. Nothing else may wait for the socket until unwatch_gone().
+  void watch_gone(std::function<void()> gone);
+  void unwatch_gone();
+  /// Held back, small pieces leave in full packets; let go, what waits leaves at once. Without TLS only.
+  void hold_small(bool hold);
+
   void expires_after(std::chrono::milliseconds time);
   void expires_never();
   bool expired() const { return expired_; }
@@ -81,6 +88,9 @@ class Transport : public std::enable_shared_from_this<Transport> {
   std::uint64_t timer_generation_ = 0;
   bool timer_pending_ = false;
   bool expired_ = false;
+  bool watching_ = false;
+  bool held_ = false;
+  std::uint64_t watch_generation_ = 0;
   std::array<char, 512> watch_buffer_{};
 };
 

@@ -59,8 +59,8 @@ class ChunkSink {
   virtual ~ChunkSink() = default;
   /// By position: true where the chunk must be sent.
   virtual Result<std::vector<bool>> missing(const ChunkCaller& caller, std::vector<chunk::ChunkId> ids) = 0;
-  /// A frame of chunks:store, in order of arrival. `caller` is not trusted with its content. Called on a thread
-  /// of the server: may compute and write to the disk, should not wait for another host.
+  /// A frame of chunks:store, in order of arrival. `caller` is not trusted with its content. Called on a
+  /// thread of the server: may compute and write to the disk, should not wait for another host.
   virtual Result<> store(const ChunkCaller& caller, const chunk::FrameHeader& header,
                          std::span<const char> stored) = 0;
   /// After the last frame of a request: all of them are durable when this returns.
@@ -97,8 +97,8 @@ struct ChunkRouteOptions {
 ///   PUT  .../{n} itself         body: encoded manifest; If-Match: "<imgid>/<n>" in quotes (absent or *: no
 ///                               condition), Educloud-Parent, Educloud-Cmdid; 201 {"receipt"}, 409
 /// `Educloud-Priority: user|prefetch|replication` orders requests (Priority; absent: user).
-/// Every call of `source` and `sink` but store() is made on one of `max_readers` worker threads; while all are
-/// busy, requests are answered 503 with Retry-After. store() runs on the server's own thread and should
+/// Every call of `source` and `sink` but store() is made on one of `max_readers` worker threads; while all
+/// are busy, requests are answered 503 with Retry-After. store() runs on the server's own thread and should
 /// not wait for the network.
 class ChunkRoutes {
  public:
