@@ -13,14 +13,19 @@ declare -gA _educloud_commands=(
   [image import]="--name --resume --format --ostype --usage --description --wait --timeout"
   [image modify]="--type --memory-mib --cpus --cluster --node --version --description --wait-running --wait --timeout"
   [image build]="--name --type --memory-mib --cpus --cluster --node --version --description --wait-running --wait --timeout"
-  [image submit]="--wait --timeout"
+  [image submit]="--on-conflict --wait --timeout"
+  [image push]="--version --cluster --node --wait --timeout"
+  [image export]="--version --output --format"
+  [image url]="--version --hours"
+  [image diff]=""
+  [image compact]=""
   [image rollback]="--to --wait --timeout"
   [image prune]="--versions --keep --wait --timeout"
   [image delete]="--wait --timeout"
-  [vm define]="--image --name --type --memory-mib --cpus --cluster --node --version --temporary --wait --timeout"
+  [vm define]="--image --name --type --memory-mib --cpus --cluster --node --version --temporary --lazy --wait --timeout"
   [vm list]=""
   [vm show]=""
-  [vm run]="--wait --timeout"
+  [vm run]="--lazy --wait --timeout"
   [vm stop]="--wait --timeout"
   [vm delete]="--wait --timeout --force"
   [vm console]=""
@@ -28,10 +33,14 @@ declare -gA _educloud_commands=(
   [task list]="--all"
   [task show]=""
   [task watch]="--timeout"
-  [task submit]="--wait --timeout"
+  [task submit]="--on-conflict --wait --timeout"
   [task start]="--wait --timeout"
   [task stop]="--wait --timeout"
   [task cancel]="--wait --timeout --force"
+  [walrus fsck]="--config --prefix"
+  [walrus export]="--version --output --format --config --prefix"
+  [walrus gc]="--grace --config --prefix"
+  [walrus stats]="--config --prefix"
 )
 _educloud_global="--url --ca --json --quiet --help --version"
 
@@ -47,9 +56,10 @@ _educloud() {
     fi
   done
   case $previous in
-    --*-file | --ca | --output | -o | --config-dir | --state-dir | --prefix | --out)
+    --*-file | --ca | --config | --output | -o | --config-dir | --state-dir | --prefix | --out)
       mapfile -t COMPREPLY < <(compgen -f -- "$word")
       return ;;
+    --on-conflict) mapfile -t COMPREPLY < <(compgen -W "fail replace" -- "$word"); return ;;
     --format) mapfile -t COMPREPLY < <(compgen -W "auto qcow2 raw vdi vmdk vhdx" -- "$word"); return ;;
     --usage) mapfile -t COMPREPLY < <(compgen -W "desktop server" -- "$word"); return ;;
     --ostype) mapfile -t COMPREPLY < <(compgen -W "linux windows other" -- "$word"); return ;;

@@ -31,6 +31,9 @@ void add_node_commands(CLI::App& app, Context& context);
 void add_image_commands(CLI::App& app, Context& context);
 void add_image_edit_commands(CLI::App& image, Context& context);  ///< build, modify, submit
 void add_image_import_command(CLI::App& image, Context& context);
+void add_image_push_command(CLI::App& image, Context& context);
+void add_image_read_commands(CLI::App& image, Context& context);  ///< export, url, diff, compact
+void add_walrus_commands(CLI::App& app, Context& context);        ///< the local store of walrus
 void add_vm_commands(CLI::App& app, Context& context);
 void add_task_commands(CLI::App& app, Context& context);
 

@@ -134,6 +134,8 @@ void add_image_commands(CLI::App& app, Context& context) {
   add_image_import_command(*image, context);
   add_image_edit_commands(*image, context);
   add_upkeep_commands(*image, context);
+  add_image_push_command(*image, context);
+  add_image_read_commands(*image, context);
 }
 
 }  // namespace educloud::cli

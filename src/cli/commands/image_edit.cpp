@@ -108,11 +108,13 @@ void add_image_edit_commands(CLI::App& image, Context& context) {
   auto which = std::make_shared<std::string>();
   auto wait = std::make_shared<WaitOptions>();
   submit->add_option("TASK", *which, "Task id or instance id of the modify or build")->required();
+  auto on_conflict = std::make_shared<std::string>();
+  add_conflict_option(*submit, *on_conflict);
   add_wait_options(*submit, *wait);
   on_command(*submit, context, [=, &context](Session& session) -> Result<> {
     auto tid = tid_of(session, *which);
     if (!tid) return fail(tid.error());
-    auto task = session.post("/tasks/" + http::url_encode(*tid) + "/submit");
+    auto task = session.post("/tasks/" + http::url_encode(*tid) + "/submit", submit_body(*on_conflict));
     if (!task) return fail(task.error());
     return report_task(context, session, std::move(*task), Goal::ended, *wait);
   });

@@ -60,6 +60,7 @@ std::unique_ptr<CLI::App> make_app(Context& context) {
   add_image_commands(*app, context);
   add_vm_commands(*app, context);
   add_task_commands(*app, context);
+  add_walrus_commands(*app, context);
   return app;
 }
 

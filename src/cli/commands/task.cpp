@@ -3,6 +3,7 @@
 #include "cli/commands/context.hpp"
 #include "cli/commands/wait.hpp"
 #include "cli/core/text.hpp"
+#include "common/base/bytes.hpp"
 
 namespace educloud::cli {
 namespace {
@@ -11,16 +12,28 @@ std::string path_of(const std::string& tid) {
   return "/tasks/" + http::url_encode(tid);
 }
 
+/// By the bytes where they are told.
+std::string percent_cell(const nlohmann::json& task) {
+  const Step step = step_of(task);
+  if (step.bytes_total == 0) return cell(task, "progress");
+  return std::to_string(std::min(step.bytes_done, step.bytes_total) * 100 / step.bytes_total);
+}
+
+std::string rate_cell(const nlohmann::json& task) {
+  const auto rate = step_of(task).bytes_per_s;
+  return rate > 0 ? to_string(Bytes{static_cast<std::uint64_t>(rate)}) + "/s" : "-";
+}
+
 Result<> list_tasks(Context& context, Session& session, bool all) {
   auto tasks = session.list(all ? "/tasks" : "/tasks?open=true");
   if (!tasks) return fail(tasks.error());
   std::vector<std::vector<std::string>> rows = {
-      {"TASK", "KIND", "STATE", "%", "NODE", "FAILED", "UPDATED", "MESSAGE"}};
+      {"TASK", "KIND", "STATE", "%", "RATE", "NODE", "FAILED", "UPDATED", "MESSAGE"}};
   for (const auto& one : *tasks) {
     const auto updated = one.find("updated_at");
     const std::string error = cell(one, "errormsg");
     rows.push_back({cell(one, "tid"), cell(one, "kind"), cell(one, "phase") + "/" + cell(one, "state"),
-                    cell(one, "progress"), cell(one, "node"), cell(one, "failed"),
+                    percent_cell(one), rate_cell(one), cell(one, "node"), cell(one, "failed"),
                     updated != one.end() && updated->is_number_integer()
                         ? format_time(updated->get<std::int64_t>())
                         : "-",
@@ -43,13 +56,15 @@ void add_change(CLI::App& task, Context& context, const char* verb, const char* 
   auto tid = std::make_shared<std::string>();
   auto wait = std::make_shared<WaitOptions>();
   auto force = std::make_shared<bool>(false);
+  auto on_conflict = std::make_shared<std::string>();
   command->add_option("TASK", *tid, "Task id")->required();
   add_wait_options(*command, *wait);
   const std::string name = verb;
   if (name == "cancel") command->add_flag("--force", *force, kForceHelp);
+  if (name == "submit") add_conflict_option(*command, *on_conflict);
   on_command(*command, context, [=, &context](Session& session) -> Result<> {
     auto changed = name == "cancel" ? session.remove(path_of(*tid) + (*force ? "?force=true" : ""))
-                                    : session.post(path_of(*tid) + "/" + name);
+                                    : session.post(path_of(*tid) + "/" + name, submit_body(*on_conflict));
     if (!changed) return fail(changed.error());
     return report_task(context, session, std::move(*changed), goal, *wait);
   });

@@ -11,6 +11,8 @@
 namespace educloud::cli {
 namespace {
 
+constexpr const char* kLazyHelp = "Let it start while its image still arrives on the node";
+
 std::string path_of(const std::string& insid) {
   return "/vms/" + http::url_encode(insid);
 }
@@ -19,7 +21,7 @@ struct DefineArguments {
   std::string image, name, vmtype, cluster, node;
   std::int64_t memory_mib = 0;
   int cpus = 0, version = 0;
-  bool temporary = false;
+  bool temporary = false, lazy = false;
   WaitOptions wait;
 };
 
@@ -33,6 +35,7 @@ nlohmann::json define_body(const DefineArguments& a) {
   if (a.memory_mib > 0) body["memory_mib"] = a.memory_mib;
   if (a.cpus > 0) body["cpus"] = a.cpus;
   if (a.version > 0) body["version"] = a.version;
+  if (a.lazy) body["lazy"] = true;
   return body;
 }
 
@@ -76,8 +79,10 @@ Result<> list_vms(Context& context, Session& session) {
 
 /// "run" or "stop", then the VM as it is.
 Result<> change_vm(Context& context, Session& session, const std::string& insid, const char* verb, Goal goal,
-                   const WaitOptions& wait) {
-  auto task = session.post(path_of(insid) + "/" + verb);
+                   const WaitOptions& wait, bool lazy = false) {
+  auto body = nlohmann::json::object();
+  if (lazy) body["lazy"] = true;
+  auto task = session.post(path_of(insid) + "/" + verb, body);
   if (!task) return fail(task.error());
   if (wait.wait) {
     auto last = wait_for_task(context, session, cell(*task, "tid"), goal, wait.timeout_s);
@@ -129,7 +134,8 @@ void add_define(CLI::App& vm, Context& context) {
   define->add_option("--node", a.node, "Only there");
   define->add_option("--version", a.version, "Always this version, not the one in use")
       ->check(CLI::PositiveNumber);
-  define->add_flag("--temporary", a.temporary, "Run it now, once");
+  auto* temporary = define->add_flag("--temporary", a.temporary, "Run it now, once");
+  define->add_flag("--lazy", a.lazy, kLazyHelp)->needs(temporary);
   add_wait_options(*define, a.wait);
   on_command(*define, context,
              [&context, arguments](Session& session) { return define_vm(context, session, *arguments); });
@@ -153,9 +159,11 @@ void add_vm_commands(CLI::App& app, Context& context) {
   auto* show = add("show", "One desktop: state, screen address and password");
   on_command(*show, context, [=, &context](Session& session) { return show_vm(context, session, *insid); });
   auto* run = add("run", "Start it, from the image as it is");
+  auto lazy = std::make_shared<bool>(false);
+  run->add_flag("--lazy", *lazy, kLazyHelp);
   add_wait_options(*run, *wait);
   on_command(*run, context, [=, &context](Session& session) {
-    return change_vm(context, session, *insid, "run", Goal::running, *wait);
+    return change_vm(context, session, *insid, "run", Goal::running, *wait, *lazy);
   });
   auto* stop = add("stop", "Shut it down");
   add_wait_options(*stop, *wait);

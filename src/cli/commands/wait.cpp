@@ -41,6 +41,20 @@ void add_wait_options(CLI::App& command, WaitOptions& options) {
       ->capture_default_str();
 }
 
+void add_conflict_option(CLI::App& command, std::string& on_conflict) {
+  command
+      .add_option("--on-conflict", on_conflict,
+                  "If another version came into use meanwhile: fail, and nothing is lost, or replace: this "
+                  "becomes the next version, the other stays listed")
+      ->check(CLI::IsMember({"fail", "replace"}));
+}
+
+nlohmann::json submit_body(const std::string& on_conflict) {
+  auto body = nlohmann::json::object();
+  if (!on_conflict.empty()) body["on_conflict"] = on_conflict;
+  return body;
+}
+
 Standing judge(const nlohmann::json& task, Goal goal) {
   const std::string phase = text_of(task, "phase");
   const std::string state = text_of(task, "state");
@@ -73,6 +87,7 @@ Step step_of(const nlohmann::json& task) {
   if (!prompt.empty()) step.label += " " + prompt;
   step.bytes_done = static_cast<std::uint64_t>(std::max<std::int64_t>(0, number_of(task, "bytes_done")));
   step.bytes_total = static_cast<std::uint64_t>(std::max<std::int64_t>(0, number_of(task, "bytes_total")));
+  step.bytes_per_s = number_of(task, "bytes_per_s");
   if (step.bytes_total == 0)
     step.percent = static_cast<int>(std::clamp<std::int64_t>(number_of(task, "progress"), 0, 100));
   return step;

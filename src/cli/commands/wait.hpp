@@ -19,6 +19,10 @@ void add_wait_options(CLI::App& command, WaitOptions& options);
 inline constexpr const char* kForceHelp =
     "Administrators: end it at once, if its node was silent for 10 minutes or is not registered any more";
 
+/// --on-conflict of a submit, and the body it makes.
+void add_conflict_option(CLI::App& command, std::string& on_conflict);
+nlohmann::json submit_body(const std::string& on_conflict);
+
 /// What a command waits for.
 enum class Goal {
   running,  ///< the VM runs

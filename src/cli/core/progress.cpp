@@ -45,22 +45,6 @@ std::size_t terminal_width() {
 
 }  // namespace
 
-void RateMeter::add(std::uint64_t bytes_done, std::int64_t now_ms) {
-  if (!samples_.empty() && bytes_done < samples_.back().second)
-    samples_.clear();  // another file, or begun again
-  if (samples_.size() >= 2 && now_ms - samples_[samples_.size() - 2].first < kRedrawMs) samples_.pop_back();
-  samples_.emplace_back(now_ms, bytes_done);
-  while (samples_.size() > 2 && now_ms - samples_[1].first >= kWindowMs) samples_.erase(samples_.begin());
-}
-
-double RateMeter::bytes_per_second() const {
-  if (samples_.size() < 2) return 0;
-  const auto span_ms = samples_.back().first - samples_.front().first;
-  if (span_ms <= 0) return 0;
-  return static_cast<double>(samples_.back().second - samples_.front().second) * 1000.0 /
-         static_cast<double>(span_ms);
-}
-
 std::string render_plain(const Step& step, double bytes_per_second) {
   std::string out = printable(step.label);
   const int percent = percent_of(step);
@@ -104,7 +88,8 @@ void ProgressPrinter::show(const Step& step) {
   const bool is_new = step.label != label_;
   const auto pause_ms = is_terminal_ ? kRedrawMs : kPlainMs;
   if (!is_new && now_ms - shown_ms_ < pause_ms) return;
-  const double rate = meter_.bytes_per_second();
+  const double rate =
+      step.bytes_per_s > 0 ? static_cast<double>(step.bytes_per_s) : meter_.bytes_per_second();
   const std::string line =
       is_terminal_ ? render_bar(step, rate, terminal_width() - 1) : render_plain(step, rate);
   if (line == last_line_) return;

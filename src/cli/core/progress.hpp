@@ -4,6 +4,7 @@
 #include <string>
 
 #include "common/base/clock.hpp"
+#include "common/base/rate_meter.hpp"
 
 namespace educloud::cli {
 
@@ -13,18 +14,7 @@ struct Step {
   int percent = -1;   ///< -1: reckoned from the bytes
   std::uint64_t bytes_done = 0;
   std::uint64_t bytes_total = 0;  ///< 0: not known
-};
-
-/// Bytes per second over the last few seconds, so that a stall shows.
-class RateMeter {
- public:
-  /// `now_ms`: a clock that never jumps.
-  void add(std::uint64_t bytes_done, std::int64_t now_ms);
-  double bytes_per_second() const;
-
- private:
-  static constexpr std::int64_t kWindowMs = 5000;
-  std::vector<std::pair<std::int64_t, std::uint64_t>> samples_;  ///< at most one per 100 ms of the window
+  std::int64_t bytes_per_s = 0;   ///< as who does the work measured it; 0: reckoned from the bytes seen here
 };
 
 /// "uploading  [=====>    ]  52%  1.0 GiB / 2.0 GiB  110.0 MiB/s  00:09 left", at most `width` columns.

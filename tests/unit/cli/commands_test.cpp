@@ -45,13 +45,14 @@ std::string file(const char* name) {
 TEST(Commands, AreThoseThatAreDocumented) {
   std::vector<std::string> names;
   for (const auto& [name, options] : commands()) names.push_back(name);
-  EXPECT_THAT(names,
-              testing::UnorderedElementsAre(
-                  "init", "login", "logout", "status", "node list", "node show", "image import", "image list",
-                  "image show", "image build", "image modify", "image submit", "image versions",
-                  "image rollback", "image prune", "image delete", "vm define", "vm run", "vm stop",
-                  "vm delete", "vm list", "vm show", "vm console", "vm screenshot", "task list", "task show",
-                  "task watch", "task cancel", "task submit", "task start", "task stop"));
+  EXPECT_THAT(names, testing::UnorderedElementsAre(
+                         "init", "login", "logout", "status", "node list", "node show", "image import",
+                         "image list", "image show", "image build", "image modify", "image submit",
+                         "image versions", "image rollback", "image prune", "image delete", "image push",
+                         "image export", "image url", "image diff", "image compact", "walrus fsck",
+                         "walrus export", "walrus gc", "walrus stats", "vm define", "vm run", "vm stop",
+                         "vm delete", "vm list", "vm show", "vm console", "vm screenshot", "task list",
+                         "task show", "task watch", "task cancel", "task submit", "task start", "task stop"));
 }
 
 TEST(Commands, StandInCompletionAndManualWithEveryOption) {
@@ -127,6 +128,22 @@ TEST(Judge, KnowsHowATaskEnded) {
   EXPECT_EQ(judge(task("submitting", "gone", false, true), Goal::ended), Standing::reached);
   EXPECT_EQ(judge(task("submitting", "gone"), Goal::ended), Standing::failed) << "cancelled";
   EXPECT_EQ(judge(task("submitting", "gone"), Goal::gone), Standing::reached);
+}
+
+TEST(Step, TakesTheRateThatTheTaskTells) {
+  json one = task("preparing", "downloading");
+  one["bytes_done"] = 1 << 20, one["bytes_total"] = 11 << 20, one["bytes_per_s"] = 1 << 20;
+  const Step step = step_of(one);
+  EXPECT_EQ(step.bytes_per_s, 1 << 20);
+  EXPECT_EQ(render_plain(step, static_cast<double>(step.bytes_per_s)),
+            "preparing/downloading  9%  1.0 MiB / 11.0 MiB  1.0 MiB/s  00:10 left");
+  one["bytes_per_s"] = "much";
+  EXPECT_EQ(step_of(one).bytes_per_s, 0);
+}
+
+TEST(SubmitBody, IsEmptyUnlessAsked) {
+  EXPECT_EQ(submit_body(""), json::object());
+  EXPECT_EQ(submit_body("replace"), json({{"on_conflict", "replace"}}));
 }
 
 TEST(UploadTarget, IsTakenApartAndChecked) {
