@@ -25,7 +25,11 @@ Result<Config> load_config(const std::filesystem::path& file) {
   reader->integer("max_cpus", out.max_cpus, 0, 256);
   reader->integer("reserve_mib", out.reserve_mib, 0, 1'000'000);
   reader->integer("min_free_disk_mib", out.min_free_disk_mib, 0, 10'000'000);
-  reader->integer("copies", out.copies, 1, 16);
+  reader->integer("connections", out.connections, 1, 16);
+  reader->integer("max_transfers", out.max_transfers, 1, 16);
+  reader->integer("frame_cache_mib", out.frame_cache_mib, 0, 65'536);
+  reader->boolean("peers.enabled", out.peers);
+  reader->text("qemu_group", out.qemu_group, 0, 32);
   reader->integer("console_limit_kib", out.console_limit_kib, 64, 1'048'576);
   if (auto ok = reader->finish(); !ok) return fail(ok.error());
   if (auto url = http::Url::parse(out.cc_url); !url) {

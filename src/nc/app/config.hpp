@@ -17,13 +17,17 @@ struct Config {
   std::string libvirt_uri = "qemu:///system";
   std::string accel = "auto";  ///< auto, kvm, tcg
   bool guest_egress = true;
-  int stop_grace_s = 60;         ///< from the power button to the plug
-  int max_memory_mib = 0;        ///< of one VM; 0: the host's memory less reserve_mib
-  int max_cpus = 0;              ///< of one VM; 0: the host's
-  int reserve_mib = 1024;        ///< memory that guests do not get
-  int min_free_disk_mib = 1024;  ///< stays free under the prefix
-  int copies = 2;                ///< prepares and submits at once
-  int console_limit_kib = 4096;  ///< of a console log, before its older part goes
+  int stop_grace_s = 60;                    ///< from the power button to the plug
+  int max_memory_mib = 0;                   ///< of one VM; 0: the host's memory less reserve_mib
+  int max_cpus = 0;                         ///< of one VM; 0: the host's
+  int reserve_mib = 1024;                   ///< memory that guests do not get
+  int min_free_disk_mib = 1024;             ///< stays free under the prefix
+  int connections = 4;                      ///< to the cc, of one transfer
+  int max_transfers = 2;                    ///< images that arrive at once
+  int frame_cache_mib = 64;                 ///< of what arrived lately, kept in memory for neighbours
+  bool peers = true;                        ///< ask neighbours and serve them
+  std::string qemu_group = "libvirt-qemu";  ///< QEMU's user is in it; empty: QEMU runs as we do
+  int console_limit_kib = 4096;             ///< of a console log, before its older part goes
 
   std::string exchange = "cc_status";
   std::string queue() const { return "nc_cmd_queue." + common.host; }

@@ -1,4 +1,5 @@
 // image/prepare and image/submit: the long ones.
+#include "common/base/bytes.hpp"
 #include "common/obs/log.hpp"
 #include "common/sys/file.hpp"
 #include "nc/app/operations.hpp"
@@ -17,16 +18,8 @@ constexpr task::TaskState kPrepared{Phase::preparing, State::done};
 constexpr task::TaskState kUploading{Phase::submitting, State::uploading};
 constexpr task::TaskState kSubmitted{Phase::submitting, State::done};
 
-// A submit is three pieces of work; these are where each ends, in percent of the whole.
-constexpr int kFlattened = 40;
-constexpr int kHashed = 50;
-
-int percent_of(std::uint64_t done, std::uint64_t total) {
-  return total == 0 ? 0 : static_cast<int>(static_cast<double>(done) * 100.0 / static_cast<double>(total));
-}
-
-std::string name_of(const msg::ImageVersion& version) {
-  return version.imgid + " version " + std::to_string(version.version);
+std::string name_of(const std::string& imgid, int version) {
+  return imgid + " version " + std::to_string(version);
 }
 
 }  // namespace
@@ -35,29 +28,48 @@ Operations::Final Operations::prepare(const Call& call) {
   if (!call.command.source)
     return fail(ErrorCode::invalid_argument, "image/prepare without source", "source");
   const auto& source = *call.command.source;
+  const auto name = name_of(source.imgid, source.version);
   if (source.imgid != call.tid.source.str()) {
     return fail(ErrorCode::invalid_argument,
                 "source " + source.imgid + " is not the one of task " + call.tid.str(), "source.imgid");
   }
-  const auto size = static_cast<std::uint64_t>(source.size_bytes);
-  if (!images_.base(source.imgid, source.version)) {
-    progress(call, Event::downloading, kDownloading, 0, 0, size, "downloading " + name_of(source));
-    if (auto ok = need_disk(size, "image " + name_of(source)); !ok) return fail(ok.error());
+  auto request = make_fill_request(source, call.command.source_grant, call.command.priority);
+  if (!request) return fail(request.error());
+  const bool build = base_of(call.tid) == Base::build_copy;
+  if (call.command.lazy == 1 && !build && !images_.base(source.imgid, source.version)) {
+    progress(call, Event::downloading, kDownloading, 0, 0, request->data_bytes, "asking for " + name);
+    if (auto ok = need_disk(request->data_bytes, "image " + name); !ok) return fail(ok.error());
+    auto opened = lazy_.open(call.tid.instance, *request, call.stop);
+    if (!opened) return fail(opened.error());
+    return final_report(call, Event::prepared, kPrepared, name + " can be read while it arrives");
   }
-  const auto on_copied = [&](std::uint64_t done, std::uint64_t total) {
-    if (total == 0) total = size;
-    progress(call, Event::downloading, kDownloading, percent_of(done, total), done, total,
-             "downloading " + name_of(source));
-  };
-  if (auto ok = images_.fetch(source, call.command.source_grant, on_copied, call.stop); !ok)
-    return fail(ok.error());
-  if (base_of(call.tid) == Base::build_copy) {
-    if (auto ok = clone_for_build(call, source); !ok) return fail(ok.error());
+  if (auto ok = fetch(call, *request); !ok) return fail(ok.error());
+  if (build) {
+    if (auto ok = prepare_build(call, source); !ok) return fail(ok.error());
   }
-  return final_report(call, Event::prepared, kPrepared, name_of(source) + " is on the node");
+  return final_report(call, Event::prepared, kPrepared, name + " is on the node");
 }
 
-Result<> Operations::clone_for_build(const Call& call, const msg::ImageVersion& source) {
+/// Has the version here, with room made for it.
+Result<> Operations::fetch(const Call& call, const FillRequest& request) {
+  const auto name = name_of(request.imgid, request.version);
+  const auto tell = teller(call, Event::downloading, kDownloading, "downloading " + name);
+  // Another version that is here has most of it, and must not be evicted for the sake of what it has.
+  const auto cached = images_.cached();
+  const bool has_relative =
+      std::any_of(cached.begin(), cached.end(), [&](const auto& one) { return one.imgid == request.imgid; });
+  if (!images_.base(request.imgid, request.version)) {
+    tell(0, request.data_bytes);
+    if (auto ok = need_disk(has_relative ? 0 : request.data_bytes, "image " + name); !ok) return ok;
+  }
+  auto done = images_.fetch(request, tell, call.stop);
+  if (done || done.error().code != ErrorCode::exhausted || !has_relative) return done;
+  make_room(request.data_bytes + options_.min_free_disk_bytes);
+  return images_.fetch(request, tell, call.stop);
+}
+
+/// A build works on an overlay of its own: nothing is copied.
+Result<> Operations::prepare_build(const Call& call, const msg::ImageVersion& source) {
   const auto& layout = options_.layout;
   const auto target = layout.build(call.tid.target);
   auto record = read_record(layout, call.tid.instance);
@@ -67,24 +79,18 @@ Result<> Operations::clone_for_build(const Call& call, const msg::ImageVersion& 
   if (*record && std::filesystem::exists(target, ignored)) return {};
   auto base = images_.base(source.imgid, source.version);
   if (!base) return fail(base.error());
-  const auto size = static_cast<std::uint64_t>(source.size_bytes);
-  if (auto ok = need_disk(size, "the copy of " + name_of(source)); !ok) return ok;
-  if (auto ok = sys::make_directories(layout.build_folder(call.tid.target)); !ok) return ok;
-  const auto part = layout.build_folder(call.tid.target) / "machine.part";
+  progress(call, Event::cloning, kCloning, 0, 0, 0, "cloning " + name_of(source.imgid, source.version));
+  const auto folder = layout.build_folder(call.tid.target);
+  if (auto ok = sys::make_directories(folder); !ok) return ok;
+  const auto part = folder / "machine.part";
   if (auto ok = remove_file(part); !ok) return ok;
-  const auto on_copied = [&](std::uint64_t done, std::uint64_t total) {
-    progress(call, Event::cloning, kCloning, percent_of(done, total), done, total,
-             "cloning " + name_of(source));
-  };
-  on_copied(0, size);
-  if (auto ok = images_.clone(base->file, part, on_copied, call.stop); !ok) return ok;
+  if (auto ok = images_.make_overlay(base->layers.front(), base->disk_bytes, part); !ok) return ok;
   std::error_code error;
   std::filesystem::rename(part, target, error);
   if (error) return fail(errno_error("rename " + part.string(), error.value()));
-  if (auto ok = sys::sync_path(layout.build_folder(call.tid.target)); !ok) return ok;
-  // Last: the record is what says that the copy is complete and of which version.
-  return write_record(layout, call.tid.instance,
-                      {call.tid.str(), source.imgid, source.version, base->format});
+  if (auto ok = sys::sync_path(folder); !ok) return ok;
+  // Last: the record is what says of which version the clone is.
+  return write_record(layout, call.tid.instance, {call.tid.str(), source.imgid, source.version});
 }
 
 Operations::Final Operations::submit(const Call& call) {
@@ -100,74 +106,65 @@ Operations::Final Operations::submit(const Call& call) {
   auto state = state_of(call);
   if (state) return fail(ErrorCode::conflict, "VM " + insid.str() + " still runs; stop it before submitting");
   if (state.error().code != ErrorCode::not_found) return fail(state.error());
-  auto record = read_record(options_.layout, insid);
-  if (!record) return fail(record.error());
-  if (!*record)
-    return fail(ErrorCode::not_found, "nothing was prepared for " + call.tid.str() + " on this node");
-  progress(call, Event::uploading, kUploading, 0, 0, 0, "putting the image together");
-  auto digest = flat_copy(call, **record);
-  if (!digest) return fail(digest.error());
-  Upload what{call.command.target_imgid, call.command.target_version,
-              call.command.target_grant, options_.layout.submit(insid),
-              call.command.cmdid,        *digest,
-              (*record)->imgid,          (*record)->version};
-  const auto on_copied = [&](std::uint64_t done, std::uint64_t total) {
-    const int percent = kHashed + percent_of(done, total) * (100 - kHashed) / 100;
-    progress(call, Event::uploading, kUploading, percent, done, total, "uploading");
-  };
-  auto receipt = images_.upload(what, on_copied, call.stop);
-  if (!receipt) return fail(receipt.error());
-  auto report =
-      final_report(call, Event::submitted, kSubmitted,
-                   "version " + std::to_string(what.version) + " of " + what.imgid + " is published");
-  report.receipt = *receipt;
-  if (auto ok = remove_tree(options_.layout.submit_folder(insid)); !ok) {
-    obs::warn("submit.not_removed", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
+  auto job = submit_job(call);
+  if (!job) return fail(job.error());
+  const auto tell = teller(call, Event::uploading, kUploading, "uploading what changed");
+  auto done = images_.submit(*job, tell, call.stop);
+  if (!done && done.error().code == ErrorCode::conflict) {
+    return fail(ErrorCode::conflict,
+                done.error().message +
+                    "; nothing is lost, your changes stay on the node: submit again with on_conflict=replace "
+                    "to make them the next version (the other one stays listed), or delete the task");
   }
+  if (!done) return fail(done.error());
+  auto report = final_report(call, Event::submitted, kSubmitted,
+                             name_of(job->target_imgid, job->target_version) +
+                                 " is published: " + to_string(Bytes{done->changed_bytes}) + " changed, " +
+                                 to_string(Bytes{done->sent_bytes}) + " sent");
+  report.receipt = done->receipt;
+  report.bytes_done = report.bytes_total = static_cast<std::int64_t>(done->candidate_bytes);
   return report;
 }
 
-Result<std::string> Operations::flat_copy(const Call& call, const InstanceRecord& record) {
+/// What is to be submitted; waits for the rest of a base that still arrives.
+Result<SubmitJob> Operations::submit_job(const Call& call) {
   const auto& layout = options_.layout;
   const auto& insid = call.tid.instance;
-  const auto output = layout.submit(insid);
+  auto record = read_record(layout, insid);
+  if (!record) return fail(record.error());
+  if (!*record)
+    return fail(ErrorCode::not_found, "nothing was prepared for " + call.tid.str() + " on this node");
+  progress(call, Event::uploading, kUploading, 0, 0, 0, "looking for what changed");
+  SubmitJob job{.target_imgid = call.command.target_imgid,
+                .target_version = call.command.target_version,
+                .grant = call.command.target_grant,
+                .cmdid = call.command.cmdid,
+                .if_current = call.command.if_current,
+                .parent_imgid = (*record)->imgid,
+                .parent_version = (*record)->version,
+                .changed = {}};
   std::error_code ignored;
-  const auto kept = read_submit(layout, insid);
-  // Made before a restart: the receiver may have half of exactly these bytes.
-  if (kept && kept->cmdid == call.command.cmdid && std::filesystem::exists(output, ignored))
-    return kept->digest;
-  auto base = base_of_vm(call, record);
-  if (!base) return fail(base.error());
-  if (!std::filesystem::exists(layout.overlay(insid), ignored)) {
-    if (base_of(call.tid) == Base::cached_version) {
-      return fail(ErrorCode::conflict,
-                  "nothing was changed in " + call.tid.str() + "; run it before submitting");
-    }
-    if (auto ok = images_.make_overlay(*base, layout.overlay(insid)); !ok) return fail(ok.error());
+  if (std::filesystem::exists(layout.overlay(insid), ignored)) job.changed.push_back(layout.overlay(insid));
+  if (base_of(call.tid) == Base::build_copy) {
+    const auto machine = layout.build(call.tid.target);
+    if (!std::filesystem::exists(machine, ignored))
+      return fail(ErrorCode::not_found, machine.string() + " is not there; prepare the build first");
+    job.changed.push_back(machine);
   }
-  if (auto ok = remove_tree(layout.submit_folder(insid)); !ok) return fail(ok.error());
-  const auto size = std::filesystem::file_size(base->file, ignored) +
-                    std::filesystem::file_size(layout.overlay(insid), ignored);
-  if (auto ok = need_disk(ignored ? 0 : size, "the flat copy of " + insid.str()); !ok)
-    return fail(ok.error());
-  if (auto ok = sys::make_directories(layout.submit_folder(insid)); !ok) return fail(ok.error());
-  const auto on_percent = [&](int percent) {
-    progress(call, Event::uploading, kUploading, percent * kFlattened / 100, 0, 0,
-             "putting the image together");
-  };
-  auto flat = images_.flatten(layout.overlay(insid), *base, output, on_percent, call.stop);
-  if (!flat) {
-    if (auto ok = remove_tree(layout.submit_folder(insid)); !ok) return fail(ok.error());
-    return fail(flat.error());
+  if (job.changed.empty()) {
+    return fail(ErrorCode::conflict,
+                "nothing was changed in " + call.tid.str() + "; run it before submitting");
   }
-  const auto on_hashed = [&](std::uint64_t done, std::uint64_t total) {
-    const int percent = kFlattened + percent_of(done, total) * (kHashed - kFlattened) / 100;
-    progress(call, Event::uploading, kUploading, percent, 0, 0, "checking the image");
-  };
-  auto digest = images_.digest(output, on_hashed, call.stop);
-  if (!digest) return fail(digest.error());
-  if (auto ok = write_submit(layout, insid, {call.command.cmdid, *digest}); !ok) return fail(ok.error());
-  return digest;
+  auto base = images_.base(job.parent_imgid, job.parent_version);
+  if (base) return job;
+  const auto& lazy = (*record)->lazy;
+  if (base.error().code != ErrorCode::not_found || !lazy) return fail(base.error());
+  auto request = make_fill_request(lazy->source, lazy->grant, lazy->priority);
+  if (!request) return fail(request.error());
+  const auto name = name_of(job.parent_imgid, job.parent_version);
+  const auto tell = teller(call, Event::uploading, kUploading, "waiting for the rest of " + name);
+  if (auto ok = images_.fetch(*request, tell, call.stop); !ok) return fail(ok.error());
+  return job;
 }
 
 }  // namespace educloud::nc

@@ -1,5 +1,8 @@
 #include "nc/app/daemon.hpp"
 
+#include <grp.h>
+#include <unistd.h>
+
 #include "common/bus/rabbit_bus.hpp"
 #include "common/daemon/daemon.hpp"
 #include "common/http/server.hpp"
@@ -17,7 +20,6 @@ namespace educloud::nc {
 namespace {
 
 constexpr std::uint16_t kPrefetch = 4;
-constexpr int kMachineWorkers = 16;  // a stop may wait a minute for its guest
 
 std::unique_ptr<Hypervisor> make_hypervisor(const Config& config) {
   if (config.hypervisor == "fake") return std::make_unique<FakeHypervisor>();
@@ -42,6 +44,20 @@ Result<NodeLimits> node_limits(const Config& config) {
   return limits;
 }
 
+/// Whose members may connect to a socket of ours; none: only we.
+std::optional<unsigned> qemu_group(const Config& config) {
+  if (config.qemu_group.empty() || ::geteuid() != 0) return std::nullopt;
+  group entry{};
+  group* found = nullptr;
+  std::vector<char> buffer(64 * 1024);
+  if (::getgrnam_r(config.qemu_group.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 ||
+      found == nullptr) {
+    obs::warn("config.no_qemu_group", {{"qemu_group", config.qemu_group}});
+    return std::nullopt;
+  }
+  return entry.gr_gid;
+}
+
 }  // namespace
 
 // Destroyed in the reverse order: whoever calls goes before what is called.
@@ -54,13 +70,16 @@ struct Daemon::Impl {
   std::unique_ptr<bus::Bus> bus;
   std::unique_ptr<inbox::Inbox> inbox;
   std::unique_ptr<Hypervisor> hypervisor;
+  std::unique_ptr<NodeCache> cache;
   std::unique_ptr<ImageTools> images;
   std::unique_ptr<Node> node;
   std::unique_ptr<sys::ThreadPool> control;
+  std::unique_ptr<transfer::ChunkRoutes> chunks;  // null: neighbours are not served
   std::unique_ptr<http::Server> server;
   std::unique_ptr<Heartbeat> heartbeat;
 
   Result<> open_state();
+  Result<> open_images(const std::string& advertise);
   Result<> open_node();
   Result<> open_server();
   void subscribe();
@@ -72,7 +91,7 @@ Result<> Daemon::Impl::open_state() {
   if (!key) return fail(key.error());
   node_key = std::move(*key);
   if (auto ok = sys::make_directories(common.state_dir, 0700); !ok) return ok;
-  auto opened = image::VersionStore::open(common.prefix, {.is_cache = true});
+  auto opened = image::VersionStore::open(common.prefix, {.is_cache = true, .payload = "machine"});
   if (!opened) return fail(opened.error());
   store = std::move(*opened);
   bus = bus::make_rabbit_bus(daemon::rabbit_options(config.common, "nc"));
@@ -87,29 +106,55 @@ Result<> Daemon::Impl::open_state() {
   return {};
 }
 
-Result<> Daemon::Impl::open_node() {
+Result<> Daemon::Impl::open_images(const std::string& advertise) {
+  const auto& common = config.common;
   auto url = http::Url::parse(config.cc_url);
   if (!url) return fail(url.error());
-  NodeImageOptions image_options{.cc = std::move(*url)};
-  image_options.client.tls_ca_file = config.cc_ca_file;
-  images = make_image_tools(std::move(image_options), *store);
+  http::ClientOptions client;
+  client.tls_ca_file = config.cc_ca_file;
+  CacheOptions options;
+  options.cc = *url;
+  options.client = client;
+  options.host = common.host;
+  options.node_key = node_key;
+  options.advertise_url = std::string(common.tls.certificate_file.empty() ? "http://" : "https://") + advertise +
+                          ":" + std::to_string(common.port);
+  options.connections = config.connections;
+  options.max_fills = config.max_transfers;
+  options.peers = config.peers;
+  options.frame_cache_bytes = std::uint64_t(config.frame_cache_mib) << 20;
+  cache = std::make_unique<NodeCache>(std::move(options), *store, clock);
+  images = make_image_tools({std::move(*url), std::move(client), config.connections}, *store, *cache);
+  return {};
+}
+
+Result<> Daemon::Impl::open_node() {
   auto limits = node_limits(config);
   if (!limits) return fail(limits.error());
+  if (auto ok = open_images(limits->advertise); !ok) return ok;
   OperationOptions options;
   options.layout = Layout(config.common.prefix);
   options.limits = std::move(*limits);
   options.stop_grace = std::chrono::seconds{config.stop_grace_s};
   options.min_free_disk_bytes = std::uint64_t(config.min_free_disk_mib) << 20;
+  options.qemu_group = qemu_group(config);
   hypervisor = make_hypervisor(config);
   node = std::make_unique<Node>(std::move(options), config.common.host, *inbox, *hypervisor, *images, clock);
+  node->recover();
   return hypervisor->start([this](const VmEvent& event) { node->on_vm_event(event); });
 }
 
 Result<> Daemon::Impl::open_server() {
   auto options = daemon::server_options(config.common, "nc");
   ApiOptions api{Layout(config.common.prefix), config.common.host, node_key};
-  server =
-      std::make_unique<http::Server>(std::move(options), make_router(std::move(api), *hypervisor, clock));
+  auto router = make_router(std::move(api), *hypervisor, clock);
+  if (auto* source = cache->source(); source != nullptr) {
+    transfer::ChunkRouteOptions chunk_options{.key = node_key};
+    chunk_options.clock = &clock;
+    chunks = std::make_unique<transfer::ChunkRoutes>(std::move(chunk_options), *source, nullptr);
+    chunks->add_routes(router);
+  }
+  server = std::make_unique<http::Server>(std::move(options), std::move(router));
   return server->start();
 }
 
@@ -138,7 +183,9 @@ Result<> Daemon::start() {
   if (auto ok = impl_->open_server(); !ok) return ok;
   impl_->subscribe();
   impl_->node->redo_unfinished();
-  impl_->node->start(impl_->config.copies, kMachineWorkers);
+  // A transfer that waits for another of the same version takes a worker, but no bandwidth.
+  const int transfers = impl_->config.max_transfers;
+  impl_->node->start({.copies = 2 * transfers, .background = transfers});
   impl_->inbox->start();
   Heartbeat::Parts parts{*impl_->bus, *impl_->hypervisor, *impl_->images, *impl_->node, impl_->clock};
   impl_->heartbeat = std::make_unique<Heartbeat>(impl_->config, parts, impl_->server->port());
@@ -152,9 +199,11 @@ Result<> Daemon::start() {
 
 void Daemon::stop() {
   if (impl_->heartbeat) impl_->heartbeat->stop();
+  if (impl_->chunks) impl_->chunks->stop();
   if (impl_->server) impl_->server->stop();
   if (impl_->control) impl_->control->stop();
   if (impl_->node) impl_->node->stop();
+  if (impl_->cache) impl_->cache->stop();
   if (impl_->hypervisor) impl_->hypervisor->stop();
   if (impl_->inbox) impl_->inbox->stop();
   if (impl_->bus) impl_->bus->stop();

@@ -1,117 +1,104 @@
 #include "nc/app/image_tools.hpp"
 
-#include <condition_variable>
-#include <set>
-
-#include "common/image/convert.hpp"
-#include "common/image/copy.hpp"
-#include "common/image/digest.hpp"
+#include "common/http/client.hpp"
 #include "common/obs/log.hpp"
-#include "common/obs/metrics.hpp"
 #include "common/sys/file.hpp"
-#include "common/transfer/fetcher.hpp"
+#include "common/sys/process.hpp"
 #include "common/transfer/receipt.hpp"
-#include "common/transfer/upload_client.hpp"
 
 namespace educloud::nc {
 namespace {
 
 constexpr std::size_t kListedImages = 400;  // as many as a heartbeat may carry
+constexpr std::uint64_t kSector = 512;
 
-transfer::OnProgress forward(const OnCopied& progress) {
-  return [progress](const transfer::Progress& now) {
-    if (progress) progress(now.bytes_done, now.bytes_total);
-  };
+/// How a qcow2 header names what it stands on.
+std::string backing_name(const DiskLayer& base) {
+  if (!base.is_nbd) return base.file.string();
+  return "nbd+unix:///disk?socket=" + http::url_encode(base.file.string());
+}
+
+Result<> create_qcow2(const DiskLayer& base, std::uint64_t disk_bytes, const std::filesystem::path& overlay) {
+  std::error_code error;
+  if (std::filesystem::exists(std::filesystem::symlink_status(overlay, error))) {
+    return fail(ErrorCode::conflict, overlay.string() + " exists already");
+  }
+  // -u: the base is not opened. It is one of ours, or on a socket that only a VM should read from.
+  sys::ProcessOptions options;
+  options.argv = {"qemu-img",
+                  "create",
+                  "-q",
+                  "-u",
+                  "-f",
+                  "qcow2",
+                  "-o",
+                  "compat=1.1,cluster_size=65536",
+                  "-F",
+                  base.format,
+                  "-b",
+                  backing_name(base),
+                  overlay.string(),
+                  std::to_string((disk_bytes + kSector - 1) / kSector * kSector)};
+  auto made = sys::run_checked(options);
+  if (!made) {
+    std::filesystem::remove(overlay, error);
+    auto reason = made.error();
+    if (reason.message.find("No space left") != std::string::npos) reason.code = ErrorCode::exhausted;
+    return fail(std::move(reason), "make " + overlay.string());
+  }
+  return sys::sync_path(overlay);
 }
 
 class NodeImageTools : public ImageTools {
  public:
-  NodeImageTools(NodeImageOptions options, image::VersionStore& store)
-      : options_(std::move(options)), store_(store) {}
+  NodeImageTools(NodeImageOptions options, image::VersionStore& store, NodeCache& cache)
+      : options_(std::move(options)), store_(store), cache_(cache) {}
 
-  Result<> fetch(const msg::ImageVersion& version, const std::string& grant, const OnCopied& progress,
-                 std::stop_token stop) override {
-    const std::string key = version.imgid + "/" + std::to_string(version.version);
-    {
-      // Several VMs of a class start from one image: the first fetches, the others find it there.
-      std::unique_lock lock(mutex_);
-      if (!changed_.wait(lock, stop, [&] { return !fetching_.contains(key); })) {
-        return fail(ErrorCode::cancelled, "fetch of " + key + " was cancelled");
-      }
-      fetching_.insert(key);
-    }
-    transfer::FetchRequest request{.base = options_.cc};
-    request.grant = grant;
-    request.imgid = version.imgid;
-    request.version = version.version;
-    request.digest = version.digest;
-    request.size_bytes = static_cast<std::uint64_t>(version.size_bytes);
-    request.format = version.format;
-    request.client = options_.client;
-    auto done = transfer::fetch_version(store_, request, forward(progress), stop);
-    {
-      std::lock_guard lock(mutex_);
-      fetching_.erase(key);
-    }
-    changed_.notify_all();
-    if (!done) return done;
-    store_.touch(version.imgid, version.version);
-    return store_.set_current(version.imgid, version.version);
+  Result<> fetch(const FillRequest& request, const OnCopied& progress, std::stop_token stop) override {
+    if (auto done = cache_.fill(request, progress, stop); !done) return done;
+    store_.touch(request.imgid, request.version);
+    return store_.set_current(request.imgid, request.version);
   }
 
-  Result<DiskLayer> base(const std::string& imgid, int version) override {
+  Result<std::shared_ptr<NodeCache::Reader>> open_lazily(const FillRequest& request,
+                                                         std::stop_token stop) override {
+    return cache_.open_lazily(request, stop);
+  }
+
+  Result<BaseDisk> base(const std::string& imgid, int version) override {
     auto info = store_.find(imgid, version);
     if (!info) return fail(info.error());
+    auto layers = cache_.layers(imgid, version);
+    if (!layers) return fail(layers.error());
     store_.touch(imgid, version);
-    return DiskLayer{store_.machine_path(imgid, version), info->format};
+    return BaseDisk{std::move(*layers), info->virtual_size_bytes};
   }
 
-  Result<> clone(const std::filesystem::path& from, const std::filesystem::path& to, const OnCopied& progress,
-                 std::stop_token stop) override {
-    auto copied = image::copy_sparse(from, to, progress, stop);
-    if (!copied) return fail(copied.error());
-    return {};
+  Result<> make_overlay(const DiskLayer& base, std::uint64_t disk_bytes,
+                        const std::filesystem::path& overlay) override {
+    return create_qcow2(base, disk_bytes, overlay);
   }
 
-  Result<> make_overlay(const DiskLayer& base, const std::filesystem::path& overlay) override {
-    auto format = image::parse_format(base.format);
-    if (!format) return fail(format.error());
-    return image::create_overlay(base.file, *format, overlay);
-  }
-
-  Result<> flatten(const std::filesystem::path& overlay, const DiskLayer& base,
-                   const std::filesystem::path& output, const std::function<void(int)>& percent,
-                   std::stop_token stop) override {
-    auto format = image::parse_format(base.format);
-    if (!format) return fail(format.error());
-    image::FlattenRequest request;
-    request.overlay = overlay;
-    request.base = base.file;
-    request.base_format = *format;
-    request.output = output;
-    request.on_percent = percent;
-    auto header = image::flatten(request, stop);
-    if (!header) return fail(header.error());
-    return {};
-  }
-
-  Result<std::string> digest(const std::filesystem::path& file, const OnCopied& progress,
-                             std::stop_token stop) override {
-    return image::sha256_file(file, progress, stop);
-  }
-
-  Result<std::string> upload(const Upload& what, const OnCopied& progress, std::stop_token stop) override {
-    transfer::UploadRequest request{.base = options_.cc};
-    request.grant = what.grant;
-    request.imgid = what.imgid;
-    request.version = what.version;
-    request.file = what.file;
-    request.cmdid = what.cmdid;
-    request.digest = what.digest;
-    request.parent =
-        what.parent_version > 0 ? transfer::make_parent(what.parent_imgid, what.parent_version) : "";
-    request.client = options_.client;
-    return transfer::upload_version(request, forward(progress), stop);
+  Result<SubmitReport> submit(const SubmitJob& job, const OnCopied& progress, std::stop_token stop) override {
+    auto layers = cache_.layers(job.parent_imgid, job.parent_version);
+    if (!layers) return fail(layers.error());
+    auto base = cache_.map(job.parent_imgid, job.parent_version);
+    if (!base) return fail(base.error());
+    SubmitRequest request{.remote = {.base = options_.cc,
+                                     .imgid = job.target_imgid,
+                                     .version = job.target_version,
+                                     .grant = job.grant,
+                                     .client = options_.client},
+                          .layers = {},
+                          .changed_layers = job.changed.size(),
+                          .base = std::move(*base),
+                          .parent = transfer::make_parent(job.parent_imgid, job.parent_version),
+                          .if_current = job.if_current,
+                          .cmdid = job.cmdid,
+                          .connections = options_.connections};
+    for (const auto& file : job.changed) request.layers.push_back({file, "qcow2"});
+    for (const auto& layer : *layers) request.layers.push_back({layer.file, layer.format});
+    return submit_changes(request, progress, stop);
   }
 
   Result<std::uint64_t> free_disk_bytes() override {
@@ -120,28 +107,8 @@ class NodeImageTools : public ImageTools {
     return space->free_bytes;
   }
 
-  void make_room(std::uint64_t wanted, const Versions& keep) override {
-    auto candidates = store_.eviction_candidates();
-    if (!candidates) {
-      obs::warn("cache.unreadable", {{"reason", candidates.error().message}});
-      return;
-    }
-    for (const auto& one : *candidates) {
-      auto free_bytes = free_disk_bytes();
-      if (!free_bytes || *free_bytes >= wanted) return;
-      if (keep.contains({one.info.image, one.info.version})) continue;
-      if (auto ok = store_.remove(one.info.image, one.info.version); !ok) {
-        obs::warn("cache.not_evicted", {{"imgid", one.info.image}, {"reason", ok.error().message}});
-        continue;
-      }
-      obs::info("cache.evicted", {{"imgid", one.info.image},
-                                  {"version", one.info.version},
-                                  {"bytes", one.allocated_bytes},
-                                  {"last_used_ms", one.last_used_ms}});
-      obs::metrics().count("educloud_nc_cache_evicted_bytes_total", "Bytes of cached images removed",
-                           static_cast<double>(one.allocated_bytes));
-    }
-  }
+  void set_in_use(const Versions& versions) override { cache_.set_in_use(versions); }
+  void make_room(std::uint64_t wanted) override { cache_.make_room(wanted); }
 
   std::vector<msg::CachedImage> cached() override {
     std::vector<msg::CachedImage> all;
@@ -162,15 +129,14 @@ class NodeImageTools : public ImageTools {
  private:
   const NodeImageOptions options_;
   image::VersionStore& store_;
-  std::mutex mutex_;
-  std::condition_variable_any changed_;
-  std::set<std::string> fetching_;  // under mutex_
+  NodeCache& cache_;
 };
 
 }  // namespace
 
-std::unique_ptr<ImageTools> make_image_tools(NodeImageOptions options, image::VersionStore& store) {
-  return std::make_unique<NodeImageTools>(std::move(options), store);
+std::unique_ptr<ImageTools> make_image_tools(NodeImageOptions options, image::VersionStore& store,
+                                             NodeCache& cache) {
+  return std::make_unique<NodeImageTools>(std::move(options), store, cache);
 }
 
 }  // namespace educloud::nc

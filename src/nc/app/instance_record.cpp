@@ -8,10 +8,7 @@ namespace educloud::nc {
 namespace {
 
 constexpr std::size_t kRecordBytes = 4096;
-
-std::filesystem::path submit_file(const Layout& layout, const InstanceId& insid) {
-  return layout.submit_folder(insid) / "submit.json";
-}
+constexpr unsigned kRecordMode = 0600;  // it may hold a grant
 
 }  // namespace
 
@@ -29,19 +26,23 @@ Result<std::optional<InstanceRecord>> read_record(const Layout& layout, const In
 
 Result<> write_record(const Layout& layout, const InstanceId& insid, const InstanceRecord& record) {
   if (auto ok = sys::make_directories(layout.instance(insid)); !ok) return ok;
-  return sys::write_file_atomically(layout.record(insid), msg::serialize(record));
+  return sys::write_file_atomically(layout.record(insid), msg::serialize(record), kRecordMode);
 }
 
-std::optional<SubmitRecord> read_submit(const Layout& layout, const InstanceId& insid) {
-  auto text = sys::read_file(submit_file(layout, insid), kRecordBytes);
-  if (!text) return std::nullopt;
-  auto record = msg::parse<SubmitRecord>(*text);
-  if (!record) return std::nullopt;
-  return std::move(*record);
-}
-
-Result<> write_submit(const Layout& layout, const InstanceId& insid, const SubmitRecord& record) {
-  return sys::write_file_atomically(submit_file(layout, insid), msg::serialize(record));
+Result<std::vector<std::pair<InstanceId, InstanceRecord>>> all_records(const Layout& layout) {
+  std::vector<std::pair<InstanceId, InstanceRecord>> all;
+  std::error_code error;
+  std::filesystem::directory_iterator folders(layout.instances(), error);
+  if (error == std::errc::no_such_file_or_directory) return all;
+  for (; !error && folders != std::filesystem::directory_iterator(); folders.increment(error)) {
+    auto insid = InstanceId::parse(folders->path().filename().string());
+    if (!insid) continue;
+    auto record = read_record(layout, *insid);
+    if (!record) return fail(record.error());
+    if (*record) all.emplace_back(std::move(*insid), std::move(**record));
+  }
+  if (error) return fail(errno_error("read " + layout.instances().string(), error.value()));
+  return all;
 }
 
 Result<> remove_tree(const std::filesystem::path& path) {

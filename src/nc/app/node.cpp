@@ -146,13 +146,15 @@ void Node::work(Lane lane, std::stop_token stop) {
   }
 }
 
-void Node::start(int copies, int machines) {
-  for (int i = 0; i < copies; ++i) {
-    threads_.emplace_back([this](std::stop_token stop) { work(Lane::copies, stop); });
-  }
-  for (int i = 0; i < machines; ++i) {
-    threads_.emplace_back([this](std::stop_token stop) { work(Lane::machines, stop); });
-  }
+void Node::start(const Workers& workers) {
+  const auto add = [this](Lane lane, int count) {
+    for (int i = 0; i < count; ++i) {
+      threads_.emplace_back([this, lane](std::stop_token stop) { work(lane, stop); });
+    }
+  };
+  add(Lane::copies, workers.copies);
+  add(Lane::background, workers.background);
+  add(Lane::machines, workers.machines);
 }
 
 void Node::stop() {
@@ -162,6 +164,7 @@ void Node::stop() {
   }
   for (auto& thread : threads_) thread.request_stop();
   threads_.clear();
+  operations_.stop();
 }
 
 }  // namespace educloud::nc

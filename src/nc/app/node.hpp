@@ -30,13 +30,20 @@ class Node {
   /// From the hypervisor's event thread.
   void on_vm_event(const VmEvent& event);
 
+  /// Before anything else: what guests stand on is kept, and what they still read over sockets is served.
+  void recover() { operations_.recover(); }
   /// Queues again what was not finished when the daemon ended.
   void redo_unfinished();
   /// Compares VMs with tasks: one believed to be up that is missing twice in a row has ended unseen.
   void reconcile();
 
-  /// Workers for each lane. Without it, tests call `run_one`.
-  void start(int copies, int machines);
+  struct Workers {
+    int copies = 4;
+    int background = 2;
+    int machines = 16;  ///< a stop may wait a minute for its guest
+  };
+  /// Without it, tests call `run_one`.
+  void start(const Workers& workers);
   /// Interrupts what runs (it is redone after the next start) and joins. Idempotent.
   void stop();
   /// Runs the next job of `lane` on the caller's thread. False: there is none.

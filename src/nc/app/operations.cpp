@@ -1,6 +1,9 @@
 #include "nc/app/operations.hpp"
 
+#include <cmath>
+
 #include "common/base/bytes.hpp"
+#include "common/base/rate_meter.hpp"
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
 
@@ -36,10 +39,8 @@ void Operations::run(const Job& job, std::stop_token stop) {
   if (!tid) return report_failure(command, tid.error());
   const auto begun = std::chrono::steady_clock::now();
   obs::info("operation.begun", {{"tid", command.tid}, {"op", command.op}, {"cmdid", command.cmdid}});
-  {
-    // Our command is in the inbox, so evictions from now on spare its version; one under way may not.
-    const std::lock_guard lock(room_mutex_);
-  }
+  // Our command is in the inbox, so evictions from now on spare its version; one under way is waited for.
+  update_in_use();
   const Call call{command, std::move(*tid), stop};
   Final done = fail(ErrorCode::invalid_argument, "this node does not know op '" + command.op + "'", "op");
   if (command.op == "image/prepare") done = prepare(call);
@@ -52,12 +53,16 @@ void Operations::run(const Job& job, std::stop_token stop) {
     return count(command.op, "interrupted", begun);
   }
   count(command.op, done ? "ok" : "failed", begun);
-  if (!done) return report_failure(command, done.error());
+  if (!done) {
+    report_failure(command, done.error());
+    return update_in_use();
+  }
   obs::info("operation.done", {{"tid", command.tid}, {"op", command.op}, {"cmdid", command.cmdid}});
   if (auto told = inbox_.report(*done); !told) {
     obs::warn("operation.not_told",
               {{"tid", command.tid}, {"op", command.op}, {"reason", told.error().message}});
   }
+  update_in_use();
 }
 
 void Operations::report_failure(const msg::Command& command, const Error& error) {
@@ -105,6 +110,30 @@ inbox::Report Operations::final_report(const Call& call, Event event, task::Task
   return report;
 }
 
+OnCopied Operations::teller(const Call& call, Event event, task::TaskState at, std::string what) {
+  struct Shared {
+    std::mutex mutex;
+    RateMeter rate;
+  };
+  return [this, call, event, at, what = std::move(what), shared = std::make_shared<Shared>()](
+             std::uint64_t done, std::uint64_t total) {
+    double rate = 0;
+    {
+      const std::lock_guard lock(shared->mutex);
+      const auto now = std::chrono::steady_clock::now().time_since_epoch();
+      shared->rate.add(done, std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+      rate = shared->rate.bytes_per_second();
+    }
+    std::string prompt = what;
+    if (rate > 0 && total > done) {
+      const auto seconds = std::ceil(static_cast<double>(total - done) / rate);
+      if (seconds < 24 * 3600) prompt += ", " + std::to_string(static_cast<int>(seconds)) + " s left";
+    }
+    const double percent = total == 0 ? 0 : static_cast<double>(done) * 100.0 / static_cast<double>(total);
+    progress(call, event, at, static_cast<int>(percent), done, total, std::move(prompt));
+  };
+}
+
 /// What the overlays here stand on, and what the tasks that have or will have a VM were promised.
 Result<Versions> Operations::versions_in_use() const {
   Versions used;
@@ -112,22 +141,31 @@ Result<Versions> Operations::versions_in_use() const {
     const bool wants = !entry.finished || !entry.status ||
                        entry.status->event == to_string(Event::prepared) ||
                        entry.status->event == to_string(Event::running);
-    if (wants && entry.command.source)
+    // What was only pushed here ahead of time is not promised to anybody.
+    const bool pushed = entry.finished && entry.command.priority != "user";
+    if (wants && !pushed && entry.command.source)
       used.emplace(entry.command.source->imgid, entry.command.source->version);
   }
-  std::error_code error;
-  std::filesystem::directory_iterator folders(options_.layout.instances(), error);
-  if (error == std::errc::no_such_file_or_directory) return used;
-  for (; !error && folders != std::filesystem::directory_iterator(); folders.increment(error)) {
-    auto insid = InstanceId::parse(folders->path().filename().string());
+  auto records = all_records(options_.layout);
+  if (!records) return fail(records.error());
+  for (const auto& [insid, record] : *records) {
     std::error_code ignored;
-    if (!insid || !std::filesystem::exists(options_.layout.overlay(*insid), ignored)) continue;
-    auto record = read_record(options_.layout, *insid);
-    if (!record) return fail(record.error());
-    if (*record) used.emplace((*record)->imgid, (*record)->version);
+    auto tid = TaskId::parse(record.tid);
+    const bool overlay = std::filesystem::exists(options_.layout.overlay(insid), ignored);
+    const bool build =
+        tid && tid->is_build() && std::filesystem::exists(options_.layout.build(tid->target), ignored);
+    if (overlay || build) used.emplace(record.imgid, record.version);
   }
-  if (error) return fail(errno_error("read " + options_.layout.instances().string(), error.value()));
   return used;
+}
+
+void Operations::update_in_use() {
+  const std::lock_guard lock(room_mutex_);
+  if (auto used = versions_in_use()) {
+    images_.set_in_use(*used);
+  } else {
+    obs::warn("cache.in_use_unknown", {{"reason", used.error().message}});
+  }
 }
 
 void Operations::make_room(std::uint64_t wanted) {
@@ -139,7 +177,23 @@ void Operations::make_room(std::uint64_t wanted) {
     obs::warn("cache.not_evicted", {{"reason", used.error().message}});
     return;
   }
-  images_.make_room(wanted, *used);
+  images_.set_in_use(*used);
+  images_.make_room(wanted);
+}
+
+void Operations::recover() {
+  update_in_use();
+  auto records = all_records(options_.layout);
+  if (!records) {
+    obs::error("lazy.records_unreadable", {{"reason", records.error().message}});
+    return;
+  }
+  for (const auto& [insid, record] : *records) {
+    std::error_code ignored;
+    if (!record.lazy || !std::filesystem::exists(options_.layout.overlay(insid), ignored)) continue;
+    auto request = make_fill_request(record.lazy->source, record.lazy->grant, record.lazy->priority);
+    if (request) lazy_.restore(insid, *request);
+  }
 }
 
 Result<> Operations::need_disk(std::uint64_t bytes, std::string_view what) {
@@ -159,8 +213,26 @@ Result<> Operations::need_disk(std::uint64_t bytes, std::string_view what) {
 }
 
 Result<> Operations::drop_overlay(const InstanceId& insid) {
+  lazy_.drop(insid);
   if (keeps_overlay(insid)) return {};
   return remove_file(options_.layout.overlay(insid));
+}
+
+Result<FillRequest> make_fill_request(const msg::ImageVersion& source, std::string grant,
+                                      const std::string& priority) {
+  if (auto imgid = ImageId::parse(source.imgid); !imgid) return fail(imgid.error());
+  auto digest = chunk::ChunkId::parse(source.digest);
+  if (!digest) return fail(ErrorCode::invalid_argument, "source.digest is no digest", "source.digest");
+  auto parsed = transfer::parse_priority(priority);
+  if (!parsed) return fail(parsed.error());
+  FillRequest request;
+  request.imgid = source.imgid;
+  request.version = source.version;
+  request.digest = *digest;
+  request.data_bytes = static_cast<std::uint64_t>(source.size_bytes);
+  request.grant = std::move(grant);
+  request.priority = *parsed;
+  return request;
 }
 
 }  // namespace educloud::nc

@@ -7,6 +7,7 @@
 #include "common/inbox/inbox.hpp"
 #include "nc/app/image_tools.hpp"
 #include "nc/app/instance_record.hpp"
+#include "nc/app/lazy_disks.hpp"
 #include "nc/domain/task_queue.hpp"
 #include "nc/hypervisor/hypervisor.hpp"
 
@@ -17,6 +18,7 @@ struct OperationOptions {
   NodeLimits limits;
   std::chrono::milliseconds stop_grace{60'000};
   std::uint64_t min_free_disk_bytes = 1ull << 30;
+  std::optional<unsigned> qemu_group;  ///< whose members QEMU's user is one of; none: QEMU runs as we do
 };
 
 /// What the commands do. Each is idempotent: after a kill at any instant it is done again from its beginning.
@@ -25,7 +27,17 @@ struct OperationOptions {
 class Operations {
  public:
   Operations(OperationOptions options, inbox::Inbox& inbox, Hypervisor& hypervisor, ImageTools& images)
-      : options_(std::move(options)), inbox_(inbox), hypervisor_(hypervisor), images_(images) {}
+      : options_(std::move(options)),
+        inbox_(inbox),
+        hypervisor_(hypervisor),
+        images_(images),
+        lazy_(options_.layout, images, options_.qemu_group) {}
+
+  /// Before anything else: tells the cache what is in use, and serves the images that guests of before our
+  /// restart still read over their sockets.
+  void recover();
+  /// Guests that read over a socket wait from now on. Idempotent.
+  void stop() { lazy_.stop(); }
 
   void run(const Job& job, std::stop_token stop);
   /// For a command that cannot be begun: reports `error` as the operation would.
@@ -42,13 +54,15 @@ class Operations {
   using Final = Result<inbox::Report>;
 
   Final prepare(const Call& call);
-  Result<> clone_for_build(const Call& call, const msg::ImageVersion& source);
+  Result<> fetch(const Call& call, const FillRequest& request);
+  Result<> prepare_build(const Call& call, const msg::ImageVersion& source);
   Final start(const Call& call);
-  Result<DiskLayer> base_of_vm(const Call& call, const InstanceRecord& record);
+  Result<BaseDisk> base_of_vm(const Call& call, InstanceRecord& record);
+  Result<BaseDisk> lazy_base(const Call& call, const InstanceRecord& record);
   Result<> make_disk(const Call& call, VmSpec& spec);
   Final stop(const Call& call);
   Final submit(const Call& call);
-  Result<std::string> flat_copy(const Call& call, const InstanceRecord& record);
+  Result<SubmitJob> submit_job(const Call& call);
   Final remove(const Call& call);
   void vm_ended(const Job& job);
 
@@ -56,12 +70,16 @@ class Operations {
   Result<bool> end_vm(const Call& call, std::chrono::milliseconds grace);
   /// hypervisor_.state, which waits a while for a hypervisor that is being restarted.
   Result<VmState> state_of(const Call& call);
+  /// The VM is gone: so is its way to an image that still arrives, and a desktop's overlay.
   Result<> drop_overlay(const InstanceId& insid);
   Result<> need_disk(std::uint64_t bytes, std::string_view what);
   void make_room(std::uint64_t wanted);
   Result<Versions> versions_in_use() const;
+  void update_in_use();
   void progress(const Call& call, task::Event event, task::TaskState at, int percent, std::uint64_t done,
                 std::uint64_t total, std::string prompt);
+  /// Tells how `what` gets on; with its rate, how long it will take.
+  OnCopied teller(const Call& call, task::Event event, task::TaskState at, std::string what);
   inbox::Report final_report(const Call& call, task::Event event, task::TaskState at,
                              std::string prompt) const;
 
@@ -69,7 +87,12 @@ class Operations {
   inbox::Inbox& inbox_;
   Hypervisor& hypervisor_;
   ImageTools& images_;
+  LazyDisks lazy_;
   std::mutex room_mutex_;  ///< held while versions are evicted
 };
+
+/// What the cache needs to know to have `source` here. Errors: invalid_argument.
+Result<FillRequest> make_fill_request(const msg::ImageVersion& source, std::string grant,
+                                      const std::string& priority);
 
 }  // namespace educloud::nc

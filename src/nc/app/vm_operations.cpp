@@ -46,17 +46,38 @@ Result<VmState> Operations::state_of(const Call& call) {
   }
 }
 
-Result<DiskLayer> Operations::base_of_vm(const Call& call, const InstanceRecord& record) {
-  if (base_of(call.tid) == Base::cached_version) {
-    auto base = images_.base(record.imgid, record.version);
-    if (base || base.error().code != ErrorCode::not_found) return base;
+/// The disk over a socket, for as long as not all of it is here. Notes in the record how to go on.
+Result<BaseDisk> Operations::lazy_base(const Call& call, const InstanceRecord& record) {
+  auto request = make_fill_request(record.lazy->source, record.lazy->grant, record.lazy->priority);
+  if (!request) return fail(request.error());
+  auto bytes = lazy_.serve(call.tid.instance, *request, call.stop);
+  if (!bytes) return fail(bytes.error());
+  return BaseDisk{{{options_.layout.nbd_socket(call.tid.instance), "raw", true}}, *bytes};
+}
+
+/// What the VM's overlay stands on, top first.
+Result<BaseDisk> Operations::base_of_vm(const Call& call, InstanceRecord& record) {
+  auto base = images_.base(record.imgid, record.version);
+  if (!base && base.error().code == ErrorCode::not_found) {
+    const auto& command = call.command;
+    const bool build = base_of(call.tid) == Base::build_copy;
+    if (command.lazy == 1 && command.source && !build) {
+      record.lazy = LazyRecord{*command.source, command.source_grant, command.priority};
+    }
+    if (record.lazy && !build) return lazy_base(call, record);
     return fail(ErrorCode::not_found, record.imgid + " version " + std::to_string(record.version) +
                                           " is not on this node; prepare it first");
   }
+  if (!base) return base;
+  lazy_.drop(call.tid.instance);
+  record.lazy.reset();
+  if (base_of(call.tid) == Base::cached_version) return base;
   const auto file = options_.layout.build(call.tid.target);
   std::error_code ignored;
-  if (std::filesystem::exists(file, ignored)) return DiskLayer{file, record.format};
-  return fail(ErrorCode::not_found, file.string() + " is not there; prepare the build first");
+  if (!std::filesystem::exists(file, ignored))
+    return fail(ErrorCode::not_found, file.string() + " is not there; prepare the build first");
+  base->layers.insert(base->layers.begin(), DiskLayer{file, "qcow2"});
+  return base;
 }
 
 /// The overlay the VM writes to: new for a desktop, kept for a build or modify.
@@ -74,8 +95,7 @@ Result<> Operations::make_disk(const Call& call, VmSpec& spec) {
     return fail(ErrorCode::invalid_argument, "image/run without source", "source");
   if (build && !record) return fail(ErrorCode::not_found, "the build was not prepared on this node");
   if (!build && !(keeps_overlay(insid) && exists && record)) {
-    record = InstanceRecord{call.tid.str(), call.command.source->imgid, call.command.source->version,
-                            call.command.source->format};
+    record = InstanceRecord{call.tid.str(), call.command.source->imgid, call.command.source->version};
   }
   if (!build && record->version != call.command.source->version) {
     return fail(ErrorCode::conflict, "the changes of " + insid.str() + " stand on version " +
@@ -83,16 +103,22 @@ Result<> Operations::make_disk(const Call& call, VmSpec& spec) {
                                          std::to_string(call.command.source->version) +
                                          "; submit or delete the task");
   }
+  const bool was_lazy = record->lazy.has_value();
   auto base = base_of_vm(call, *record);
   if (!base) return fail(base.error());
-  if (!keeps_overlay(insid) || !exists) {
-    // In this order a kill leaves an overlay only with the record that belongs to it.
+  // In this order a kill leaves an overlay only with the record that belongs to it.
+  const bool anew = !keeps_overlay(insid) || !exists;
+  if (anew) {
     if (auto ok = remove_file(overlay); !ok) return ok;
-    record->format = base->format;
-    if (auto ok = write_record(layout, insid, *record); !ok) return ok;
-    if (auto ok = images_.make_overlay(*base, overlay); !ok) return ok;
   }
-  spec.disk = {{overlay, "qcow2"}, std::move(*base)};
+  if (anew || was_lazy != record->lazy.has_value()) {
+    if (auto ok = write_record(layout, insid, *record); !ok) return ok;
+  }
+  if (anew) {
+    if (auto ok = images_.make_overlay(base->layers.front(), base->disk_bytes, overlay); !ok) return ok;
+  }
+  spec.disk = {{overlay, "qcow2"}};
+  spec.disk.insert(spec.disk.end(), base->layers.begin(), base->layers.end());
   return {};
 }
 
@@ -112,6 +138,7 @@ Operations::Final Operations::start(const Call& call) {
   if (auto ok = make_disk(call, *spec); !ok) return fail(ok.error());
   if (auto ok = remove_file(spec->console_log); !ok) return fail(ok.error());
   if (call.stop.stop_requested()) return interrupted();
+  update_in_use();
   auto started = hypervisor_.define_and_start(*spec);
   if (!started) {
     if (auto ok = drop_overlay(insid); !ok) {
@@ -167,8 +194,8 @@ Operations::Final Operations::remove(const Call& call) {
   const auto& layout = options_.layout;
   auto ended = end_vm(call, std::chrono::milliseconds{0});
   if (!ended) return fail(ended.error());
-  std::vector<std::filesystem::path> theirs{layout.submit_folder(call.tid.instance),
-                                            layout.instance(call.tid.instance)};
+  lazy_.drop(call.tid.instance);
+  std::vector<std::filesystem::path> theirs{layout.instance(call.tid.instance)};
   if (call.tid.is_build()) theirs.push_back(layout.build_folder(call.tid.target));
   for (const auto& path : theirs) {
     if (auto ok = remove_tree(path); !ok) return fail(ok.error());
@@ -197,6 +224,7 @@ void Operations::vm_ended(const Job& job) {
   if (auto told = inbox_.report(report); !told) {
     obs::warn("operation.not_told", {{"tid", call.tid.str()}, {"reason", told.error().message}});
   }
+  update_in_use();
 }
 
 }  // namespace educloud::nc

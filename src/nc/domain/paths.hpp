@@ -24,10 +24,8 @@ class Layout {
     return prefix_ / "tmp/images" / target.str();
   }
   std::filesystem::path build(const ImageId& target) const { return build_folder(target) / "machine"; }
-  std::filesystem::path submit_folder(const InstanceId& id) const {
-    return prefix_ / "tmp/submit" / id.str();
-  }
-  std::filesystem::path submit(const InstanceId& id) const { return submit_folder(id) / "machine"; }
+  /// Where the VM's image is read from while it still arrives.
+  std::filesystem::path nbd_socket(const InstanceId& id) const { return instance(id) / "disk.nbd"; }
 
  private:
   std::filesystem::path prefix_;

@@ -2,13 +2,14 @@
 
 namespace educloud::nc {
 
-Lane lane_of(const std::string& op) {
-  return op == "image/prepare" || op == "image/submit" ? Lane::copies : Lane::machines;
+Lane lane_of(const msg::Command& command) {
+  if (command.op != "image/prepare" && command.op != "image/submit") return Lane::machines;
+  return command.priority == "user" ? Lane::copies : Lane::background;
 }
 
 namespace {
 Lane lane_of(const Job& job) {
-  return job.vm_ended ? Lane::machines : nc::lane_of(job.command.op);
+  return job.vm_ended ? Lane::machines : nc::lane_of(job.command);
 }
 }  // namespace
 

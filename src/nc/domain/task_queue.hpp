@@ -11,10 +11,11 @@
 
 namespace educloud::nc {
 
-/// Two lanes, so that stopping a VM never waits behind long copies.
-enum class Lane { copies, machines };
-/// image/prepare and image/submit copy; the rest is about the VM.
-Lane lane_of(const std::string& op);
+/// Lanes, so that stopping a VM never waits behind long copies, nor a user's copy behind those that nobody
+/// waits for.
+enum class Lane { copies, background, machines };
+/// image/prepare and image/submit copy, in the background unless a user waits; the rest is about the VM.
+Lane lane_of(const msg::Command& command);
 
 /// Something to do for one task.
 struct Job {

@@ -14,7 +14,8 @@ namespace educloud::nc {
 /// One file of a disk's chain, named with its format so that nothing is ever probed.
 struct DiskLayer {
   std::filesystem::path file;
-  std::string format;  ///< qcow2 or raw
+  std::string format;   ///< qcow2 or raw
+  bool is_nbd = false;  ///< `file` is a unix socket where an NBD server exports the layer as "disk"
 
   bool operator==(const DiskLayer&) const = default;
 };
@@ -50,7 +51,7 @@ struct NodeLimits {
 /// Which file the VM's overlay stands on.
 enum class Base {
   cached_version,  ///< images/<src>/versions/<n>/machine
-  build_copy,      ///< tmp/images/<dst>/machine
+  build_copy,      ///< tmp/images/<dst>/machine, an overlay of its own on the version
 };
 Base base_of(const TaskId& tid);
 /// VD, TVD: a new overlay at each start. TMP: it is what the user builds, kept until submit or delete.

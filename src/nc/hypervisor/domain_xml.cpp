@@ -27,14 +27,31 @@ void attribute(Node node, const char* name, const std::string& value) {
   node.append_attribute(name).set_value(value.c_str());
 }
 
+/// QEMU asks again for this long, with the guest's requests waiting, when the export's process restarts.
+constexpr const char* kReconnectSeconds = "3600";
+
+void add_nbd_source(Node backing, const DiskLayer& layer) {
+  Node source = child(backing, "source");
+  attribute(source, "protocol", "nbd");
+  attribute(source, "name", "disk");
+  Node host = child(source, "host");
+  attribute(host, "transport", "unix");
+  attribute(host, "socket", layer.file.string());
+  attribute(child(source, "reconnect"), "delay", kReconnectSeconds);
+}
+
 void add_layers(Node disk, const std::vector<DiskLayer>& layers) {
   // libvirt follows a chain that is written out and never looks into the files for more.
   Node parent = disk;
   for (std::size_t i = 1; i < layers.size(); ++i) {
     Node backing = child(parent, "backingStore");
-    attribute(backing, "type", "file");
+    attribute(backing, "type", layers[i].is_nbd ? "network" : "file");
     attribute(child(backing, "format"), "type", layers[i].format);
-    attribute(child(backing, "source"), "file", layers[i].file.string());
+    if (layers[i].is_nbd) {
+      add_nbd_source(backing, layers[i]);
+    } else {
+      attribute(child(backing, "source"), "file", layers[i].file.string());
+    }
     parent = backing;
   }
   child(parent, "backingStore");

@@ -128,6 +128,17 @@ TEST(DomainXml, SaysWhatMatters) {
   EXPECT_EQ(task->cmdid, spec.cmdid);
 }
 
+TEST(DomainXml, AnImageThatStillArrivesIsReadOverItsSocket) {
+  auto spec = *spec_of(run_command());
+  spec.disk = {{"/storage/VMs/VD0000beef/overlay.qcow2", "qcow2"},
+               {"/storage/VMs/VD0000beef/disk.nbd", "raw", true}};
+  const auto xml = domain_xml(spec, {});
+  EXPECT_THAT(xml, HasSubstr("<backingStore type=\"network\">"));
+  EXPECT_THAT(xml, HasSubstr("<source protocol=\"nbd\" name=\"disk\">"));
+  EXPECT_THAT(xml, HasSubstr("socket=\"/storage/VMs/VD0000beef/disk.nbd\""));
+  EXPECT_THAT(xml, HasSubstr("<reconnect delay="));
+}
+
 TEST(DomainXml, TextsCannotBreakOut) {
   auto spec = *spec_of(run_command());
   spec.disk = {{"/x", "raw"}};
@@ -178,6 +189,15 @@ TEST(TaskQueue, RunsOneJobPerTaskAndTheNewestWins) {
   EXPECT_EQ(queue.size(), 0u);
 }
 
+TEST(TaskQueue, WhatNobodyWaitsForHasALaneOfItsOwn) {
+  TaskQueue queue;
+  auto push = queued("image/prepare", "a");
+  push.priority = "prefetch";
+  ASSERT_TRUE(queue.push({push}));
+  EXPECT_FALSE(queue.next(Lane::copies));
+  EXPECT_TRUE(queue.next(Lane::background));
+}
+
 TEST(TaskQueue, LanesAndTasksDoNotWaitForEachOther) {
   TaskQueue queue(2);
   ASSERT_TRUE(queue.push({queued("image/submit", "a")}));
@@ -220,6 +240,8 @@ TEST(Config, TheExampleIsValidAndAWrongKeyIsNamed) {
   EXPECT_EQ(config->queue(), "nc_cmd_queue.nc1");
   EXPECT_EQ(config->task_key(), "taskstatus.nc-nc1");
   EXPECT_EQ(config->common.port, 8003);
+  EXPECT_TRUE(config->peers);
+  EXPECT_EQ(config->max_transfers, 2);
 }
 
 }  // namespace

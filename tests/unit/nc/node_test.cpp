@@ -62,6 +62,7 @@ class NodeTest : public ::testing::Test {
     operations.stop_grace = std::chrono::milliseconds{0};
     node_ = std::make_unique<Node>(operations, "nc1", *inbox_, hypervisor_, *images_, clock_);
     ASSERT_TRUE(hypervisor_.start([this](const VmEvent& event) { node_->on_vm_event(event); }));
+    node_->recover();
     node_->redo_unfinished();
   }
 
@@ -72,7 +73,7 @@ class NodeTest : public ::testing::Test {
     made.nid = "nc1";
     made.cmdid = new_command_id().str();
     made.attempt = ++attempt_;
-    made.source = msg::ImageVersion{"IMG00000001", 3, std::string(64, 'd'), 1000, "qcow2"};
+    made.source = msg::ImageVersion{"IMG00000001", 3, std::string(64, 'd'), 1000, 1 << 20, "raw"};
     made.source_grant = "node=nc1&expires=1&sig=x";
     made.target_imgid = tid.substr(12, 11);
     made.target_version = 4;
@@ -89,7 +90,8 @@ class NodeTest : public ::testing::Test {
     broker_.deliver_all();
   }
   void work() {
-    while (node_->run_one(Lane::copies) || node_->run_one(Lane::machines)) {
+    while (node_->run_one(Lane::copies) || node_->run_one(Lane::background) ||
+           node_->run_one(Lane::machines)) {
     }
     broker_.deliver_all();
   }
@@ -125,15 +127,17 @@ class NodeTest : public ::testing::Test {
 TEST_F(NodeTest, ADesktopRunsAndItsChangesAreForgotten) {
   EXPECT_EQ(ask("image/prepare", kDesktop).event, "prepared");
   EXPECT_EQ(events()[0], "downloading");
-  EXPECT_EQ(images_->last_grant, "node=nc1&expires=1&sig=x");
+  EXPECT_EQ(images_->last_request.grant, "node=nc1&expires=1&sig=x");
+  EXPECT_EQ(images_->last_request.digest.hex(), std::string(64, 'd'));
   auto running = ask("image/run", kDesktop);
   EXPECT_EQ(running.event, "running");
   EXPECT_EQ(running.final, 1);
   EXPECT_EQ(events(), (std::vector<std::string>{"booting", "running"}));
   const auto spec = hypervisor_.spec(vm(kDesktop));
   ASSERT_TRUE(spec);
-  ASSERT_EQ(spec->disk.size(), 2u);
+  ASSERT_EQ(spec->disk.size(), 3u);
   EXPECT_EQ(spec->disk[1].file, prefix_ / "images/IMG00000001/versions/3/machine");
+  EXPECT_EQ(spec->disk[2].format, "raw");
   EXPECT_TRUE(std::filesystem::exists(overlay(kDesktop)));
   EXPECT_EQ(ask("image/stop", kDesktop).event, "stopped");
   EXPECT_FALSE(std::filesystem::exists(overlay(kDesktop)));
@@ -154,14 +158,19 @@ TEST_F(NodeTest, AModifyKeepsItsChangesUntilItIsSubmitted) {
   ask("image/run", kModify);
   EXPECT_EQ(images_->overlays, 1);
   ask("image/stop", kModify);
-  auto submitted = ask("image/submit", kModify);
+  auto submit = command("image/submit", kModify);
+  submit.if_current = "IMG00000001/3";
+  auto submitted = ask(submit);
   EXPECT_EQ(submitted.event, "submitted");
   EXPECT_EQ(submitted.receipt, "receipt");
   EXPECT_EQ(submitted.phase, "submitting");
   EXPECT_EQ(submitted.state, "done");
-  ASSERT_EQ(images_->uploads.size(), 1u);
-  EXPECT_EQ(images_->uploads[0].parent_version, 3);
-  EXPECT_EQ(images_->uploads[0].version, 4);
+  EXPECT_THAT(submitted.prompt, HasSubstr("1.0 MiB changed, 512.0 KiB sent"));
+  ASSERT_EQ(images_->submits.size(), 1u);
+  EXPECT_EQ(images_->submits[0].parent_version, 3);
+  EXPECT_EQ(images_->submits[0].target_version, 4);
+  EXPECT_EQ(images_->submits[0].if_current, "IMG00000001/3");
+  EXPECT_EQ(images_->submits[0].changed, std::vector{overlay(kModify)});
   ask("task/delete", kModify);
   EXPECT_FALSE(std::filesystem::exists(vm_folder(kModify)));
 }
@@ -175,21 +184,88 @@ TEST_F(NodeTest, AModifyStaysOnTheVersionItBeganWith) {
   EXPECT_THAT(ask(newer).errormsg, HasSubstr("stand on version 3"));
 }
 
-TEST_F(NodeTest, ABuildWorksOnACopy) {
+TEST_F(NodeTest, ABuildWorksOnAnOverlayOfItsOwn) {
   EXPECT_EQ(ask("image/prepare", kBuild).event, "prepared");
-  EXPECT_THAT(events(), ::testing::Contains("cloning"));
-  const auto copy = prefix_ / "tmp/images/IMG00000002/machine";
-  EXPECT_TRUE(std::filesystem::exists(copy));
+  const auto machine = prefix_ / "tmp/images/IMG00000002/machine";
+  EXPECT_TRUE(std::filesystem::exists(machine));
   ask("image/run", kBuild);
-  EXPECT_EQ(hypervisor_.spec(vm(kBuild))->disk[1].file, copy);
+  const auto spec = hypervisor_.spec(vm(kBuild));
+  ASSERT_EQ(spec->disk.size(), 4u);
+  EXPECT_EQ(spec->disk[1].file, machine);
+  EXPECT_EQ(spec->disk[2].file, prefix_ / "images/IMG00000001/versions/3/machine");
   ask("image/stop", kBuild);
   ask("image/prepare", kBuild);  // start again
-  EXPECT_EQ(images_->clones, 1);
+  EXPECT_EQ(images_->overlays, 2);
   EXPECT_EQ(ask("image/submit", kBuild).event, "submitted");
-  EXPECT_EQ(images_->uploads.at(0).imgid, "IMG00000002");
-  EXPECT_EQ(images_->uploads.at(0).parent_imgid, "IMG00000001");
+  EXPECT_EQ(images_->submits.at(0).target_imgid, "IMG00000002");
+  EXPECT_EQ(images_->submits[0].parent_imgid, "IMG00000001");
+  EXPECT_EQ(images_->submits[0].changed, (std::vector{overlay(kBuild), machine}));
+  EXPECT_EQ(images_->in_use, (Versions{{"IMG00000001", 3}})) << "the build stands on it";
   ask("task/delete", kBuild);
   EXPECT_FALSE(std::filesystem::exists(prefix_ / "tmp/images/IMG00000002"));
+  EXPECT_EQ(images_->in_use, Versions{});
+}
+
+TEST_F(NodeTest, ASubmitThatCameSecondIsToldItsChoice) {
+  ask("image/prepare", kModify);
+  ask("image/run", kModify);
+  ask("image/stop", kModify);
+  images_->submit_error = Error{ErrorCode::conflict, "IMG00000001/4 is in use, not IMG00000001/3", {}};
+  auto refused = ask("image/submit", kModify);
+  EXPECT_EQ(refused.failed, 1);
+  EXPECT_THAT(refused.errormsg, HasSubstr("IMG00000001/4 is in use"));
+  EXPECT_THAT(refused.errormsg, HasSubstr("on_conflict=replace"));
+  EXPECT_TRUE(std::filesystem::exists(overlay(kModify)));
+  EXPECT_EQ(ask("image/submit", kModify).event, "submitted");
+}
+
+TEST_F(NodeTest, ALazyDesktopStartsOnASocketAndThenOnTheFile) {
+  auto prepare = command("image/prepare", kDesktop);
+  prepare.lazy = 1;
+  EXPECT_EQ(ask(prepare).event, "prepared");
+  EXPECT_EQ(images_->fetches, 0);
+  auto run = command("image/run", kDesktop);
+  run.lazy = 1;
+  ASSERT_EQ(ask(run).event, "running");
+  EXPECT_EQ(images_->lazies, 1);
+  const auto socket = vm_folder(kDesktop) / "disk.nbd";
+  auto spec = hypervisor_.spec(vm(kDesktop));
+  ASSERT_EQ(spec->disk.size(), 2u);
+  EXPECT_EQ(spec->disk[1], (DiskLayer{socket, "raw", true}));
+  EXPECT_TRUE(std::filesystem::is_socket(socket));
+  EXPECT_EQ(images_->in_use, (Versions{{"IMG00000001", 3}}));
+  boot();  // the guest lives on and waits for its socket
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{30};
+  while (!std::filesystem::is_socket(socket) && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::yield();
+  }
+  EXPECT_TRUE(std::filesystem::is_socket(socket));
+  EXPECT_EQ(images_->last_request.grant, "node=nc1&expires=1&sig=x");
+  ask("image/stop", kDesktop);
+  EXPECT_FALSE(std::filesystem::exists(socket));
+  images_->arrive("IMG00000001", 3);
+  auto again = command("image/run", kDesktop);
+  again.lazy = 1;
+  ASSERT_EQ(ask(again).event, "running");
+  EXPECT_FALSE(hypervisor_.spec(vm(kDesktop))->disk[1].is_nbd);
+}
+
+TEST_F(NodeTest, ALazyModifyWaitsForItsBaseBeforeItIsSubmitted) {
+  auto run = command("image/run", kModify);
+  run.lazy = 1;
+  ASSERT_EQ(ask(run).event, "running");
+  ask("image/stop", kModify);
+  EXPECT_EQ(ask("image/submit", kModify).event, "submitted");
+  EXPECT_EQ(images_->fetches, 1);
+}
+
+TEST_F(NodeTest, WhatIsPushedAheadOfTimeIsNotKeptForAnybody) {
+  auto push = command("image/prepare", "IMG00000001:IMG00000001:TMP0000f00d");
+  push.priority = "prefetch";
+  push.runtime_option.reset();
+  EXPECT_EQ(ask(push).event, "prepared");
+  EXPECT_EQ(images_->last_request.priority, transfer::Priority::prefetch);
+  EXPECT_EQ(images_->in_use, Versions{});
 }
 
 TEST_F(NodeTest, ADuplicateIsAnsweredAndNotDoneAgain) {
@@ -252,6 +328,15 @@ TEST_F(NodeTest, AFullDiskLosesCachedVersionsThatNothingUses) {
       << "a stopped desktop needs none";
 }
 
+TEST_F(NodeTest, ARelativeThatIsHereNeedsNoRoomForAllOfIt) {
+  images_->relatives = {{"IMG00000001", 2, std::string(64, 'c')}};
+  images_->free_bytes = (1ull << 30) + 500;
+  images_->fetch_error = Error{ErrorCode::exhausted, "disk full", {}};
+  EXPECT_EQ(ask("image/prepare", kDesktop).event, "prepared") << "room was made after all";
+  EXPECT_EQ(images_->fetches, 2);
+  EXPECT_TRUE(images_->kept);
+}
+
 TEST_F(NodeTest, ALateCommandIsRefusedWithTheReason) {
   auto late = command("image/prepare", kDesktop);
   late.deadline = clock_.wall_ms() - 10'000;
@@ -291,21 +376,13 @@ TEST_F(NodeTest, ARunThatIsRedoneFindsItsVmAndLeavesItsDisk) {
   EXPECT_EQ(images_->overlays, 1);
 }
 
-TEST_F(NodeTest, ASubmitGoesOnWithTheUploadAfterARestart) {
+TEST_F(NodeTest, ASubmitThatFailedIsDoneAgain) {
   ask("image/prepare", kModify);
   ask("image/run", kModify);
   ask("image/stop", kModify);
-  images_->upload_error = Error{ErrorCode::unavailable, "cc is away", {}};
-  const auto submit = command("image/submit", kModify);
-  EXPECT_EQ(ask(submit).state, "init");
-  EXPECT_EQ(images_->flattens, 1);
-  auto next = command("image/submit", kModify);
-  EXPECT_EQ(ask(next).event, "submitted");
-  EXPECT_EQ(images_->flattens, 2);  // another command is another upload
-  EXPECT_FALSE(std::filesystem::exists(prefix_ / "tmp/submit/TMP0000beef"));
-  images_->flatten_error = Error{ErrorCode::exhausted, "disk full", {}};
-  EXPECT_EQ(ask("image/submit", kModify).errormsg, "disk full");
-  EXPECT_FALSE(std::filesystem::exists(prefix_ / "tmp/submit/TMP0000beef/machine"));
+  images_->submit_error = Error{ErrorCode::unavailable, "cc is away", {}};
+  EXPECT_EQ(ask("image/submit", kModify).state, "init");
+  EXPECT_EQ(ask("image/submit", kModify).event, "submitted");
 }
 
 TEST_F(NodeTest, AGuestThatPowersOffIsToldAndItsOverlayGoes) {
