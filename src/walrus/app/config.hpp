@@ -19,6 +19,9 @@ struct WalrusConfig {
   int max_uploads = 64;
   int workers = 2;
   int upload_expiry_hours = 24;
+  int sweep_interval_s = 3600;
+  int sweep_grace_s = 3600;
+  int max_readers = 64;
 };
 
 /// Errors: invalid_argument or not_found, naming file, key and rule.

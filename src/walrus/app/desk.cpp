@@ -49,11 +49,9 @@ Result<> Desk::admit(transfer::UploadInfo& info) {
   auto published = store_.find(info.imgid, info.version);
   if (published) place.published_digest = published->digest;
   if (!published && published.error().code != ErrorCode::not_found) return fail(published.error());
-  auto cmdid =
-      walrus::admit({info.imgid, info.version, is_users(info), info.cmdid, info.digest, info.format}, place);
+  auto cmdid = walrus::admit({info.imgid, info.version, is_users(info), info.cmdid}, place);
   if (!cmdid) return fail(cmdid.error());
   info.cmdid = *cmdid;
-  if (!is_users(info) && info.format.empty()) info.format = "qcow2";
   return {};
 }
 
@@ -105,10 +103,8 @@ void Desk::on_upload(const transfer::UploadStatus& status) {
   count_bytes(status);
   if (!is_open(status)) {
     obs::metrics().count("educloud_walrus_imports_total", "Uploads that ended, by result", 1,
-                         {{"result", std::string(to_string(status.state))},
-                          {"source", is_users(status.info) ? "user" : "host"}});
+                         {{"result", std::string(to_string(status.state))}});
   }
-  if (!is_users(status.info)) return;  // whoever submits through a cc hears of it there
   const auto waits = expected(status.info.imgid, status.info.version);
   if (!waits || waits->cmdid != status.info.cmdid) return;
   switch (status.state) {

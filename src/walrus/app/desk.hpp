@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
@@ -10,6 +11,7 @@
 #include "walrus/domain/commands.hpp"
 #include "walrus/domain/news.hpp"
 #include "walrus/store/importer.hpp"
+#include "walrus/store/publish.hpp"
 
 namespace educloud::walrus {
 
@@ -17,8 +19,20 @@ namespace educloud::walrus {
 /// of uploads from any. Keeps nothing that the inbox, the uploads and the store do not have on disk.
 class Desk {
  public:
-  Desk(image::VersionStore& store, inbox::Inbox& inbox, Importer& importer, std::string data_key)
-      : store_(store), inbox_(inbox), importer_(importer), data_key_(std::move(data_key)) {}
+  struct Parts {
+    image::VersionStore& store;
+    inbox::Inbox& inbox;
+    Importer& importer;
+    const Publisher& publisher;
+    std::function<void()> on_removed;  ///< versions are gone, so chunks may be
+  };
+  Desk(Parts parts, std::string data_key)
+      : store_(parts.store),
+        inbox_(parts.inbox),
+        importer_(parts.importer),
+        publisher_(parts.publisher),
+        on_removed_(std::move(parts.on_removed)),
+        data_key_(std::move(data_key)) {}
 
   /// The uploads this desk answers for; before anything else is called.
   void attach(transfer::UploadServer& uploads) { uploads_ = &uploads; }
@@ -57,6 +71,8 @@ class Desk {
   image::VersionStore& store_;
   inbox::Inbox& inbox_;
   Importer& importer_;
+  const Publisher& publisher_;
+  const std::function<void()> on_removed_;
   const std::string data_key_;
   transfer::UploadServer* uploads_ = nullptr;
   mutable std::mutex mutex_;

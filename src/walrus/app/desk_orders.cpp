@@ -41,7 +41,7 @@ void Desk::begin_import(const Order& order) {
     if (same_place && info.node == transfer::kUserNode && info.cmdid != order.cmdid)
       uploads_->remove(info.uid);
   }
-  auto published = importer_.receipt_of(order.imgid, order.version, order.cmdid);
+  auto published = publisher_.receipt_of(order.imgid, order.version, order.cmdid);
   if (published) {
     // An earlier order of the same import got through, and its answer got lost.
     report(order.tid, order.cmdid, success_news("published", transfer::sign_receipt(data_key_, *published)));
@@ -66,6 +66,7 @@ void Desk::prune(const Order& order) {
     if (auto ok = store_.remove(order.imgid, version); !ok) return end(order, ok, "");
     obs::info("image.pruned", {{"tid", order.tid}, {"imgid", order.imgid}, {"version", version}});
   }
+  on_removed_();
   end(order, {}, std::to_string(order.versions.size()) + " versions removed");
 }
 
@@ -73,7 +74,9 @@ void Desk::remove_image(const Order& order) {
   for (const auto& status : uploads_->list()) {
     if (status.info.imgid == order.imgid && is_open(status)) uploads_->remove(status.info.uid);
   }
-  end(order, store_.remove_image(order.imgid), "image removed");
+  const auto removed = store_.remove_image(order.imgid);
+  if (removed) on_removed_();
+  end(order, removed, "image removed");
 }
 
 /// Uploads that ended are kept until they expire: the user's client may still ask how it went.

@@ -8,8 +8,12 @@
 #include "common/obs/metrics.hpp"
 #include "common/sys/file.hpp"
 #include "common/sys/thread_pool.hpp"
+#include "common/transfer/chunk_routes.hpp"
 #include "walrus/api/routes.hpp"
 #include "walrus/app/desk.hpp"
+#include "walrus/store/catalogue.hpp"
+#include "walrus/store/chunk_service.hpp"
+#include "walrus/store/sweep.hpp"
 
 namespace educloud::walrus {
 namespace {
@@ -26,7 +30,11 @@ struct Service::Impl {
       : config(std::move(c)), data_key(std::move(key)), bus(b), clock(k), started_ms(clock.boot_ms()) {}
 
   Result<> open_store();
+  Result<> open_inbox();
+  void open_importer();
   void open_uploads();
+  void open_chunk_routes();
+  void name_older_versions() const;
   Result<> listen();
   void subscribe();
   void measure();
@@ -39,20 +47,56 @@ struct Service::Impl {
   const std::int64_t started_ms;
   // In the order of their making; destroyed from the end.
   std::unique_ptr<image::VersionStore> store;
+  std::unique_ptr<chunk::ChunkStore> chunks;
+  std::unique_ptr<Publisher> publisher;
+  InProgress in_progress;
+  std::unique_ptr<Sweeper> sweeper;
   std::unique_ptr<inbox::Inbox> inbox;
   std::unique_ptr<Importer> importer;
   std::unique_ptr<Desk> desk;
   std::unique_ptr<transfer::UploadServer> uploads;
+  std::unique_ptr<StoreSource> source;
+  std::unique_ptr<StoreSink> sink;
+  std::unique_ptr<transfer::ChunkRoutes> chunk_routes;
   std::unique_ptr<sys::ThreadPool> control;
   std::unique_ptr<http::Server> server;
   std::jthread gauges;
 };
 
 Result<> Service::Impl::open_store() {
-  if (auto ok = sys::make_directories(config.common.state_dir, 0700); !ok) return ok;
-  auto opened = image::VersionStore::open(config.common.prefix);
+  image::VersionStore::Options versions;
+  versions.payload = "manifest";
+  auto opened = image::VersionStore::open(config.common.prefix, versions);
   if (!opened) return fail(opened.error());
   store = std::move(*opened);
+  auto chunk_store = chunk::ChunkStore::open(chunk_folder(store->prefix()), {});
+  if (!chunk_store) return fail(chunk_store.error(), "the chunks of " + store->prefix().string());
+  chunks = std::move(*chunk_store);
+  publisher =
+      std::make_unique<Publisher>(*store, *chunks, static_cast<std::uint64_t>(config.max_virtual_bytes));
+  Sweeper::Options sweeps;
+  sweeps.interval = std::chrono::seconds(config.sweep_interval_s);
+  sweeps.grace = std::chrono::seconds(config.sweep_grace_s);
+  sweeper = std::make_unique<Sweeper>(store->prefix(), *chunks, in_progress, sweeps);
+  name_older_versions();
+  return {};
+}
+
+/// From before images were chunked: nobody can fetch them, and they would be missed only by whoever tries.
+void Service::Impl::name_older_versions() const {
+  auto folders = version_folders(store->prefix());
+  if (!folders) return;
+  for (const auto& one : *folders) {
+    if (!one.is_older_format) continue;
+    obs::warn("image.older_format",
+              {{"version", one.name()},
+               {"file", (one.folder / "machine").string()},
+               {"what_to_do", "import that file again as a new version, then prune this"}});
+  }
+}
+
+Result<> Service::Impl::open_inbox() {
+  if (auto ok = sys::make_directories(config.common.state_dir, 0700); !ok) return ok;
   inbox::Options options;
   options.file = config.common.state_dir / "inbox.sqlite";
   options.exchange = "clc_status";
@@ -60,6 +104,10 @@ Result<> Service::Impl::open_store() {
   auto box = inbox::Inbox::open(std::move(options), bus, clock);
   if (!box) return fail(box.error());
   inbox = std::move(*box);
+  return {};
+}
+
+void Service::Impl::open_importer() {
   ImporterOptions import;
   import.convert_user = choose_convert_user(config.convert_user);
   import.max_image_bytes = static_cast<std::uint64_t>(config.max_image_bytes);
@@ -68,12 +116,34 @@ Result<> Service::Impl::open_store() {
   if (import.convert_user.empty()) {
     obs::warn("convert.not_isolated", {{"why", "not root, so qemu-img runs as our own user"}});
   }
-  importer = std::make_unique<Importer>(*store, std::move(import));
-  return {};
+  importer = std::make_unique<Importer>(*store, *chunks, *publisher, in_progress, std::move(import));
+}
+
+void Service::Impl::open_chunk_routes() {
+  source = std::make_unique<StoreSource>(*store, *chunks);
+  StoreSink::Options options;
+  options.prefix = store->prefix();
+  options.reserve_bytes = static_cast<std::uint64_t>(config.reserve_bytes);
+  options.data_key = data_key;
+  options.on_published = [](const transfer::Receipt& receipt) {
+    obs::metrics().count("educloud_walrus_submits_total", "Versions that hosts published");
+    obs::info("image.published", {{"imgid", receipt.imgid},
+                                  {"version", receipt.version},
+                                  {"cmdid", receipt.cmdid},
+                                  {"digest", receipt.digest},
+                                  {"bytes", receipt.size_bytes}});
+  };
+  sink = std::make_unique<StoreSink>(*chunks, *publisher, std::move(options));
+  transfer::ChunkRouteOptions routes;
+  routes.key = data_key;
+  routes.clock = &clock;
+  routes.max_readers = static_cast<std::size_t>(config.max_readers);
+  chunk_routes = std::make_unique<transfer::ChunkRoutes>(std::move(routes), *source, sink.get());
 }
 
 void Service::Impl::open_uploads() {
-  desk = std::make_unique<Desk>(*store, *inbox, *importer, data_key);
+  Desk::Parts parts{*store, *inbox, *importer, *publisher, [this] { sweeper->soon(); }};
+  desk = std::make_unique<Desk>(std::move(parts), data_key);
   transfer::UploadServerOptions options;
   options.folder = config.common.prefix / "tmp" / "uploads";
   options.data_key = data_key;
@@ -110,7 +180,8 @@ nlohmann::json Service::Impl::health() const {
 Result<> Service::Impl::listen() {
   http::Router router;
   uploads->add_routes(router);
-  add_routes(router, Api{*store, clock, data_key, [this] { return health(); }});
+  chunk_routes->add_routes(router);
+  add_routes(router, [this] { return health(); });
   auto options = daemon::server_options(config.common, "walrus");
   options.threads = kHttpThreads;
   server = std::make_unique<http::Server>(std::move(options), std::move(router));
@@ -141,10 +212,6 @@ void Service::Impl::measure() {
     metrics.gauge("educloud_walrus_versions", "Published versions of all images",
                   static_cast<double>(versions->size()));
   }
-  if (auto bytes = store->allocated_bytes()) {
-    metrics.gauge("educloud_walrus_store_bytes", "What published versions occupy on disk",
-                  static_cast<double>(*bytes));
-  }
   if (auto space = sys::disk_space(config.common.prefix)) {
     metrics.gauge("educloud_walrus_free_bytes", "Free on the store's disk",
                   static_cast<double>(space->free_bytes));
@@ -160,13 +227,17 @@ Service::~Service() {
 
 Result<> Service::start() {
   if (auto ok = impl_->open_store(); !ok) return ok;
+  if (auto ok = impl_->open_inbox(); !ok) return ok;
+  impl_->open_importer();
   impl_->open_uploads();
+  impl_->open_chunk_routes();
   impl_->desk->restore_expectations();
   if (auto ok = impl_->uploads->start(); !ok) return ok;
   impl_->desk->resume();
   if (auto ok = impl_->listen(); !ok) return ok;
   impl_->subscribe();
   impl_->inbox->start();
+  impl_->sweeper->start();
   impl_->gauges = std::jthread([impl = impl_.get()](std::stop_token stop) {
     std::mutex mutex;
     std::condition_variable_any wake;
@@ -186,6 +257,8 @@ void Service::stop() {
     impl.gauges.request_stop();
     impl.gauges.join();
   }
+  if (impl.sweeper) impl.sweeper->stop();
+  if (impl.chunk_routes) impl.chunk_routes->stop();
   if (impl.server) impl.server->stop();
   if (impl.uploads) impl.uploads->stop();
   if (impl.control) {

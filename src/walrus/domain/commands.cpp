@@ -83,38 +83,26 @@ Result<> check_prune(const Order& order, std::optional<int> current) {
 
 Result<std::string> admit(const Request& request, const Place& place) {
   const std::string name = name_of(request.imgid, request.version);
-  if (request.by_user) {
-    if (place.published_digest) {
-      return fail(ErrorCode::conflict,
-                  name + " is published already (digest " + *place.published_digest + ")");
-    }
-    if (!place.expected_cmdid && place.is_over) {
-      return fail(ErrorCode::conflict,
-                  "no upload of " + name + " is expected any more; begin an import to get a new address");
-    }
-    if (!place.expected_cmdid) {
-      return fail(ErrorCode::unavailable,
-                  "walrus has not heard of the import of " + name +
-                      " yet: try again in a moment; if it stays so, check the broker");
-    }
-    if (!request.cmdid.empty() && request.cmdid != *place.expected_cmdid) {
-      return fail(ErrorCode::conflict, "the import of " + name + " was begun again; use the new address",
-                  "cmdid");
-    }
-    return *place.expected_cmdid;
+  if (!request.by_user) {
+    return fail(ErrorCode::permission_denied,
+                "only users upload files; a host submits the chunks of " + name);
   }
-  if (request.cmdid.empty())
-    return fail(ErrorCode::invalid_argument, "cmdid is missing in Upload-Metadata", "cmdid");
-  if (request.digest.empty())
-    return fail(ErrorCode::invalid_argument, "digest is missing in Upload-Metadata", "digest");
-  if (!request.format.empty() && request.format != "qcow2") {
-    return fail(ErrorCode::invalid_argument, "a host submits qcow2, not " + request.format, "format");
+  if (place.published_digest) {
+    return fail(ErrorCode::conflict, name + " is published already (digest " + *place.published_digest + ")");
   }
-  if (place.published_digest && *place.published_digest != request.digest) {
-    return fail(ErrorCode::conflict, name + " is published already with digest " + *place.published_digest +
-                                         ", not " + request.digest);
+  if (!place.expected_cmdid && place.is_over) {
+    return fail(ErrorCode::conflict,
+                "no upload of " + name + " is expected any more; begin an import to get a new address");
   }
-  return request.cmdid;
+  if (!place.expected_cmdid) {
+    return fail(ErrorCode::unavailable, "walrus has not heard of the import of " + name +
+                                            " yet: try again in a moment; if it stays so, check the broker");
+  }
+  if (!request.cmdid.empty() && request.cmdid != *place.expected_cmdid) {
+    return fail(ErrorCode::conflict, "the import of " + name + " was begun again; use the new address",
+                "cmdid");
+  }
+  return *place.expected_cmdid;
 }
 
 }  // namespace educloud::walrus

@@ -41,8 +41,8 @@ Result<> check_prune(const Order& order, std::optional<int> current);
 struct Request {
   std::string imgid;
   int version = 0;
-  bool by_user = false;  ///< else by a host that holds the cloud's data key
-  std::string cmdid, digest, format;
+  bool by_user = false;  ///< else by a host
+  std::string cmdid;
 };
 struct Place {
   std::optional<std::string> expected_cmdid;    ///< of the import that waits for a user's upload
@@ -51,8 +51,7 @@ struct Place {
 };
 /// The cmdid the upload belongs to. Errors: unavailable (the command of the import has not come yet: the
 /// grant went to the user at once, the command goes through the broker), conflict (nobody waits for it any
-/// more; the number is taken, both digests named), invalid_argument (a host must say cmdid and digest and
-/// send qcow2).
+/// more; the number is taken), permission_denied (hosts submit chunks, not files).
 Result<std::string> admit(const Request& request, const Place& place);
 
 }  // namespace educloud::walrus

@@ -7,9 +7,12 @@
 #include <string>
 
 #include "common/base/result.hpp"
+#include "common/image/inspector.hpp"
 #include "common/image/version_store.hpp"
 #include "common/transfer/progress.hpp"
 #include "common/transfer/receipt.hpp"
+#include "walrus/store/ingest.hpp"
+#include "walrus/store/publish.hpp"
 
 namespace educloud::walrus {
 
@@ -25,7 +28,7 @@ struct ImportJob {
   std::string imgid;
   int version = 0;
   std::string cmdid;
-  std::string digest;  ///< the file must have it; empty: not said
+  std::string digest;  ///< SHA-256 the file must have; empty: not said
   std::string format;  ///< declared by the uploader; empty: as the header says
   std::string parent;
   std::filesystem::path data;
@@ -35,35 +38,36 @@ struct ImportJob {
   transfer::OnProgress progress;
 };
 
-/// Digest check, header inspection, conversion to a standalone qcow2 if it is not one, inspection of the
-/// result, publication. Everything unfinished is in staging, so a version is there complete or not at all.
-/// Running it again after a crash ends in the same version.
+/// Digest check, header inspection, conversion to a sparse raw file if it is not one, chunks, publication.
+/// The raw file is in staging and removed again; chunks that no version came to name are swept. Running it
+/// again after a crash ends in the same version and compresses only what is not in the store yet.
 class Importer {
  public:
-  Importer(image::VersionStore& store, ImporterOptions options)
-      : store_(store), options_(std::move(options)) {}
+  Importer(image::VersionStore& store, chunk::ChunkStore& chunks, Publisher& publisher,
+           InProgress& in_progress, ImporterOptions options)
+      : store_(store),
+        chunks_(chunks),
+        publisher_(publisher),
+        in_progress_(in_progress),
+        options_(std::move(options)) {}
 
   /// Blocking. Errors: corrupt (digest), invalid_argument (header refused: which rule, which file named in
-  /// it), conflict (the number is published with other bytes), exhausted (disk full), timeout, cancelled,
+  /// it), conflict (the number is published with another disk), exhausted (disk full), timeout, cancelled,
   /// internal.
   Result<transfer::Receipt> run(const ImportJob& job, std::stop_token stop);
 
-  /// Receipt of a published version. Errors: not_found.
-  Result<transfer::Receipt> receipt_of(const std::string& imgid, int version, const std::string& cmdid) const;
-
  private:
-  struct Candidate {
-    std::filesystem::path file;
-    std::uint64_t virtual_size_bytes = 0;
-    std::string digest;
-  };
+  Result<> check_digest(const ImportJob& job, std::stop_token stop) const;
   Result<> check_room(const ImportJob& job) const;
-  Result<Candidate> convert(const ImportJob& job, std::string_view format, std::stop_token stop) const;
-  Result<std::string> hash(const ImportJob& job, const std::filesystem::path& file, std::string prompt,
-                           std::stop_token stop) const;
-  Result<> take_into_use(const std::string& imgid, int version, bool only_forward);
+  Result<std::filesystem::path> convert(const ImportJob& job, const image::ImageHeader& header,
+                                        std::stop_token stop) const;
+  Result<chunk::Manifest> cut(const ImportJob& job, const std::filesystem::path& raw,
+                              std::uint64_t disk_bytes, std::stop_token stop);
 
   image::VersionStore& store_;
+  chunk::ChunkStore& chunks_;
+  Publisher& publisher_;
+  InProgress& in_progress_;
   const ImporterOptions options_;
 };
 

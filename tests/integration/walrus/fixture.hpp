@@ -3,21 +3,26 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <random>
 
 #include "common/base/ids.hpp"
 #include "common/bus/memory_bus.hpp"
+#include "common/chunk/frame.hpp"
+#include "common/chunk/manifest.hpp"
 #include "common/http/client.hpp"
 #include "common/image/digest.hpp"
 #include "common/image/version_store.hpp"
 #include "common/msg/command.hpp"
 #include "common/msg/task_status.hpp"
 #include "common/sys/process.hpp"
-#include "common/transfer/fetcher.hpp"
+#include "common/transfer/chunk_client.hpp"
 #include "common/transfer/grant.hpp"
 #include "common/transfer/receipt.hpp"
 #include "common/transfer/upload_client.hpp"
 #include "support/temp_dir.hpp"
 #include "walrus/app/service.hpp"
+#include "walrus/store/export.hpp"
+#include "walrus/store/fsck.hpp"
 
 namespace educloud::walrus {
 
@@ -71,6 +76,93 @@ inline transfer::UploadRequest make_upload(const std::string& url, const std::fi
   request.format = format;
   request.stall_timeout = std::chrono::seconds(60);
   return request;
+}
+
+/// A disk as a host would submit it: its map, and each chunk and group by id.
+struct CutDisk {
+  chunk::DiskMap map;
+  std::map<chunk::ChunkId, std::string> content;
+
+  explicit CutDisk(const std::string& disk) : map(disk.size()) {
+    for (std::size_t at = 0; at < disk.size(); at += chunk::kChunkBytes) {
+      const auto piece = disk.substr(at, chunk::kChunkBytes);
+      if (piece.find_first_not_of('\0') == std::string::npos) continue;
+      const auto id = chunk::ChunkId::of(piece);
+      map.set(at / chunk::kChunkBytes, id);
+      content[id] = piece;
+    }
+    for (const auto& [index, group] : map.groups())
+      content[chunk::ChunkId::of(group.encode())] = group.encode();
+  }
+  std::vector<chunk::ChunkId> ids() const {
+    std::vector<chunk::ChunkId> all;
+    for (const auto& [id, bytes] : content) all.push_back(id);
+    return all;
+  }
+};
+
+inline transfer::ChunkClient chunk_client(const std::string& url, int version, const std::string& method) {
+  transfer::ChunkRemote remote;
+  remote.base = *http::Url::parse(url);
+  remote.imgid = kImage;
+  remote.version = version;
+  remote.grant = grant(method, transfer::version_path(kImage, version), "nc1");
+  return transfer::ChunkClient(std::move(remote));
+}
+
+struct Submitted {
+  Result<std::string> receipt;
+  std::size_t sent_chunks = 0;
+};
+
+/// As nc does it through cc.
+inline Submitted submit_disk(const std::string& url, const CutDisk& disk, int version,
+                             const std::string& parent = "", const std::string& if_current = "") {
+  Submitted out{fail(ErrorCode::internal, "not reached")};
+  auto client = chunk_client(url, version, "PUT");
+  const auto ids = disk.ids();
+  auto missing = client.missing(ids, {});
+  if (!missing) {
+    out.receipt = fail(missing.error());
+    return out;
+  }
+  chunk::FrameEncoder encoder;
+  std::string frames;
+  const auto send = [&]() -> Result<> {
+    if (frames.empty()) return {};
+    auto ok = client.store(frames, {});
+    frames.clear();
+    return ok;
+  };
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (!(*missing)[i]) continue;
+    ++out.sent_chunks;
+    auto ok = encoder.append(ids[i], disk.content.at(ids[i]), frames);
+    EXPECT_TRUE(ok.has_value());
+    if (frames.size() < (8u << 20)) continue;
+    if (auto sent = send(); !sent) {
+      out.receipt = fail(sent.error());
+      return out;
+    }
+  }
+  if (auto sent = send(); !sent) {
+    out.receipt = fail(sent.error());
+    return out;
+  }
+  out.receipt =
+      client.publish({disk.map.manifest().encode(), parent, if_current, new_command_id().str()}, {});
+  return out;
+}
+
+/// Bytes that no compressor makes smaller, the same for the same seed.
+inline std::string noise(std::size_t size, unsigned seed) {
+  std::mt19937_64 random(seed);
+  std::string out(size, '\0');
+  for (std::size_t i = 0; i + 8 <= size; i += 8) {
+    const std::uint64_t word = random();
+    std::memcpy(out.data() + i, &word, 8);
+  }
+  return out;
 }
 
 /// walrus in this process, with a broker in memory whose other side (clc) is the test.
@@ -153,15 +245,33 @@ class WalrusTest : public ::testing::Test {
   Result<std::string> upload(const std::filesystem::path& file, int version, const std::string& format) {
     return transfer::upload_version(make_upload(url_, file, version, "user", format));
   }
-  /// As cc does it: digest, cmdid and qcow2.
-  Result<std::string> submit(const std::filesystem::path& file, int version) {
-    auto request = make_upload(url_, file, version, "cc1", "qcow2");
-    request.cmdid = new_command_id().str();
-    request.digest = *image::sha256_file(file);
-    return transfer::upload_version(request);
+  Submitted submit(const std::string& disk, int version, const std::string& parent = "",
+                   const std::string& if_current = "") {
+    return submit_disk(url_, CutDisk(disk), version, parent, if_current);
   }
-  std::filesystem::path machine(int version) const {
-    return config_.common.prefix / "images" / kImage / "versions" / std::to_string(version) / "machine";
+  bool is_published(int version) const {
+    return std::filesystem::exists(config_.common.prefix / "images" / kImage / "versions" /
+                                   std::to_string(version) / "manifest");
+  }
+  int current() const {
+    std::error_code none;
+    const auto link =
+        std::filesystem::read_symlink(config_.common.prefix / "images" / kImage / "manifest", none);
+    return none ? 0 : std::stoi(link.parent_path().filename().string());
+  }
+  /// The version as a raw file.
+  std::filesystem::path exported(int version) {
+    const auto file = dir_ / ("export" + std::to_string(++exports_) + ".raw");
+    auto done = export_version({config_.common.prefix, kImage, version, file});
+    EXPECT_TRUE(done.has_value()) << done.error().message;
+    return file;
+  }
+  std::string content(int version) { return educloud::testing::slurp(exported(version)); }
+  void expect_sound() {
+    auto report = fsck({config_.common.prefix});
+    ASSERT_TRUE(report.has_value()) << report.error().message;
+    for (const auto& damage : report->damages) ADD_FAILURE() << damage.id << ": " << damage.what;
+    EXPECT_TRUE(report->is_clean());
   }
   /// Nothing but published versions and our own bookkeeping is left below the prefix.
   void expect_no_leftovers() {
@@ -201,6 +311,7 @@ class WalrusTest : public ::testing::Test {
   std::mutex mutex_;
   std::vector<msg::TaskStatus> statuses_;
   std::filesystem::path raw_;
+  int exports_ = 0;
 };
 
 }  // namespace educloud::walrus

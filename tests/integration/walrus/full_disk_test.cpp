@@ -54,7 +54,7 @@ TEST_F(FullDisk, ConversionThatDoesNotFitLeavesNothing) {
   const auto status = final_status(command.cmdid);
   EXPECT_EQ(status.event, "failed");
   EXPECT_FALSE(status.errormsg.empty());
-  EXPECT_FALSE(std::filesystem::exists(machine(1)));
+  EXPECT_FALSE(is_published(1));
   expect_no_leftovers();
   // The disk is as empty as before, and the next import works.
   const auto again = expect_import();
@@ -77,7 +77,21 @@ TEST_F(FullDisk, UploadStopsAndContinuesWhenThereIsRoom) {
   std::filesystem::remove(filler());
   auto receipt = transfer::upload_version(request);
   ASSERT_TRUE(receipt.has_value()) << receipt.error().message;
-  EXPECT_EQ(transfer::verify_receipt(kKey, *receipt)->digest, *image::sha256_file(request.file));
+  EXPECT_EQ(content(1), educloud::testing::slurp(raw()));
+}
+
+TEST_F(FullDisk, SubmitThatDoesNotFitIsRefusedAndTheStoreStaysSound) {
+  ASSERT_TRUE(submit(noise(2 << 20, 1), 1).receipt.has_value());
+  const CutDisk large(noise(40 << 20, 2));
+  auto refused = submit_disk(url_, large, 2).receipt;
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::exhausted) << refused.error().message;
+  EXPECT_FALSE(is_published(2));
+  EXPECT_EQ(content(1), noise(2 << 20, 1));
+  expect_sound();
+  stop();
+  start();
+  EXPECT_EQ(content(1), noise(2 << 20, 1));
 }
 
 TEST_F(FullDisk, NewUploadIsRefusedBeforeItsFirstByte) {

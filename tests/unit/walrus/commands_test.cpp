@@ -66,28 +66,23 @@ TEST(Commands, VersionInUseIsNotPruned) {
 }
 
 TEST(Admission, UserNeedsAnImportThatWaits) {
-  const Request request{"IMG01234567", 1, true, "", "", ""};
+  const Request request{"IMG01234567", 1, true, ""};
   EXPECT_EQ(admit(request, {}).error().code, ErrorCode::unavailable) << "its command may be under way";
   EXPECT_EQ(admit(request, {std::nullopt, std::nullopt, true}).error().code, ErrorCode::conflict);
   EXPECT_EQ(*admit(request, {"the-import", std::nullopt}), "the-import");
   EXPECT_EQ(admit(request, {"the-import", "digest"}).error().code, ErrorCode::conflict);
-  EXPECT_EQ(admit({"IMG01234567", 1, true, "another", "", ""}, {"the-import", std::nullopt}).error().key,
-            "cmdid");
+  EXPECT_EQ(admit({"IMG01234567", 1, true, "another"}, {"the-import", std::nullopt}).error().key, "cmdid");
 }
 
-TEST(Admission, HostMustSayWhatItBrings) {
-  EXPECT_EQ(admit({"IMG01234567", 1, false, "", "d", ""}, {}).error().key, "cmdid");
-  EXPECT_EQ(admit({"IMG01234567", 1, false, "c", "", ""}, {}).error().key, "digest");
-  EXPECT_EQ(admit({"IMG01234567", 1, false, "c", "d", "raw"}, {}).error().key, "format");
-  EXPECT_EQ(*admit({"IMG01234567", 1, false, "c", "d", "qcow2"}, {}), "c");
+TEST(Admission, HostsSendChunksNotFiles) {
+  EXPECT_EQ(admit({"IMG01234567", 1, false, "c"}, {}).error().code, ErrorCode::permission_denied);
 }
 
-TEST(Admission, TakenNumberIsNamedWithBothDigests) {
-  EXPECT_TRUE(admit({"IMG01234567", 1, false, "c", "same", ""}, {std::nullopt, "same"}).has_value());
-  auto refused = admit({"IMG01234567", 1, false, "c", "mine", ""}, {std::nullopt, "theirs"});
+TEST(Admission, TakenNumberIsNamedWithItsDigest) {
+  auto refused = admit({"IMG01234567", 1, true, ""}, {"the-import", "theirs"});
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, ErrorCode::conflict);
-  for (const char* part : {"IMG01234567", "version 1", "mine", "theirs"}) {
+  for (const char* part : {"IMG01234567", "version 1", "theirs"}) {
     EXPECT_NE(refused.error().message.find(part), std::string::npos) << part;
   }
 }
@@ -127,6 +122,8 @@ TEST(Config, ExampleIsValid) {
   ASSERT_TRUE(config.has_value()) << config.error().message;
   EXPECT_EQ(config->common.port, 8001);
   EXPECT_EQ(config->common.broker.user, "walrus");
+  EXPECT_EQ(config->sweep_interval_s, 3600);
+  EXPECT_EQ(config->sweep_grace_s, 3600);
 }
 
 }  // namespace
