@@ -67,8 +67,8 @@ class NodeCache {
   /// counts). Errors: corrupt, permission_denied, not_found, exhausted, timeout, cancelled, unavailable.
   Result<> fill(const FillRequest& request, const OnFilled& on_filled, std::stop_token stop);
 
-  /// A version that may still be arriving, for reading now. Starts the fill in the background if it is not
-  /// here; reads wait for their chunks and move them to the front of the line.
+  /// A version that may still be arriving, for reading now; must not outlive this. Starts the fill in the
+  /// background if it is not here; reads wait for their chunks and move them to the front of the line.
   class Reader {
    public:
     virtual ~Reader() = default;
