@@ -13,6 +13,9 @@
 namespace educloud::http {
 namespace {
 
+/// A request's body up to here is sent with its head.
+constexpr std::size_t kOnePiece = 256 * 1024;
+
 /// RFC 9110, 9.2.2: sending these twice has the effect of once.
 bool is_idempotent(std::string_view method) {
   return method == "GET" || method == "HEAD" || method == "PUT" || method == "DELETE" || method == "OPTIONS";
@@ -160,7 +163,17 @@ Client::~Client() = default;
 Client::Client(Client&&) noexcept = default;
 
 Result<ClientResponse> Client::send(const ClientRequest& request, std::stop_token stop) {
-  return impl_->execute(ClientCall{.request = request, .stop = std::move(stop)});
+  if (request.body.size() <= kOnePiece) {
+    return impl_->execute(ClientCall{.request = request, .stop = std::move(stop)});
+  }
+  // In pieces, so that a server that refuses the body is heard before all of it is sent.
+  const ReadData read = [&body = request.body, at = std::size_t{0}](std::span<char> out) mutable {
+    const std::size_t count = body.copy(out.data(), out.size(), at);
+    at += count;
+    return Result<std::size_t>(count);
+  };
+  return impl_->execute(ClientCall{
+      .request = request, .stop = std::move(stop), .upload_bytes = request.body.size(), .read = &read});
 }
 
 Result<ClientResponse> Client::download(const ClientRequest& request, const OnHead& on_head,
