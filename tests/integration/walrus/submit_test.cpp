@@ -198,8 +198,9 @@ TEST_F(Submit, AMillionHoles) {
   CutDisk disk("");
   disk.map = chunk::DiskMap(chunks * chunk::kChunkBytes);
   const std::string data(chunk::kChunkBytes, 'd');
-  disk.content[ChunkId::of(data)] = data;
-  for (std::uint64_t i = 0; i < chunks; i += 2) disk.map.set(i, ChunkId::of(data));
+  const auto id = ChunkId::of(data);
+  disk.content[id] = data;
+  for (std::uint64_t i = 0; i < chunks; i += 2) disk.map.set(i, id);
   for (const auto& [index, group] : disk.map.groups()) {
     disk.content[ChunkId::of(group.encode())] = group.encode();
   }
