@@ -49,10 +49,11 @@ http::Response push_image(Context& c, const Principal& who, const http::Request&
 
 http::Response version_url(Context& c, const Principal& who, const http::Request& request) {
   int version = 0;
-  const std::string& text = request.param("n");
+  const std::string& text = request.param("version");
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), version);
   if (error != std::errc{} || end != text.data() + text.size() || version < 1) {
-    return http::error_response(Error{ErrorCode::invalid_argument, "a version is a number from 1", "n"});
+    return http::error_response(
+        Error{ErrorCode::invalid_argument, "a version is a number from 1", "version"});
   }
   return with_body<UrlBody>(request, [&](const UrlBody& body) {
     return answer(c.cloud.version_url(who, request.param("id"), version, body.valid_s));
@@ -81,7 +82,7 @@ void add_image_routes(http::Router& router, const Shared& context) {
   add(router, context, "POST", "/images/{id}/rollback", rollback_image);
   add(router, context, "POST", "/images/{id}/prune", prune_image);
   add(router, context, "POST", "/images/{id}/push", push_image);
-  add(router, context, "POST", "/images/{id}/versions/{n}/url", version_url);
+  add(router, context, "POST", "/images/{id}/versions/{version}/url", version_url);
 }
 
 }  // namespace educloud::clc::api

@@ -144,7 +144,8 @@ Result<> Engine::publish_version(store::Sql& sql, Task& task, const msg::TaskSta
                 image->name + " has a version " + std::to_string(version->version) + " already");
   }
   store::add_version(sql, *version);
-  image->current_version = version->version;
+  // As walrus does it: of two that were published out of order the later one is in use.
+  image->current_version = std::max(image->current_version, version->version);
   store::update_image(sql, *image);
   task.achieved = true;
   store::audit(sql, now(), task.owner, "image.publish", task.dst,

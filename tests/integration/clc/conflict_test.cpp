@@ -85,6 +85,19 @@ TEST_F(Conflict, TwoInFlightEndWithOneRefusedByWalrus) {
   EXPECT_EQ(current(), 4) << "the number of the refused try is not given again";
 }
 
+TEST_F(Conflict, OfTwoPublishedOutOfOrderTheLaterIsInUse) {
+  submit(first, true);
+  const auto of_first = last();
+  submit(second, true);
+  say_submitted('c');
+  auto published = answer(of_first, Event::submitted);
+  published.receipt = receipt(of_first, 'b');
+  tell(published);
+  EXPECT_EQ(at(first), "submitting/done+");
+  EXPECT_EQ(current(), 3);
+  EXPECT_EQ(cloud->versions(admin, imgid)->items.size(), 3u);
+}
+
 TEST_F(Conflict, AFailureForAnotherReasonKeepsItsText) {
   submit(first);
   say(Event::failed, "the cc is full");

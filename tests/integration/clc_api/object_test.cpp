@@ -175,6 +175,43 @@ TEST_F(ObjectTest, EventsOfATaskThatIsNotYoursAreNotThere) {
   EXPECT_EQ(Listener(client(), anna_, "?tid=nonsense").status(), 400);
 }
 
+TEST_F(ObjectTest, BodiesOfTheImagePathAreChecked) {
+  beat(1);
+  const std::string path = std::string("/images/") + kImage;
+  const auto url = call("POST", path + "/versions/1/url", admin_, R"({"valid_s":600})");
+  ASSERT_EQ(url.status, 200) << url.body;
+  const auto answer = json_of(url);
+  EXPECT_EQ(answer["url"], "http://127.0.0.1:8001/images/IMG0000abcd/versions/1/raw");
+  EXPECT_EQ(answer["digest"], std::string(64, 'a'));
+  EXPECT_NEAR(answer["expires"].get<double>(), static_cast<double>(clock_.wall_ms()) + 600e3, 5e3);
+  EXPECT_EQ(call("POST", path + "/versions/1/url", admin_).status, 200) << "no body: the default";
+  EXPECT_EQ(call("POST", path + "/versions/1/url", anna_).status, 403);
+  EXPECT_EQ(call("POST", path + "/versions/2/url", admin_).status, 404);
+  for (const char* bad : {"0", "-1", "x", "1x", "99999999999"})
+    EXPECT_EQ(call("POST", path + "/versions/" + bad + "/url", admin_).status, 400) << bad;
+  EXPECT_EQ(error_of(call("POST", path + "/versions/1/url", admin_, R"({"valid_s":1})"))["key"], "valid_s");
+
+  EXPECT_EQ(call("POST", path + "/push", anna_, R"({"cluster":"cc1"})").status, 403);
+  EXPECT_EQ(call("POST", path + "/push", admin_, "{}").status, 400);
+  EXPECT_EQ(error_of(call("POST", path + "/push", admin_, R"({"nodes":[1]})"))["key"], "nodes[0]");
+  const auto push = call("POST", path + "/push", admin_, R"({"nodes":["nc1"]})");
+  ASSERT_EQ(push.status, 202) << push.body;
+  const auto item = json_of(push)["items"][0];
+  EXPECT_EQ(item["result"], "started");
+  const auto task = json_of(call("GET", "/tasks/" + item["tid"].get<std::string>(), admin_));
+  EXPECT_EQ(task["kind"], "push");
+  EXPECT_EQ(task["bytes_per_s"], 0);
+
+  const std::string insid = define(anna_);
+  EXPECT_EQ(error_of(call("POST", "/vms/" + insid + "/run", anna_, R"({"lazy":"yes"})"))["key"], "lazy");
+  const auto run = call("POST", "/vms/" + insid + "/run", anna_, R"({"lazy":true})");
+  ASSERT_EQ(run.status, 202) << run.body;
+  EXPECT_EQ(json_of(run)["lazy"], 1);
+  const std::string tid = json_of(run).value("tid", std::string());
+  EXPECT_EQ(error_of(call("POST", "/tasks/" + tid + "/submit", anna_, R"({"on_conflict":"x"})"))["key"],
+            "on_conflict");
+}
+
 TEST_F(ObjectTest, ATaskIsListedStoppedAndCancelled) {
   beat(1);
   const std::string insid = define(anna_);
