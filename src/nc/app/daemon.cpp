@@ -117,8 +117,8 @@ Result<> Daemon::Impl::open_images(const std::string& advertise) {
   options.client = client;
   options.host = common.host;
   options.node_key = node_key;
-  options.advertise_url = std::string(common.tls.certificate_file.empty() ? "http://" : "https://") + advertise +
-                          ":" + std::to_string(common.port);
+  options.advertise_url = std::string(common.tls.certificate_file.empty() ? "http://" : "https://") +
+                          advertise + ":" + std::to_string(common.port);
   options.connections = config.connections;
   options.max_fills = config.max_transfers;
   options.peers = config.peers;
@@ -137,7 +137,7 @@ Result<> Daemon::Impl::open_node() {
   options.limits = std::move(*limits);
   options.stop_grace = std::chrono::seconds{config.stop_grace_s};
   options.min_free_disk_bytes = std::uint64_t(config.min_free_disk_mib) << 20;
-  options.qemu_group = qemu_group(config);
+  options.lazy.group = qemu_group(config);
   hypervisor = make_hypervisor(config);
   node = std::make_unique<Node>(std::move(options), config.common.host, *inbox, *hypervisor, *images, clock);
   node->recover();

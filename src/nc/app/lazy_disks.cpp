@@ -4,6 +4,7 @@
 
 #include "common/obs/log.hpp"
 #include "common/sys/file.hpp"
+#include "nc/app/nbd_proxy.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -97,20 +98,32 @@ Result<std::uint64_t> LazyDisks::open(const InstanceId& insid, const FillRequest
   return disk.reader->disk_bytes();
 }
 
-Result<std::uint64_t> LazyDisks::serve(const InstanceId& insid, const FillRequest& request,
-                                       std::stop_token stop) {
-  auto bytes = open(insid, request, stop);
-  if (!bytes) return bytes;
+/// Our end: for the proxy, or for QEMU itself.
+Result<> LazyDisks::export_disk(const InstanceId& insid) {
   const std::lock_guard lock(mutex_);
   const auto found = disks_.find(insid.str());
   if (found == disks_.end())
     return fail(ErrorCode::cancelled, "VM " + insid.str() + " was deleted meanwhile");
   Disk& disk = found->second;
-  if (disk.server) return bytes;
-  if (auto ok = sys::make_directories(layout_.instance(insid)); !ok) return fail(ok.error());
-  auto server = NbdExport::serve(layout_.nbd_socket(insid), disk.reader, group_);
+  if (disk.server) return {};
+  const auto socket = options_.proxy ? layout_.fill_socket(insid) : layout_.nbd_socket(insid);
+  auto server = NbdExport::serve(socket, disk.reader, options_.proxy ? std::nullopt : options_.group);
   if (!server) return fail(server.error());
   disk.server = std::move(*server);
+  return {};
+}
+
+Result<std::uint64_t> LazyDisks::serve(const InstanceId& insid, const FillRequest& request,
+                                       std::stop_token stop) {
+  auto bytes = open(insid, request, stop);
+  if (!bytes) return bytes;
+  if (auto ok = sys::make_directories(layout_.instance(insid)); !ok) return fail(ok.error());
+  if (auto ok = export_disk(insid); !ok) return fail(ok.error());
+  // The one of before our restart has a guest, and asks us again by itself.
+  if (options_.proxy && !is_nbd_proxy_up(layout_.nbd_socket(insid))) {
+    auto ok = start_nbd_proxy(layout_.fill_socket(insid), layout_.nbd_socket(insid), options_.group);
+    if (!ok) return fail(ok.error());
+  }
   obs::info("lazy.serving", {{"insid", insid.str()}, {"imgid", request.imgid}, {"version", request.version}});
   return bytes;
 }
@@ -142,12 +155,16 @@ void LazyDisks::drop(const InstanceId& insid) {
     }
     return taken;
   };
-  Disk gone = take();
-  if (!gone.restorer.joinable()) return;
-  // Outside the lock, which it may want; until it has ended it may put the disk back.
-  gone.restorer.request_stop();
-  gone.restorer.join();
-  gone = take();
+  {
+    Disk gone = take();
+    // Outside the lock, which it may want; until it has ended it may put the disk back.
+    if (gone.restorer.joinable()) {
+      gone.restorer.request_stop();
+      gone.restorer.join();
+      gone = take();
+    }
+  }
+  end_nbd_proxy(layout_.nbd_socket(insid));
 }
 
 void LazyDisks::stop() {

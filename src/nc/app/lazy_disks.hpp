@@ -12,13 +12,17 @@
 
 namespace educloud::nc {
 
+struct LazyOptions {
+  std::optional<unsigned> group = {};  ///< of the sockets, so that QEMU's user may connect
+  bool proxy = true;                   ///< nbd_proxy.hpp; without it guests do not outlive our restart
+};
+
 /// The images that instances read while they still arrive: for each a reader of the cache that is opened anew
 /// when its fill ended early, and a socket for QEMU. Thread-safe; `images` must outlive it.
 class LazyDisks {
  public:
-  /// `group`: of the sockets, so that QEMU's user may connect.
-  LazyDisks(Layout layout, ImageTools& images, std::optional<unsigned> group)
-      : layout_(std::move(layout)), images_(images), group_(group) {}
+  LazyDisks(Layout layout, ImageTools& images, LazyOptions options)
+      : layout_(std::move(layout)), images_(images), options_(options) {}
   ~LazyDisks() { stop(); }
 
   /// The fill runs when this returns. Open already: success. Returns the size of the disk.
@@ -27,12 +31,14 @@ class LazyDisks {
   Result<std::uint64_t> serve(const InstanceId& insid, const FillRequest& request, std::stop_token stop);
   /// serve() in the background, again and again until it works: the guest of before our restart waits for it.
   void restore(const InstanceId& insid, const FillRequest& request);
-  /// The instance's socket goes. Not there: nothing happens.
+  /// The instance's sockets go. Not there: nothing happens.
   void drop(const InstanceId& insid);
-  /// All of them go; guests wait for the next start. Idempotent.
+  /// All of them go, but for the proxies: guests wait for the next start. Idempotent.
   void stop();
 
  private:
+  Result<> export_disk(const InstanceId& insid);
+
   class LastingReader;
   struct Disk {
     std::shared_ptr<LastingReader> reader;
@@ -42,7 +48,7 @@ class LazyDisks {
 
   const Layout layout_;
   ImageTools& images_;
-  const std::optional<unsigned> group_;
+  const LazyOptions options_;
   std::mutex mutex_;
   std::map<std::string, Disk> disks_;  // under mutex_
   bool stopped_ = false;               // under mutex_

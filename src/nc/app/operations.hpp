@@ -18,7 +18,7 @@ struct OperationOptions {
   NodeLimits limits;
   std::chrono::milliseconds stop_grace{60'000};
   std::uint64_t min_free_disk_bytes = 1ull << 30;
-  std::optional<unsigned> qemu_group;  ///< whose members QEMU's user is one of; none: QEMU runs as we do
+  LazyOptions lazy = {};
 };
 
 /// What the commands do. Each is idempotent: after a kill at any instant it is done again from its beginning.
@@ -31,7 +31,7 @@ class Operations {
         inbox_(inbox),
         hypervisor_(hypervisor),
         images_(images),
-        lazy_(options_.layout, images, options_.qemu_group) {}
+        lazy_(options_.layout, images, options_.lazy) {}
 
   /// Before anything else: tells the cache what is in use, and serves the images that guests of before our
   /// restart still read over their sockets.

@@ -24,8 +24,9 @@ class Layout {
     return prefix_ / "tmp/images" / target.str();
   }
   std::filesystem::path build(const ImageId& target) const { return build_folder(target) / "machine"; }
-  /// Where the VM's image is read from while it still arrives.
+  /// Where QEMU reads the VM's image from while it still arrives, and our end of it.
   std::filesystem::path nbd_socket(const InstanceId& id) const { return instance(id) / "disk.nbd"; }
+  std::filesystem::path fill_socket(const InstanceId& id) const { return instance(id) / "fill.nbd"; }
 
  private:
   std::filesystem::path prefix_;

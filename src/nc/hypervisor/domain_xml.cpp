@@ -27,7 +27,8 @@ void attribute(Node node, const char* name, const std::string& value) {
   node.append_attribute(name).set_value(value.c_str());
 }
 
-/// QEMU asks again for this long, with the guest's requests waiting, when the export's process restarts.
+/// QEMU asks again for this long, with the guest's requests waiting, when the server restarts. libvirt before
+/// 9.1 reads over it.
 constexpr const char* kReconnectSeconds = "3600";
 
 void add_nbd_source(Node backing, const DiskLayer& layer) {

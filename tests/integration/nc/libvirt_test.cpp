@@ -5,7 +5,11 @@
 #include <condition_variable>
 #include <fstream>
 
+#include "common/sys/process.hpp"
 #include "integration/nc/own_libvirtd.hpp"
+#include "integration/nc/reading_guest.hpp"
+#include "nc/app/nbd_proxy.hpp"
+#include "nc/cache/nbd_export.hpp"
 #include "nc/hypervisor/kvm_probe.hpp"
 #include "nc/hypervisor/libvirt_hypervisor.hpp"
 
@@ -184,6 +188,66 @@ TEST_F(LibvirtGuest, BootsShowsItselfAndEnds) {
   EXPECT_TRUE(events_.wait(VmEvent::Kind::stopped, vm.insid.str()));
   EXPECT_EQ(hypervisor_->state(vm.insid).error().code, ErrorCode::not_found);
   EXPECT_TRUE(hypervisor_->destroy(vm.insid));
+}
+
+/// A disk in memory; a read of what has not arrived waits.
+class ArrivingDisk : public NodeCache::Reader {
+ public:
+  std::uint64_t disk_bytes() const override { return disk_.size(); }
+  bool is_complete() const override { return false; }
+  Result<> read(std::uint64_t offset, std::span<char> out, std::stop_token stop) override {
+    std::unique_lock lock(mutex_);
+    if (!changed_.wait(lock, stop, [&] { return offset + out.size() <= arrived_; })) {
+      return fail(ErrorCode::cancelled, "stopped");
+    }
+    disk_.copy(out.data(), out.size(), offset);
+    return {};
+  }
+  void arrive(std::uint64_t bytes) {
+    std::lock_guard lock(mutex_);
+    arrived_ = bytes;
+    changed_.notify_all();
+  }
+
+ private:
+  const std::string disk_ = reading_guest_disk();
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::uint64_t arrived_ = 512 * 1024;
+};
+
+TEST_F(LibvirtGuest, ReadsOverASocketWhatStillArrivesAndOutlivesTheServer) {
+  auto vm = spec();
+  const auto fill = shared_->directory() / "fill.nbd", socket = shared_->directory() / "disk.nbd";
+  const auto overlay = shared_->directory() / "lazy.qcow2";
+  auto disk = std::make_shared<ArrivingDisk>();
+  auto served = std::move(*NbdExport::serve(fill, disk));
+  auto proxied = start_nbd_proxy(fill, socket, std::nullopt);
+  ASSERT_TRUE(proxied) << proxied.error().message;
+  EXPECT_TRUE(is_nbd_proxy_up(socket));
+  auto made = sys::run_checked(
+      {.argv = {"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b",
+                "nbd+unix:///disk?socket=" + socket.string(), overlay, std::to_string(disk->disk_bytes())}});
+  ASSERT_TRUE(made) << made.error().message;
+  vm.disk = {{overlay, "qcow2"}, {socket, "raw", true}};
+  auto started = hypervisor_->define_and_start(vm);
+  ASSERT_TRUE(started) << started.error().message;
+  const auto said = [&](std::size_t count) {
+    return eventually([&] { return console(vm).size() >= count; });
+  };
+  ASSERT_TRUE(said(20)) << console(vm);
+  served.reset();
+  const auto before = console(vm).size();
+  served = std::move(*NbdExport::serve(fill, disk));
+  EXPECT_TRUE(said(before + 20)) << console(vm);
+  disk->arrive(disk->disk_bytes());
+  EXPECT_TRUE(said(before + 40)) << console(vm);
+  EXPECT_EQ(console(vm).find('E'), std::string::npos) << console(vm);
+  EXPECT_TRUE(hypervisor_->destroy(vm.insid));
+  EXPECT_TRUE(eventually([&] { return !is_nbd_proxy_up(socket); })) << "it ends with its guest";
+  ASSERT_TRUE(start_nbd_proxy(fill, socket, std::nullopt));
+  end_nbd_proxy(socket);
+  EXPECT_TRUE(eventually([&] { return !is_nbd_proxy_up(socket); })) << "its guest never came";
 }
 
 TEST_F(LibvirtGuest, AWebPortThatIsTakenIsAConflict) {

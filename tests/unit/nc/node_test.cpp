@@ -60,6 +60,7 @@ class NodeTest : public ::testing::Test {
     operations.limits = {
         .max_memory_mib = 4096, .max_cpus = 4, .advertise = "127.0.0.1", .guest_egress = false};
     operations.stop_grace = std::chrono::milliseconds{0};
+    operations.lazy.proxy = false;
     node_ = std::make_unique<Node>(operations, "nc1", *inbox_, hypervisor_, *images_, clock_);
     ASSERT_TRUE(hypervisor_.start([this](const VmEvent& event) { node_->on_vm_event(event); }));
     node_->recover();
