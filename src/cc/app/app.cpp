@@ -3,9 +3,11 @@
 #include <condition_variable>
 
 #include "cc/app/bridge.hpp"
-#include "cc/relay/image_cache.hpp"
+#include "cc/relay/cache_check.hpp"
+#include "cc/relay/chunk_relay.hpp"
 #include "cc/relay/node_proxy.hpp"
-#include "cc/relay/upload_relay.hpp"
+#include "cc/relay/peers.hpp"
+#include "cc/relay/submit_relay.hpp"
 #include "common/base/limits.hpp"
 #include "common/bus/rabbit_bus.hpp"
 #include "common/daemon/daemon.hpp"
@@ -13,6 +15,7 @@
 #include "common/http/server.hpp"
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
+#include "common/transfer/chunk_routes.hpp"
 #include "common/transfer/grant.hpp"
 
 namespace educloud::cc {
@@ -20,8 +23,12 @@ namespace {
 
 /// Images named in a heartbeat (msg::CcStatus' own bound).
 constexpr std::size_t kImagesTold = 400;
-/// The console proxy may hold NodeProxy::kMaxCalls of them for seconds.
-constexpr int kHttpThreads = NodeProxy::kMaxCalls + 2;
+/// The console proxy may hold NodeProxy::kMaxCalls of them for seconds; the others prove what nodes submit.
+constexpr int kHttpThreads = NodeProxy::kMaxCalls + 4;
+/// Small, so that eviction has something to choose from in a small cache.
+constexpr std::uint64_t kPackBytes = 64ull << 20;
+/// A chunk is worth more than the connection: walrus is asked again long before a node gives up.
+constexpr std::chrono::seconds kWalrusSilence{15};
 
 http::ServerOptions server_options(const Config& config) {
   auto out = daemon::server_options(config.common, "cc");
@@ -29,46 +36,78 @@ http::ServerOptions server_options(const Config& config) {
   return out;
 }
 
-ImageCache::Options cache_options(const Config& config, const http::Url& walrus,
-                                  const std::string& data_key) {
-  ImageCache::Options out;
-  out.walrus = walrus;
-  out.walrus_ca_file = config.walrus_ca_file;
-  out.data_key = data_key;
-  out.host = config.common.host;
-  out.max_bytes = static_cast<std::uint64_t>(config.cache_max_bytes);
+chunk::ChunkStore::Options store_options(const Config& config) {
+  chunk::ChunkStore::Options out;
+  out.max_bytes = static_cast<std::uint64_t>(config.cache_bytes);
+  out.pack_bytes = std::min(kPackBytes, out.max_bytes / 8);
+  out.durable = false;
   return out;
 }
 
-UploadRelayOptions upload_options(const Config& config, const http::Url& walrus,
-                                  const std::string& data_key) {
-  UploadRelayOptions out;
-  out.folder = config.common.prefix / "tmp" / "uploads";
+image::VersionStore::Options version_options() {
+  image::VersionStore::Options out;
+  out.is_cache = true;
+  out.payload = "manifest";
+  return out;
+}
+
+WalrusClients::Options walrus_options(const Config& config, const http::Url& walrus,
+                                      const std::string& data_key) {
+  WalrusClients::Options out;
   out.walrus = walrus;
-  out.walrus_ca_file = config.walrus_ca_file;
+  out.client.io_timeout = kWalrusSilence;
+  out.client.tls_ca_file = config.walrus_ca_file;
   out.data_key = data_key;
   out.host = config.common.host;
-  out.max_bytes = static_cast<std::uint64_t>(config.max_upload_bytes);
+  return out;
+}
+
+Upstream::Options upstream_options(const Config& config) {
+  Upstream::Options out;
+  out.connections = config.connections;
+  out.uplink = config.uplink;
+  return out;
+}
+
+/// `key`: what grants of nodes are signed with.
+transfer::ChunkRouteOptions route_options(const Config& config, const std::string& key, const Clock& clock) {
+  transfer::ChunkRouteOptions out;
+  out.key = key;
+  out.clock = &clock;
+  out.max_readers = static_cast<std::size_t>(config.max_node_transfers);
+  return out;
+}
+
+SubmitRelay::Options submit_options(const std::string& data_key) {
+  SubmitRelay::Options out;
+  out.data_key = data_key;
   return out;
 }
 
 }  // namespace
 
 struct App::Impl {
-  Impl(Config c, std::unique_ptr<image::VersionStore> s, const http::Url& walrus, const std::string& data_key)
+  Impl(Config c, std::unique_ptr<image::VersionStore> v, std::unique_ptr<chunk::ChunkStore> s,
+       const http::Url& walrus_url, const std::string& data_key)
       : config(std::move(c)),
+        versions(std::move(v)),
         store(std::move(s)),
-        cache(*store, clock, cache_options(config, walrus, data_key)),
-        uploads(upload_relay(upload_options(config, walrus, data_key), &cache)),
+        manifests(*versions),
+        walrus(walrus_options(config, walrus_url, data_key), clock),
+        upstream(upstream_options(config), walrus, *store, clock),
+        relay(manifests, *store, upstream, walrus),
+        submits(submit_options(data_key), manifests, *store, walrus, clock),
+        chunks(route_options(config, data_key, clock), relay, &submits),
+        peers({config.peers, data_key}, peer_table, nodes, manifests, clock),
         proxy(nodes, clock, data_key),
         bus(bus::make_rabbit_bus(daemon::rabbit_options(config.common, "cc"))),
-        bridge(*bus, clock, nodes, config.common.host),
+        bridge(*bus, clock, nodes, peer_table, config.common.host),
         server(server_options(config), routes()) {}
 
   http::Router routes() {
     http::Router router;
-    cache.add_routes(router);
-    uploads.add_routes(router);
+    chunks.add_routes(router);
+    peers.add_routes(router);
     proxy.add_routes(router);
     router.add({.method = "GET", .pattern = "/health", .handler = [this](const http::Request&) {
                   return health();
@@ -91,14 +130,22 @@ struct App::Impl {
   const SystemClock clock;
   const std::int64_t started_at = clock.wall_ms();
   NodeRegistry nodes;
-  const std::unique_ptr<image::VersionStore> store;
-  ImageCache cache;
-  transfer::UploadServer uploads;
+  PeerTable peer_table;
+  const std::unique_ptr<image::VersionStore> versions;
+  const std::unique_ptr<chunk::ChunkStore> store;
+  ManifestCache manifests;
+  WalrusClients walrus;
+  Upstream upstream;
+  ChunkRelay relay;
+  SubmitRelay submits;
+  transfer::ChunkRoutes chunks;
+  Peers peers;
   NodeProxy proxy;
   const std::unique_ptr<bus::Bus> bus;
   Bridge bridge;
   http::Server server;
   std::jthread heart;
+  std::jthread check;
 };
 
 msg::CcStatus App::Impl::measure(hostinfo::HostSampler& sampler) const {
@@ -119,7 +166,7 @@ msg::CcStatus App::Impl::measure(hostinfo::HostSampler& sampler) const {
     status.service_data.warnings.push_back(network.error().message);
   }
   status.ccid = hostinfo::status_id("cc", status.net_data);
-  for (const auto& info : cache.list()) {
+  for (const auto& info : manifests.list()) {
     if (status.images.size() >= kImagesTold) break;
     status.images.push_back({info.image, info.version, info.digest});
   }
@@ -159,18 +206,22 @@ Result<std::unique_ptr<App>> App::create(Config config) {
   if (!walrus) return fail(walrus.error(), "walrus_url");
   auto key = transfer::load_key(config.data_key_file);
   if (!key) return fail(key.error(), "data_key_file");
-  auto store = image::VersionStore::open(config.common.prefix);
+  auto versions = image::VersionStore::open(config.common.prefix, version_options());
+  if (!versions) return fail(versions.error(), "prefix");
+  auto store = chunk::ChunkStore::open(config.common.prefix / "chunks", store_options(config));
   if (!store) return fail(store.error(), "prefix");
-  return std::unique_ptr<App>(
-      new App(std::make_unique<Impl>(std::move(config), std::move(*store), *walrus, *key)));
+  return std::unique_ptr<App>(new App(
+      std::make_unique<Impl>(std::move(config), std::move(*versions), std::move(*store), *walrus, *key)));
 }
 
 Result<> App::start() {
-  if (auto ok = impl_->uploads.start(); !ok) return ok;
   if (auto ok = impl_->server.start(); !ok) return ok;
   impl_->bridge.subscribe();
   impl_->bus->start({});
   impl_->heart = std::jthread([this](std::stop_token stop) { impl_->heartbeat(std::move(stop)); });
+  impl_->check = std::jthread([this](std::stop_token stop) {
+    check_after_reboot(*impl_->store, impl_->config.common.prefix / "chunks" / "checked_boot", stop);
+  });
   obs::info("cc.started", {{"host", impl_->config.common.host},
                            {"listen", impl_->config.common.listen},
                            {"port", impl_->server.port()},
@@ -183,10 +234,16 @@ void App::stop() {
     impl_->heart.request_stop();
     impl_->heart.join();
   }
+  if (impl_->check.joinable()) {
+    impl_->check.request_stop();
+    impl_->check.join();
+  }
   impl_->bus->stop();
+  impl_->submits.stop();
+  impl_->chunks.stop();
   impl_->server.stop();
-  impl_->cache.stop();
-  impl_->uploads.stop();
+  impl_->upstream.stop();
+  (void)impl_->store->flush();
 }
 
 int App::port() const {

@@ -22,8 +22,8 @@ bus::Outgoing outgoing(const char* exchange, Forward forward) {
 
 }  // namespace
 
-Bridge::Bridge(bus::Bus& bus, const Clock& clock, NodeRegistry& nodes, std::string host)
-    : bus_(bus), clock_(clock), nodes_(nodes), host_(std::move(host)) {}
+Bridge::Bridge(bus::Bus& bus, const Clock& clock, NodeRegistry& nodes, PeerTable& peers, std::string host)
+    : bus_(bus), clock_(clock), nodes_(nodes), peers_(peers), host_(std::move(host)) {}
 
 void Bridge::subscribe() {
   bus_.subscribe({"cc_cmd_queue." + host_, kPrefetch, [this](bus::Delivery d) { on_command(std::move(d)); }});
@@ -117,6 +117,7 @@ void Bridge::on_heartbeat(bus::Delivery delivery) {
   const auto& status = route->status;
   auto known =
       nodes_.remember(status.host, {status.net_data.ip0, status.service_data.data_port}, clock_.boot_ms());
+  peers_.remember(status.host, status.images, clock_.boot_ms());
   if (!known) obs::debug("node.address_unusable", {{"node", status.host}, {"error", known.error().message}});
   if (!bus_.is_ready()) return count("heartbeat", "dropped");
   const bool queued = bus_.publish(outgoing(kToClc, std::move(route->forward)), {}).has_value();

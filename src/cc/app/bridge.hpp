@@ -3,6 +3,7 @@
 #include <string>
 
 #include "cc/domain/node_registry.hpp"
+#include "cc/domain/peer_table.hpp"
 #include "cc/domain/routing.hpp"
 #include "common/base/clock.hpp"
 #include "common/bus/bus.hpp"
@@ -14,7 +15,7 @@ namespace educloud::cc {
 class Bridge {
  public:
   /// `bus` must be stopped before this object goes.
-  Bridge(bus::Bus& bus, const Clock& clock, NodeRegistry& nodes, std::string host);
+  Bridge(bus::Bus& bus, const Clock& clock, NodeRegistry& nodes, PeerTable& peers, std::string host);
 
   /// Subscribes to this cluster's three queues; before `bus.start`.
   void subscribe();
@@ -35,6 +36,7 @@ class Bridge {
   bus::Bus& bus_;
   const Clock& clock_;
   NodeRegistry& nodes_;
+  PeerTable& peers_;
   const std::string host_;
 };
 

@@ -3,6 +3,38 @@
 #include "common/http/client.hpp"
 
 namespace educloud::cc {
+namespace {
+
+constexpr std::size_t kMaxWindows = 48;
+constexpr std::int64_t kMaxMbit = 100'000;
+
+void read_time(config::Reader& reader, const char* key, int& minute) {
+  reader.require(key);
+  std::string text = "00:00";
+  reader.text(key, text);
+  if (auto time = parse_time_of_day(text)) {
+    minute = *time;
+  } else {
+    reader.refuse(key, "is wrong: " + time.error().message);
+  }
+}
+
+void read_uplink(config::Reader& reader, std::vector<UplinkWindow>& out) {
+  reader.tables(
+      "limits.uplink",
+      [&](config::Reader& one) {
+        UplinkWindow window;
+        read_time(one, "from", window.from_minute);
+        read_time(one, "to", window.to_minute);
+        one.require("mbit_per_s");
+        one.integer64("mbit_per_s", window.mbit_per_s, 1, kMaxMbit);
+        out.push_back(window);
+      },
+      kMaxWindows);
+  if (auto ok = check_windows(out); !ok) reader.refuse("limits.uplink", "is wrong: " + ok.error().message);
+}
+
+}  // namespace
 
 Result<Config> load_config(const std::filesystem::path& path) {
   auto reader = config::Reader::open(path);
@@ -16,8 +48,11 @@ Result<Config> load_config(const std::filesystem::path& path) {
   reader->text("walrus_ca_file", out.walrus_ca_file);
   reader->require("data_key_file");
   reader->path("data_key_file", out.data_key_file);
-  reader->integer64("cache_max_bytes", out.cache_max_bytes, 1 << 20, 1ll << 50);
-  reader->integer64("max_upload_bytes", out.max_upload_bytes, 1 << 20, 1ll << 50);
+  reader->integer64("cache_bytes", out.cache_bytes, 256ll << 20, 1ll << 50);
+  reader->boolean("peers.enabled", out.peers);
+  reader->integer("limits.connections", out.connections, 1, 16);
+  reader->integer("limits.max_node_transfers", out.max_node_transfers, 1, 512);
+  read_uplink(*reader, out.uplink);
   if (auto ok = reader->finish(); !ok) return fail(ok.error());
   if (auto url = http::Url::parse(out.walrus_url); !url)
     return fail(url.error(), path.string() + ": walrus_url");

@@ -3,7 +3,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
+#include "cc/domain/uplink_limit.hpp"
 #include "common/config/daemon_config.hpp"
 
 namespace educloud::cc {
@@ -14,8 +16,11 @@ struct Config {
   std::string walrus_url;      ///< "http://walrus:8001"
   std::string walrus_ca_file;  ///< for https; empty: the system's
   std::filesystem::path data_key_file;
-  std::int64_t cache_max_bytes = 100ll << 30;
-  std::int64_t max_upload_bytes = 2ll << 40;
+  std::int64_t cache_bytes = 100ll << 30;  ///< of chunks on disk
+  bool peers = true;                       ///< nodes may take chunks from each other
+  int connections = 4;                     ///< to walrus
+  int max_node_transfers = 64;             ///< requests of nodes answered at once
+  std::vector<UplinkWindow> uplink;        ///< outside of them: no limit
 };
 
 /// Errors: invalid_argument naming file, key and rule; not_found.

@@ -169,6 +169,30 @@ void Reader::texts(std::string_view key, std::vector<std::string>& out, std::siz
   out = std::move(values);
 }
 
+void Reader::tables(std::string_view key, const std::function<void(Reader&)>& read, std::size_t max_entries) {
+  const toml::node* node = impl_->find(key);
+  if (node == nullptr) return;
+  const auto* array = node->as_array();
+  if (array == nullptr || array->size() > max_entries || !array->is_homogeneous(toml::node_type::table)) {
+    return impl_->refuse(
+        key,
+        "must be a list of at most " + std::to_string(max_entries) + " tables: [[" + std::string(key) + "]]",
+        node);
+  }
+  for (const auto& one : *array) {
+    Reader inner;
+    inner.impl_->file = impl_->file;
+    inner.impl_->root = *one.as_table();
+    read(inner);
+    auto ok = inner.finish();
+    if (!ok && !impl_->problem) impl_->problem = ok.error();
+  }
+}
+
+void Reader::refuse(std::string_view key, std::string_view rule) {
+  impl_->refuse(key, rule, impl_->find(key));
+}
+
 void Reader::require(std::string_view key) {
   if (impl_->find(key) == nullptr) impl_->refuse(key, "is missing");
 }

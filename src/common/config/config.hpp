@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -36,6 +37,11 @@ class Reader {
   void integer64(std::string_view key, std::int64_t& out, std::int64_t min, std::int64_t max);
   void number(std::string_view key, double& out, double min, double max);
   void texts(std::string_view key, std::vector<std::string>& out, std::size_t max_entries = 100);
+  /// Each table of an array of tables ([[key]]), in order, to a reader of its own; unknown keys in it are
+  /// refused too.
+  void tables(std::string_view key, const std::function<void(Reader&)>& read, std::size_t max_entries = 100);
+  /// What the reader itself can not see is wrong with `key`.
+  void refuse(std::string_view key, std::string_view rule);
   /// The key must be there.
   void require(std::string_view key);
   /// Errors: invalid_argument.

@@ -4,12 +4,10 @@
 #include "common/msg/command.hpp"
 #include "common/msg/host_status.hpp"
 #include "common/msg/task_status.hpp"
-#include "common/transfer/fetcher.hpp"
-#include "common/transfer/upload_client.hpp"
 #include "integration/bus/collector.hpp"
 #include "integration/bus/definitions.hpp"
 #include "integration/cc/daemon.hpp"
-#include "integration/cc/fake_walrus.hpp"
+#include "integration/cc/relay_fixture.hpp"
 
 namespace educloud::test {
 namespace {
@@ -61,7 +59,7 @@ class CcDaemonTest : public ::testing::Test {
       cc.start();
     }
     TestBroker broker{cloud_definitions(), kUsers};
-    FakeWalrus walrus;
+    ChunkWalrus walrus;
     testing::TempDir prefix;
     Daemon cc;
     int port;
@@ -213,64 +211,56 @@ TEST_F(CcDaemonTest, KilledInTheMiddleItLosesNoCommand) {
   EXPECT_TRUE(wait_until(all_there, 60s)) << missing.size() << " of " << kCommands << " never came";
 }
 
-TEST_F(CcDaemonTest, AnImageTravelsDownAndASubmitUpWithItsReceipt) {
-  const auto digest = world->walrus.add(kImage, 1);
-  const testing::TempDir node_dir;
-  auto node_store = *image::VersionStore::open(node_dir.path());
-  transfer::FetchRequest down;
-  down.base = url();
-  down.imgid = kImage;
-  down.version = 1;
-  down.digest = digest;
-  down.grant = grant_for("nc1", "GET", transfer::raw_path(kImage, 1));
-  auto fetched = transfer::fetch_version(*node_store, down);
-  ASSERT_TRUE(fetched) << fetched.error().message;
+TEST_F(CcDaemonTest, AnImageTravelsDownAndASubmitUpAlsoThroughAKill) {
+  const SampleDisk disk(300, 1), changed(200, 2);
+  world->walrus.add(kImage, 1, disk);
+  world->walrus.set_current(kImage, 1);
+  ASSERT_TRUE(wait_until([&] { return get("/health").status == 200; }));
+  auto ok = Node(url(), "nc1", kImage, 1).fetch_all(disk);
+  ASSERT_TRUE(ok) << ok.error().message;
 
-  transfer::UploadRequest up;
-  up.base = url();
-  up.imgid = kImage;
-  up.version = 2;
-  up.file = node_dir.path() / "changed";
-  up.digest = make_image(up.file, 4);
-  up.cmdid = new_command_id().str();
-  up.parent = transfer::make_parent(kImage, 1);
-  up.grant = grant_for("nc1", "PUT", transfer::version_path(kImage, 2));
-  Result<std::string> text = fail(ErrorCode::internal, "not uploaded yet");
-  std::thread uploader([&] { text = transfer::upload_version(up); });
-  EXPECT_TRUE(wait_until([&] { return world->walrus.published > 0; }));
+  std::string frames;
+  for (const auto& id : changed.order) frames += changed.frames.at(id);
+  Node writer(url(), "nc1", kImage, 2, transfer::Priority::user, "PUT");
+  Result<> sent = fail(ErrorCode::internal, "not sent yet");
+  std::thread upload([&] { sent = writer->store(frames, {}); });
+  EXPECT_TRUE(wait_until([&] { return world->walrus.stored_bytes > 0 || sent; }));
   world->cc.kill();
   world->cc.start();
-  uploader.join();
+  upload.join();
+  ASSERT_TRUE(wait_until([&] { return writer->store(frames, {}).has_value(); }));
+  auto text = writer->publish({changed.manifest(), transfer::make_parent(kImage, 1),
+                               transfer::make_parent(kImage, 1), new_command_id().str()},
+                              {});
   ASSERT_TRUE(text) << text.error().message;
-  const auto receipt = transfer::verify_receipt(kDataKey, *text);
-  ASSERT_TRUE(receipt) << receipt.error().message;
-  EXPECT_EQ(receipt->digest, up.digest);
-  EXPECT_EQ(receipt->version, 2);
-  EXPECT_EQ(receipt->cmdid, up.cmdid);
+  EXPECT_TRUE(transfer::verify_receipt(kDataKey, *text));
 
-  // What went up is served from here without asking walrus again.
-  const int before = world->walrus.downloads;
-  down.version = 2;
-  down.digest = up.digest;
-  down.grant = grant_for("nc2", "GET", transfer::raw_path(kImage, 2));
-  fetched = transfer::fetch_version(*node_store, down);
-  EXPECT_TRUE(fetched) << fetched.error().message;
-  EXPECT_EQ(world->walrus.downloads, before);
+  // Both versions are here now; a kill loses at most what was not committed to the index.
+  const std::uint64_t before = world->walrus.sent_bytes;
+  ok = Node(url(), "nc2", kImage, 2).fetch_all(changed);
+  EXPECT_TRUE(ok) << ok.error().message;
+  EXPECT_EQ(world->walrus.sent_bytes, before);
+  ok = Node(url(), "nc2", kImage, 1).fetch_all(disk);
+  EXPECT_TRUE(ok) << ok.error().message;
+  EXPECT_LT(world->walrus.sent_bytes, before + disk.frame_bytes + 1);
+  const auto told = [&] {
+    for (const auto& one : heartbeats_.all()) {
+      if (one.body.find(changed.digest().hex()) != std::string::npos) return true;
+    }
+    return false;
+  };
+  EXPECT_TRUE(wait_until(told)) << "the heartbeat names the cached versions";
 }
 
-TEST_F(CcDaemonTest, AUserMayNotUploadHere) {
-  transfer::UploadRequest up;
-  up.base = url();
-  up.imgid = kImage;
-  up.version = 7;
-  const testing::TempDir dir;
-  up.file = dir.path() / "mine";
-  up.digest = make_image(up.file, 1);
-  up.cmdid = new_command_id().str();
-  up.grant = grant_for(std::string(transfer::kUserNode), "PUT", transfer::version_path(kImage, 7));
-  const auto refused = transfer::upload_version(up);
-  ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().code, ErrorCode::permission_denied) << refused.error().message;
+TEST_F(CcDaemonTest, ANodesHeartbeatMakesItANeighbour) {
+  announce_node(8003);
+  ASSERT_TRUE(wait_until([&] { return get("/health").status == 200; }));
+  auto first = Node(url(), "nc1", kImage, 9)->get_json("peers?complete=0", {});
+  ASSERT_TRUE(first) << first.error().message;
+  auto second = Node(url(), "nc2", kImage, 9)->get_json("peers?complete=0", {});
+  ASSERT_TRUE(second) << second.error().message;
+  ASSERT_EQ((*second)["members"].size(), 1u) << second->dump();
+  EXPECT_EQ((*second)["members"][0]["url"], "http://127.0.0.1:8003");
 }
 
 TEST_F(CcDaemonTest, AScreenshotComesThroughAsItIs) {

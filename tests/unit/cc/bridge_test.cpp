@@ -47,9 +47,10 @@ class BridgeTest : public ::testing::Test {
   ManualClock clock_;
   bus::MemoryBroker broker_;
   NodeRegistry nodes_;
+  PeerTable peers_;
   std::unique_ptr<bus::Bus> cc_ = broker_.connect("cc-cc1"), clc_ = broker_.connect("clc"),
                             node_ = broker_.connect("nc-nc1");
-  Bridge bridge_{*cc_, clock_, nodes_, "cc1"};
+  Bridge bridge_{*cc_, clock_, nodes_, peers_, "cc1"};
   std::vector<Delivery> commands_, statuses_, heartbeats_;
 };
 
@@ -85,7 +86,7 @@ TEST_F(BridgeTest, ACommandIsNotAckedBeforeTheNodesQueueHasIt) {
     std::vector<std::pair<bus::Outgoing, bus::OnOutcome>> published;
     std::vector<bus::Subscription> subscriptions;
   } slow;
-  Bridge bridge(slow, clock_, nodes_, "cc1");
+  Bridge bridge(slow, clock_, nodes_, peers_, "cc1");
   bridge.subscribe();
   std::vector<Verdict> verdicts;
   Delivery delivery;
@@ -189,6 +190,16 @@ TEST_F(BridgeTest, AHeartbeatTellsWhereTheNodeIsAndGoesOn) {
   const auto where = nodes_.find("nc1", clock_.boot_ms());
   ASSERT_TRUE(where);
   EXPECT_EQ(where->port, 8003);
+}
+
+TEST_F(BridgeTest, AHeartbeatTellsWhatTheNodeHas) {
+  auto status = sample_heartbeat();
+  status.images.push_back({"IMG00000001", 3, std::string(64, 'd')});
+  report(*node_, "nodestatus.nc-nc1", msg::serialize(status));
+  broker_.deliver_all();
+  const auto members = peers_.members("IMG00000001", 3, std::string(64, 'd'), "nc2", clock_.boot_ms());
+  ASSERT_EQ(members.size(), 1u);
+  EXPECT_EQ(members[0], (PeerTable::Member{"nc1", true}));
 }
 
 TEST_F(BridgeTest, ItsOwnHeartbeatIsDroppedWhileTheBrokerIsAway) {
