@@ -27,7 +27,9 @@ void FetchQueue::want(Reader reader, int priority, const VersionKey& version,
   const std::int64_t run = ++last_run_;
   auto& keys = readers_[reader];
   keys.reserve(keys.size() + wanted.size());
-  runs(priority)[run].version = version;
+  auto& mine = runs(priority)[run];
+  mine.version = version;
+  mine.next_most = first_batch_;
   for (const auto& [key, index] : wanted) {
     keys.push_back(key);
     const auto [it, is_new] = flights_.try_emplace(key);
@@ -51,7 +53,7 @@ void FetchQueue::want(Reader reader, int priority, const VersionKey& version,
     unqueue(flight);
     enqueue(flight, key, run, priority);
   }
-  if (runs(priority)[run].live == 0) runs(priority).erase(run);
+  if (mine.live == 0) runs(priority).erase(run);
 }
 
 std::optional<FetchQueue::Batch> FetchQueue::take(std::size_t max, int worst) {
@@ -65,8 +67,8 @@ std::optional<FetchQueue::Batch> FetchQueue::take(std::size_t max, int worst) {
     }
     auto& [id, run] = *best;
     Batch batch{priority, id, run.version, {}};
-    const std::size_t most = run.fresh ? std::min(first_batch_, max) : max;
-    run.fresh = false;
+    const std::size_t most = std::min(run.next_most, max);
+    run.next_most = max;
     batch.keys.reserve(std::min(most, run.live));
     while (batch.keys.size() < most && run.live > 0) {
       const ChunkKey key = run.keys.front();
@@ -109,6 +111,7 @@ void FetchQueue::put_back(const Batch& batch, std::span<const ChunkKey> keys) {
     const int priority = it->second.priority;
     enqueue(it->second, key, run, priority);
     runs(priority)[run].version = batch.version;
+    runs(priority)[run].next_most = std::max<std::size_t>(1, batch.keys.size() / 2);
   }
 }
 

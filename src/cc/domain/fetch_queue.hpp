@@ -59,7 +59,8 @@ class FetchQueue {
   std::optional<Batch> take(std::size_t max, int worst);
   /// Who gets it; nobody does any longer after this. Also for a key that can not be had.
   std::vector<Want> arrived(const ChunkKey& key);
-  /// `keys` (of `batch`, not arrived) go to the front of their line.
+  /// `keys` (of `batch`, not arrived) go to the front of their line, to be asked for in a smaller batch: if
+  /// one of them is the reason, it stands alone in the end.
   void put_back(const Batch& batch, std::span<const ChunkKey> keys);
   /// A batch is worked off.
   void done(const Batch& batch);
@@ -88,7 +89,7 @@ class FetchQueue {
     std::deque<ChunkKey> keys;  ///< may hold keys that moved or went; those are passed over
     std::size_t live = 0;       ///< keys that did not
     std::size_t in_flight = 0;  ///< batches
-    bool fresh = true;
+    std::size_t next_most = 0;  ///< keys in the next batch, at most; the ones after it are not bound
   };
   using Runs = std::map<std::int64_t, Run>;
 

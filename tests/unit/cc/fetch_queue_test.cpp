@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 #include <set>
 
@@ -95,6 +96,24 @@ TEST(FetchQueue, WhatFailedComesNextAndKeepsTheBestPriority) {
   EXPECT_EQ(queue.take(100, kReplication)->keys, keys(1, 2));
   EXPECT_EQ(queue.take(100, kReplication)->keys, keys(0, 1));
   EXPECT_EQ(queue.take(100, kReplication)->keys, keys(2, 4));
+}
+
+TEST(FetchQueue, WhatFailsForOneKeyIsNarrowedDownToIt) {
+  FetchQueue queue(8);
+  queue.want(1, kUser, kFirst, chunks(0, 8));
+  int asked = 0;
+  // Any request with chunk 5 in it fails as a whole.
+  for (auto batch = queue.take(8, kUser); batch; batch = queue.take(8, kUser), ++asked) {
+    ASSERT_LT(asked, 20);
+    const bool bad = std::count(batch->keys.begin(), batch->keys.end(), key(5)) > 0;
+    if (bad && batch->keys.size() > 1) {
+      queue.put_back(*batch, batch->keys);
+    } else {
+      for (const auto& one : batch->keys) queue.arrived(one);
+    }
+    queue.done(*batch);
+  }
+  EXPECT_EQ(queue.size(), 0u);
 }
 
 TEST(FetchQueue, WhatNobodyWantsAnyMoreLeavesTheLine) {
