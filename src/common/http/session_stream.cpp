@@ -14,6 +14,8 @@ using Stream = BodyStream::Impl;
 
 /// What one HTTP chunk holds at most (one longer piece is sent as one chunk).
 constexpr std::uint64_t kBatchBytes = 1u << 20;
+/// How often a client is looked at that we have nothing for, beside being told.
+constexpr std::chrono::milliseconds kPeerCheck{1000};
 bool has_no_body(int status) {
   return status < 200 || status == 204 || status == 304;
 }
@@ -47,10 +49,13 @@ net::awaitable<Stream::Batch> Session::next_batch(std::shared_ptr<Stream> body) 
       self->transport_->close();
       self->events_timer_.cancel();
     });
-    events_timer_.expires_at(limit);
+    const auto now = std::chrono::steady_clock::now();
+    events_timer_.expires_at(std::min(limit, now + kPeerCheck));
     ec = {};
     co_await events_timer_.async_wait(token);
     if (ec) continue;
+    if (transport_->is_peer_gone()) break;
+    if (std::chrono::steady_clock::now() < limit) continue;
     obs::warn("http.body_stalled",
               {{"remote", remote_}, {"limit_s", 2 * core_.options.body_timeout.count()}});
     break;

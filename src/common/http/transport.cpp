@@ -1,6 +1,7 @@
 #include "common/http/transport.hpp"
 
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -211,7 +212,7 @@ void Transport::watch_gone(std::function<void()> gone) {
       self->watch_gone(gone);
       return;
     }
-    // Bytes are the next request: then only a failed write can tell that the peer is gone.
+    // Bytes are the next request, or TLS's good-bye: what follows them is_peer_gone() can tell.
     if (got <= 0) gone();
   };
   socket_.async_wait(net::ip::tcp::socket::wait_read, std::move(handler));
@@ -223,6 +224,12 @@ void Transport::unwatch_gone() {
   ++watch_generation_;
   error_code ignored;
   socket_.cancel(ignored);
+}
+
+bool Transport::is_peer_gone() {
+  if (!is_open()) return true;
+  pollfd state{socket_.native_handle(), POLLRDHUP, 0};
+  return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
 void Transport::hold_small(bool hold) {

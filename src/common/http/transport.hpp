@@ -58,6 +58,8 @@ class Transport : public std::enable_shared_from_this<Transport> {
   /// unread. Nothing else may wait for the socket until unwatch_gone().
   void watch_gone(std::function<void()> gone);
   void unwatch_gone();
+  /// True once the peer has closed, whatever it sent before and nobody has read yet.
+  bool is_peer_gone();
   /// Held back, small pieces leave in full packets; let go, what waits leaves at once. Without TLS only.
   void hold_small(bool hold);
 

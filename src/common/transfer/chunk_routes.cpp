@@ -75,6 +75,8 @@ http::Response ChunkRoutes::Impl::later(const http::Request& request, ChunkCalle
   auto job = std::make_shared<Answering>(Answering{request, std::move(caller), stream, ending.get_token()});
   // If the job is dropped, its stream ends with it and the client is cut.
   auto run = [slot = std::move(slot), job = std::move(job), work = std::move(work)](const std::stop_token&) {
+    // A worker that waits for a slow client must hear of the end too.
+    const std::stop_callback cut(job->stop, [&job] { job->stream->abort(); });
     work(*job);
   };
   if (auto queued = workers.submit(std::move(run)); !queued) return refuse(full);

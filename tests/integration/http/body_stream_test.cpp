@@ -209,6 +209,19 @@ TEST_F(Produced, AClientThatLeavesEndsTheProducer) {
   EXPECT_TRUE(gone_waiting_.wait());
 }
 
+TEST_F(Produced, AClientThatSentMoreAndLeftIsNoticed) {
+  serve("/silent", [&](const Request&, BodyStream& stream) {
+    stream.on_gone([&] { gone_.set(); });
+    EXPECT_TRUE(gone_.wait());
+  });
+  start();
+  {
+    RawPeer peer(port());
+    peer.send("GET /silent HTTP/1.1\r\nHost: x\r\n\r\nGET /next HTTP/1.1\r\n");
+  }
+  EXPECT_TRUE(gone_.wait());
+}
+
 TEST_F(Produced, AClientThatTakesNothingIsCut) {
   options_.body_timeout = std::chrono::seconds{1};
   serve("/endless", [&](const Request&, BodyStream& stream) {

@@ -194,6 +194,27 @@ TEST_F(ChunkFetch, StopEndsWhatRuns) {
   EXPECT_EQ(fetch(client, ids_).error().code, ErrorCode::unavailable);
 }
 
+TEST_F(ChunkFetch, StopDoesNotWaitForASlowClient) {
+  add_chunks();
+  for (int i = 0; i < 3; ++i) ids_.insert(ids_.end(), ids_.begin(), ids_.begin() + 200);
+  start();
+  Signal first, stopped;
+  std::jthread asking([&] {
+    auto client = reader();
+    const auto done = client.fetch(ids_,
+                                   [&](const chunk::FrameHeader&, std::span<const char>) -> Result<> {
+                                     first.set();
+                                     EXPECT_TRUE(stopped.wait());
+                                     return {};
+                                   },
+                                   {});
+    EXPECT_FALSE(done);
+  });
+  ASSERT_TRUE(first.wait());
+  routes_->stop();
+  stopped.set();
+}
+
 TEST_F(ChunkFetch, RequestsAreCheckedBeforeAnythingIsRead) {
   add_chunks(2);
   start();
