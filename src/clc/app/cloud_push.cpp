@@ -89,6 +89,7 @@ Result<Version> Cloud::Impl::version_of(store::Sql& sql, const Image& image, int
   }
   if (found->pruning)
     return fail(ErrorCode::conflict, "version " + std::to_string(wanted) + " is being removed", "version");
+  if (auto ok = check_format(*found); !ok) return fail(ok.error());
   return std::move(*found);
 }
 

@@ -253,6 +253,7 @@ Result<> Engine::place(store::Sql& sql, Task& task) {
                 wanted == 0 ? "image " + image->name + " has no version yet: its import has not ended"
                             : "image " + image->name + " has no version " + std::to_string(wanted));
   }
+  if (auto ok = check_format(*version); !ok) return ok;
   PlacementRequest request;
   request.insid = task.insid;
   request.memory_mib = instance->memory_mib;

@@ -85,6 +85,16 @@ Result<> check_source_in_use(const Task& task, int current) {
       "on_conflict");
 }
 
+Result<> check_format(const Version& version) {
+  if (version.format == "raw") return {};
+  return fail(ErrorCode::conflict, "version " + std::to_string(version.version) + " of " + version.imgid +
+                                       " is a " + version.format +
+                                       " file from before images were kept as chunks: import it again from "
+                                       "walrus' images/" +
+                                       version.imgid + "/versions/" + std::to_string(version.version) +
+                                       "/machine");
+}
+
 std::string_view to_string(Verdict verdict) {
   switch (verdict) {
     case Verdict::accept: return "accept";

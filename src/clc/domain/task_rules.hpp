@@ -24,6 +24,9 @@ Result<task::Transition> user_transition(const Task& task, task::Event event);
 /// own. Errors: conflict, naming both versions and the two choices.
 Result<> check_source_in_use(const Task& task, int current);
 
+/// Errors: conflict if `version` is a file from before disks were cut into chunks: no node can fetch it.
+Result<> check_format(const Version& version);
+
 /// What a received status is.
 enum class Verdict {
   accept,

@@ -184,6 +184,15 @@ TEST(TaskRules, FailureIsShownUntilSomethingHappens) {
   EXPECT_EQ(task.errormsg, "");
 }
 
+TEST(Format, AVersionFromBeforeChunksIsNotSentToANode) {
+  Version version;
+  version.imgid = "IMG00000001";
+  version.version = 2;
+  EXPECT_TRUE(check_format(version));
+  version.format = "qcow2";
+  EXPECT_THAT(check_format(version).error().message, HasSubstr("import it again"));
+}
+
 TEST(Rights, AreDeniedByDefault) {
   const Principal nobody, admin{"root", true}, ann{"ann", false};
   for (int i = 0; i <= static_cast<int>(Deed::force_task); ++i) {
