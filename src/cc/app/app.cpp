@@ -184,6 +184,11 @@ void App::Impl::heartbeat(std::stop_token stop) {
                            ready);
       obs::metrics().gauge("educloud_cc_nodes", "Nodes heard of", static_cast<double>(nodes.size()));
       if (ready) bridge.send_heartbeat(measure(sampler));
+      // What came since the last commit would be fetched again after a kill.
+      if (auto flushed = store->flush(); !flushed) {
+        obs::error("cache.broken",
+                   {{"error", flushed.error().message}, {"remedy", "check the disk, restart"}});
+      }
     } catch (const std::exception& error) {
       obs::error("heartbeat.threw", {{"error", error.what()}});
     }

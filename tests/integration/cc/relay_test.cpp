@@ -135,6 +135,20 @@ TEST_F(RelayTest, AUserOvertakesAPrefetch) {
   EXPECT_GT(last_of_user - sent.rbegin(), 400) << "most of the prefetch came after the user's last chunk";
 }
 
+TEST_F(RelayTest, UserAndPrefetchShareALimitedUplink) {
+  const SampleDisk big(60, 15), small(30, 16);
+  walrus_.add(kImage, 1, big);
+  walrus_.add(kOther, 1, small);
+  start({.upstream = {.connections = 2, .uplink = {{0, 0, 100}}}});  // the whole day
+  std::thread prefetch([&] {
+    auto ok = node("nc1", 1, kImage, transfer::Priority::prefetch).fetch(big.order);
+    EXPECT_TRUE(ok) << ok.error().message;
+  });
+  auto ok = node("nc2", 1, kOther).fetch(small.order);
+  EXPECT_TRUE(ok) << ok.error().message;
+  prefetch.join();
+}
+
 TEST_F(RelayTest, WhoGoesAwayIsNotFetchedFor) {
   const SampleDisk disk(900, 8);
   walrus_.add(kImage, 1, disk);
