@@ -5,8 +5,8 @@
 
 #include "common/base/clock.hpp"
 #include "common/base/ids.hpp"
+#include "common/chunk/manifest.hpp"
 #include "common/http/client.hpp"
-#include "common/image/digest.hpp"
 #include "common/image/version_store.hpp"
 #include "common/msg/command.hpp"
 #include "common/msg/host_status.hpp"
@@ -15,6 +15,8 @@
 #include "integration/bus/definitions.hpp"
 #include "integration/bus/test_broker.hpp"
 #include "integration/nc/own_libvirtd.hpp"
+#include "integration/nc/reading_guest.hpp"
+#include "integration/nc_submit/memory_walrus.hpp"
 #include "nc/app/daemon.hpp"
 
 namespace educloud::nc {
@@ -82,7 +84,7 @@ class NcDaemon : public ::testing::Test {
     config.common.broker.port = broker_->port();
     config.common.broker.user = "nc-nc1";
     config.common.broker.password_file = broker_->file("nc-nc1.secret");
-    config.cc_url = "http://127.0.0.1:1";
+    config.cc_url = walrus_.url();
     config.node_key_file = libvirtd_.directory() / "node.key";
     config.libvirt_uri = libvirtd_.uri();
     config.accel = "tcg";
@@ -101,18 +103,20 @@ class NcDaemon : public ::testing::Test {
     std::copy(std::begin(kCode), std::end(kCode), disk.begin());
     disk[510] = '\x55';
     disk[511] = '\xaa';
+    const auto map = walrus_.know(disk);
+    source_ = {"IMG00000001", 1, map.manifest().digest().hex(), 64 * 1024, 1 << 20, "raw"};
     auto store = image::VersionStore::open(prefix_);
     ASSERT_TRUE(store) << store.error().message;
     const auto staged = *(*store)->staging("disk");
     std::ofstream(staged, std::ios::binary) << disk;
-    source_ = {"IMG00000001", 1, *image::sha256_file(staged), 1 << 20, "raw"};
     image::VersionInfo info;
     info.image = source_.imgid;
     info.version = 1;
     info.digest = source_.digest;
-    info.size_bytes = info.virtual_size_bytes = 1 << 20;
+    info.size_bytes = 64 * 1024;
+    info.virtual_size_bytes = 1 << 20;
     info.format = "raw";
-    auto published = (*store)->publish(staged, info);
+    auto published = (*store)->publish(staged, info, {{"manifest", map.serialize()}});
     ASSERT_TRUE(published) << published.error().message;
   }
 
@@ -124,6 +128,7 @@ class NcDaemon : public ::testing::Test {
     made.cmdid = new_command_id().str();
     made.attempt = ++attempt_;
     made.source = source_;
+    made.source_grant = walrus_.read_grant();
     auto& option = made.runtime_option.emplace();
     option.memory_mib = 32;
     option.rdp_port = 30'000 + getpid() % 10'000;
@@ -169,6 +174,9 @@ class NcDaemon : public ::testing::Test {
     return std::nullopt;
   }
 
+  std::string console() { return get("/instances/VD0000beef/console").body; }
+
+  MemoryWalrus walrus_;
   OwnLibvirtd libvirtd_;
   std::unique_ptr<TestBroker> broker_;
   std::filesystem::path prefix_;
@@ -234,6 +242,42 @@ TEST_F(NcDaemon, AVmThatDiedWhileNcAndLibvirtWereAwayIsTold) {
   ASSERT_TRUE(libvirtd_.start());
   start();
   EXPECT_THAT(final_of(run.cmdid, "failed").errormsg, HasSubstr("while nc or libvirt was away"));
+}
+
+TEST_F(NcDaemon, ADesktopStartsWhileItsImageArrivesAndOutlivesOurRestart) {
+  const auto map = walrus_.know(reading_guest_disk());
+  source_ = {"IMG00000001", 2, map.manifest().digest().hex(), 1 << 20, 1 << 20, "raw"};
+  const auto lazy = [&](const std::string& op) {
+    auto made = command(op);
+    made.lazy = 1;
+    made.source_grant = transfer::sign_grant(
+        MemoryWalrus::kKey,
+        {"GET", transfer::version_path("IMG00000001", 2), "nc1", SystemClock().wall_ms() / 1000 + 600});
+    return made;
+  };
+  walrus_.hold(map.at(1));  // all after the chunk that boots
+  EXPECT_EQ(ask(lazy("image/prepare")).event, "prepared");
+  const auto run = lazy("image/run");
+  auto running = ask(run);
+  ASSERT_EQ(running.event, "running") << running.errormsg;
+  ASSERT_TRUE(wait_until([&] { return console().size() > 20; })) << console();
+  EXPECT_FALSE(std::filesystem::exists(prefix_ / "images/IMG00000001/versions/2"));
+
+  daemon_.reset();
+  start();
+  if (HasFatalFailure()) return;
+  walrus_.let_go();
+  // 128 sectors were in the first chunk: what comes after them came after our restart.
+  EXPECT_TRUE(wait_until([&] { return console().size() > 160; })) << console();
+  EXPECT_EQ(console().find('E'), std::string::npos) << console();
+  EXPECT_TRUE(wait_until([&] { return std::filesystem::exists(prefix_ / "images/IMG00000001/versions/2"); }));
+  EXPECT_EQ(ask(lazy("image/stop")).event, "stopped");
+  EXPECT_FALSE(std::filesystem::exists(prefix_ / "VMs/VD0000beef/disk.nbd"));
+
+  EXPECT_EQ(ask(lazy("image/run")).event, "running");
+  EXPECT_FALSE(std::filesystem::exists(prefix_ / "VMs/VD0000beef/disk.nbd")) << "it is all here now";
+  EXPECT_TRUE(wait_until([&] { return console().size() > 20; }));
+  EXPECT_EQ(ask(command("task/delete")).event, "deleted");
 }
 
 }  // namespace

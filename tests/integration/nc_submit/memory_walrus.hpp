@@ -1,15 +1,18 @@
 #pragma once
 
+#include <condition_variable>
 #include <map>
 #include <mutex>
 
 #include "common/http/server.hpp"
+#include "common/transfer/chunk_client.hpp"
 #include "common/transfer/chunk_routes.hpp"
 #include "common/transfer/grant.hpp"
 
 namespace educloud::nc {
 
-/// The receiving end of the chunk protocol behind the real routes, in memory. It proves what it gets.
+/// The far end of the chunk protocol behind the real routes, in memory. It proves what it gets, and gives out
+/// a version it knows.
 class MemoryWalrus : public transfer::ChunkSource, public transfer::ChunkSink {
  public:
   static constexpr const char* kImage = "IMG00000001";
@@ -39,12 +42,29 @@ class MemoryWalrus : public transfer::ChunkSource, public transfer::ChunkSink {
             .grant = transfer::sign_grant(kKey, {"PUT", path, "nc1", clock_.wall_ms() / 1000 + 600})};
   }
 
-  Result<std::string> manifest(const transfer::ChunkCaller&, std::stop_token) override {
-    return fail(ErrorCode::not_found, "none");
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(server_->port()); }
+  /// For a node to fetch version 1.
+  std::string read_grant() const {
+    return transfer::sign_grant(
+        kKey, {"GET", transfer::version_path(kImage, 1), "nc1", clock_.wall_ms() / 1000 + 600});
   }
-  Result<std::unique_ptr<Reading>> read(const transfer::ChunkCaller&, std::vector<chunk::ChunkId>,
-                                        std::stop_token) override {
-    return fail(ErrorCode::not_found, "none");
+  Result<std::string> manifest(const transfer::ChunkCaller&, std::stop_token) override {
+    const std::lock_guard lock(mutex_);
+    return given_.encode();
+  }
+  Result<std::unique_ptr<Reading>> read(const transfer::ChunkCaller&, std::vector<chunk::ChunkId> ids,
+                                        std::stop_token stop) override {
+    return std::make_unique<Given>(*this, std::move(ids), stop);
+  }
+  /// This one is not given out until `let_go`.
+  void hold(const chunk::ChunkId& id) {
+    const std::lock_guard lock(mutex_);
+    held_ = id;
+  }
+  void let_go() {
+    const std::lock_guard lock(mutex_);
+    held_ = {};
+    changed_.notify_all();
   }
   Result<std::vector<bool>> missing(const transfer::ChunkCaller&, std::vector<chunk::ChunkId> ids) override {
     const std::lock_guard lock(mutex_);
@@ -111,6 +131,7 @@ class MemoryWalrus : public transfer::ChunkSource, public transfer::ChunkSink {
     for (const auto& [index, group] : map.groups()) {
       chunks_[chunk::ChunkId::of(group.encode())] = group.encode();
     }
+    given_ = map.manifest();
     return map;
   }
 
@@ -122,8 +143,33 @@ class MemoryWalrus : public transfer::ChunkSource, public transfer::ChunkSink {
   Publish last_publish;
 
  private:
+  class Given : public Reading {
+   public:
+    Given(MemoryWalrus& walrus, std::vector<chunk::ChunkId> ids, std::stop_token stop)
+        : walrus_(walrus), ids_(std::move(ids)), stop_(std::move(stop)) {}
+    Result<transfer::Frame> frame(std::size_t i) override {
+      std::unique_lock lock(walrus_.mutex_);
+      const bool given = walrus_.changed_.wait_for(lock, stop_, transfer::kFrameDeadline,
+                                                   [&] { return ids_[i] != walrus_.held_; });
+      if (!given) return fail(ErrorCode::timeout, "held back");
+      auto frame = std::make_shared<std::string>();
+      const auto& raw = walrus_.chunks_[ids_[i]];
+      if (auto made = walrus_.encoder_.append(raw, *frame); !made) return fail(made.error());
+      return std::shared_ptr<const std::string>(std::move(frame));
+    }
+
+   private:
+    MemoryWalrus& walrus_;
+    const std::vector<chunk::ChunkId> ids_;
+    const std::stop_token stop_;
+  };
+
   const SystemClock clock_;
   std::mutex mutex_;
+  std::condition_variable_any changed_;
+  chunk::ChunkId held_;
+  chunk::Manifest given_;
+  chunk::FrameEncoder encoder_;
   chunk::FrameDecoder decoder_;
   std::map<chunk::ChunkId, std::string> chunks_;
   std::unique_ptr<transfer::ChunkRoutes> routes_;
