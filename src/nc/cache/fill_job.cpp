@@ -131,19 +131,12 @@ Result<> FillJob::prepare(std::stop_token stop) {
   FillTarget::Base base_file;
   std::string base_name;
   auto kind = TargetKind::sparse;
-  std::optional<image::LayeredDisk> base_disk;
-  if (!similar.empty()) {
-    base_ = similar.front().base;
-    base_lease_ =
-        std::make_unique<LocalVersions::Lease>(context_.local, VersionKey{base_.image, base_.version});
-    auto disk = context_.local.open_disk(base_.image, base_.version);
-    if (disk) {
-      base_disk = std::move(*disk);
-      base_file = {context_.local.store().machine_path(base_.image, base_.version), base_.format};
-      kind = choose_kind(*wanted, base_, similar.front().map,
-                         FillTarget::can_clone(part_path_.parent_path(), base_file.file));
-      base_name = base_.key() + " " + base_.digest + " " + base_.format;
-    }
+  auto base_disk = similar.empty() ? std::nullopt : hold_base(similar.front().base);
+  if (base_disk) {
+    base_file = {context_.local.store().machine_path(base_.image, base_.version), base_.format};
+    kind = choose_kind(*wanted, base_, similar.front().map,
+                       FillTarget::can_clone(part_path_.parent_path(), base_file.file));
+    base_name = base_.key() + " " + base_.digest + " " + base_.format;
   }
   auto plan = make_plan(*wanted, base_disk ? &similar.front().map : nullptr, kind);
   auto state = std::make_shared<FillState>(std::move(*wanted), std::move(plan), context_.options.host);
@@ -153,6 +146,22 @@ Result<> FillJob::prepare(std::stop_token stop) {
   manifest_ = root->encode();
   state_ = std::move(state);
   return {};
+}
+
+std::optional<image::LayeredDisk> FillJob::hold_base(const BaseVersion& chosen) {
+  base_lease_ =
+      std::make_unique<LocalVersions::Lease>(context_.local, VersionKey{chosen.image, chosen.version});
+  // Only now it stays as it is: it may have been flattened or evicted a moment ago.
+  auto chain = context_.local.chain(chosen.image, chosen.version);
+  auto disk = context_.local.open_disk(chosen.image, chosen.version);
+  if (!chain || !disk || chain->front().digest != chosen.digest) {
+    base_lease_.reset();
+    return std::nullopt;
+  }
+  base_ = chosen;
+  base_.format = chain->front().format;
+  base_.layers = chain->size();
+  return std::move(*disk);
 }
 
 Result<> FillJob::open_target(std::shared_ptr<FillState> state, const FillTarget::Base& base,

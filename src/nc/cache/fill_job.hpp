@@ -50,6 +50,8 @@ class FillJob {
  private:
   Result<chunk::Manifest> fetch_manifest(transfer::ChunkClient& client, std::stop_token stop);
   Result<> prepare(std::stop_token stop);
+  /// Keeps a version as it is and opens it; nullopt: it is of no use any more.
+  std::optional<image::LayeredDisk> hold_base(const BaseVersion& chosen);
   Result<> open_target(std::shared_ptr<FillState> state, const FillTarget::Base& base, std::string base_name);
   Result<> reserve_room(const FillState& state, const ChunkBits& there);
   void queue_work(FillState& state);

@@ -56,8 +56,9 @@ TEST_F(Fill, DisksOfOddSizes) {
     const auto filled = node.fill(version, digest);
     ASSERT_TRUE(filled) << bytes << ": " << filled.error().message;
     EXPECT_EQ(first_difference(node, version, odd), std::nullopt) << bytes;
-    if (node.store().find(kImage, version)->format == "raw")
+    if (node.store().find(kImage, version)->format == "raw") {
       EXPECT_EQ(std::filesystem::file_size(node.machine(version)), bytes);
+    }
     ++version;
   }
 }

@@ -100,7 +100,7 @@ TEST_F(Queue, SomebodyWhoWaitsComesFirst) {
   queue_.urge(1001, false);
   EXPECT_FALSE(queue_.take_urgent(now_));
   queue_.urge(1001, true);
-  EXPECT_EQ(queue_.take_urgent(now_)->chunks, chunks(1001, 1));
+  EXPECT_EQ(queue_.take_urgent(now_)->chunks[0], 1001U);
 }
 
 TEST_F(Queue, ANeighboursWishMovesToTheFront) {
