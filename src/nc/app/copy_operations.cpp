@@ -38,7 +38,7 @@ Operations::Final Operations::prepare(const Call& call) {
   const bool build = base_of(call.tid) == Base::build_copy;
   if (call.command.lazy == 1 && !build && !images_.base(source.imgid, source.version)) {
     progress(call, Event::downloading, kDownloading, 0, 0, request->data_bytes, "asking for " + name);
-    if (auto ok = need_disk(request->data_bytes, "image " + name); !ok) return fail(ok.error());
+    if (auto ok = need_room(*request); !ok) return fail(ok.error());
     auto opened = lazy_.open(call.tid.instance, *request, call.stop);
     if (!opened) return fail(opened.error());
     return final_report(call, Event::prepared, kPrepared, name + " can be read while it arrives");
@@ -50,20 +50,27 @@ Operations::Final Operations::prepare(const Call& call) {
   return final_report(call, Event::prepared, kPrepared, name + " is on the node");
 }
 
+bool Operations::has_relative(const std::string& imgid) {
+  const auto cached = images_.cached();
+  return std::any_of(cached.begin(), cached.end(), [&](const auto& one) { return one.imgid == imgid; });
+}
+
+/// Another version that is here has most of it, and must not be evicted for the sake of what it has.
+Result<> Operations::need_room(const FillRequest& request) {
+  return need_disk(has_relative(request.imgid) ? 0 : request.data_bytes,
+                   "image " + name_of(request.imgid, request.version));
+}
+
 /// Has the version here, with room made for it.
 Result<> Operations::fetch(const Call& call, const FillRequest& request) {
   const auto name = name_of(request.imgid, request.version);
   const auto tell = teller(call, Event::downloading, kDownloading, "downloading " + name);
-  // Another version that is here has most of it, and must not be evicted for the sake of what it has.
-  const auto cached = images_.cached();
-  const bool has_relative =
-      std::any_of(cached.begin(), cached.end(), [&](const auto& one) { return one.imgid == request.imgid; });
   if (!images_.base(request.imgid, request.version)) {
     tell(0, request.data_bytes);
-    if (auto ok = need_disk(has_relative ? 0 : request.data_bytes, "image " + name); !ok) return ok;
+    if (auto ok = need_room(request); !ok) return ok;
   }
   auto done = images_.fetch(request, tell, call.stop);
-  if (done || done.error().code != ErrorCode::exhausted || !has_relative) return done;
+  if (done || done.error().code != ErrorCode::exhausted || !has_relative(request.imgid)) return done;
   make_room(request.data_bytes + options_.min_free_disk_bytes);
   return images_.fetch(request, tell, call.stop);
 }
@@ -110,7 +117,7 @@ Operations::Final Operations::submit(const Call& call) {
   if (!job) return fail(job.error());
   const auto tell = teller(call, Event::uploading, kUploading, "uploading what changed");
   auto done = images_.submit(*job, tell, call.stop);
-  if (!done && done.error().code == ErrorCode::conflict) {
+  if (!done && done.error().code == ErrorCode::conflict && !job->if_current.empty()) {
     return fail(ErrorCode::conflict,
                 done.error().message +
                     "; nothing is lost, your changes stay on the node: submit again with on_conflict=replace "

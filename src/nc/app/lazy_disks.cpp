@@ -33,6 +33,11 @@ class LazyDisks::LastingReader : public NodeCache::Reader {
 
   std::uint64_t disk_bytes() const override { return current()->disk_bytes(); }
   bool is_complete() const override { return current()->is_complete(); }
+  bool is_of(const FillRequest& request) const {
+    const std::lock_guard lock(mutex_);
+    return request_.imgid == request.imgid && request_.version == request.version &&
+           request_.digest == request.digest;
+  }
   /// A later command may have brought a grant that is valid longer.
   void renew(const FillRequest& request) {
     const std::lock_guard lock(mutex_);
@@ -80,14 +85,24 @@ class LazyDisks::LastingReader : public NodeCache::Reader {
 
 Result<std::uint64_t> LazyDisks::open(const InstanceId& insid, const FillRequest& request,
                                       std::stop_token stop) {
+  return open(insid, request, std::move(stop), true);
+}
+
+Result<std::uint64_t> LazyDisks::open(const InstanceId& insid, const FillRequest& request,
+                                      std::stop_token stop, bool replace) {
+  std::shared_ptr<LastingReader> old;
   {
     const std::lock_guard lock(mutex_);
     const auto found = disks_.find(insid.str());
-    if (found != disks_.end() && found->second.reader) {
-      found->second.reader->renew(request);
-      return found->second.reader->disk_bytes();
-    }
+    if (found != disks_.end()) old = found->second.reader;
   }
+  if (old && old->is_of(request)) {
+    old->renew(request);
+    return old->disk_bytes();
+  }
+  // Prepared for a version that is not wanted any more: nobody reads it yet.
+  if (old && !replace) return fail(ErrorCode::conflict, "another version took its place");
+  if (old) drop(insid);
   auto opened = images_.open_lazily(request, stop);
   if (!opened) return fail(opened.error());
   auto reader = std::make_shared<LastingReader>(images_, request, std::move(*opened));
@@ -115,7 +130,12 @@ Result<> LazyDisks::export_disk(const InstanceId& insid) {
 
 Result<std::uint64_t> LazyDisks::serve(const InstanceId& insid, const FillRequest& request,
                                        std::stop_token stop) {
-  auto bytes = open(insid, request, stop);
+  return serve(insid, request, std::move(stop), true);
+}
+
+Result<std::uint64_t> LazyDisks::serve(const InstanceId& insid, const FillRequest& request,
+                                       std::stop_token stop, bool replace) {
+  auto bytes = open(insid, request, stop, replace);
   if (!bytes) return bytes;
   if (auto ok = sys::make_directories(layout_.instance(insid)); !ok) return fail(ok.error());
   if (auto ok = export_disk(insid); !ok) return fail(ok.error());
@@ -136,8 +156,8 @@ void LazyDisks::restore(const InstanceId& insid, const FillRequest& request) {
   disk.restorer = std::jthread([this, insid, request](std::stop_token stop) {
     auto wait = kFirstPause;
     for (;;) {
-      auto served = serve(insid, request, stop);
-      if (served || stop.stop_requested()) return;
+      auto served = serve(insid, request, stop, false);
+      if (served || stop.stop_requested() || served.error().code == ErrorCode::conflict) return;
       obs::warn("lazy.not_restored", {{"insid", insid.str()}, {"reason", served.error().message}});
       if (!pause(wait, stop)) return;
       wait = std::min(wait * 2, kLastPause);

@@ -37,6 +37,11 @@ class LazyDisks {
   void stop();
 
  private:
+  /// `replace`: a disk of another version goes; else it is a conflict.
+  Result<std::uint64_t> open(const InstanceId& insid, const FillRequest& request, std::stop_token stop,
+                             bool replace);
+  Result<std::uint64_t> serve(const InstanceId& insid, const FillRequest& request, std::stop_token stop,
+                              bool replace);
   Result<> export_disk(const InstanceId& insid);
 
   class LastingReader;

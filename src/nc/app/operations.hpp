@@ -54,6 +54,8 @@ class Operations {
   using Final = Result<inbox::Report>;
 
   Final prepare(const Call& call);
+  bool has_relative(const std::string& imgid);
+  Result<> need_room(const FillRequest& request);
   Result<> fetch(const Call& call, const FillRequest& request);
   Result<> prepare_build(const Call& call, const msg::ImageVersion& source);
   Final start(const Call& call);

@@ -16,7 +16,7 @@ using chunk::ChunkId;
 using chunk::kChunkBytes;
 
 /// What one connection reads, hashes and sends at once.
-constexpr std::uint64_t kWindowBytes = 8u << 20;
+constexpr std::uint64_t kWindowBytes = 4u << 20;
 constexpr std::uint64_t kLeastWindowBytes = 1u << 20;
 constexpr int kMaxConnections = 16;
 

@@ -33,7 +33,7 @@ struct SubmitReport {
 };
 /// Reads, in one pass, what the changed layers hold; hashes it, asks what the store lacks, sends that,
 /// publishes. The base is not read. Interrupted at any point, the same call again sends only what is still
-/// missing. Retries by itself until nothing moved for stall_timeout. Memory: up to 16 MiB per connection and
+/// missing. Retries by itself until nothing moved for stall_timeout. Memory: up to 8 MiB per connection and
 /// 64 bytes per changed chunk. `on_bytes(done, total)`, from any thread: of the candidates, those known to be
 /// at the store.
 /// Errors: as ChunkClient; as LayeredDisk; conflict names the version that is in use now.

@@ -68,7 +68,9 @@ TEST_F(NodeTest, ASubmitThatCameSecondIsToldItsChoice) {
   ask("image/run", kModify);
   ask("image/stop", kModify);
   images_->submit_error = Error{ErrorCode::conflict, "IMG00000001/4 is in use, not IMG00000001/3", {}};
-  auto refused = ask("image/submit", kModify);
+  auto submit = command("image/submit", kModify);
+  submit.if_current = "IMG00000001/3";
+  auto refused = ask(submit);
   EXPECT_EQ(refused.failed, 1);
   EXPECT_THAT(refused.errormsg, HasSubstr("IMG00000001/4 is in use"));
   EXPECT_THAT(refused.errormsg, HasSubstr("on_conflict=replace"));
@@ -105,6 +107,17 @@ TEST_F(NodeTest, ALazyDesktopStartsOnASocketAndThenOnTheFile) {
   again.lazy = 1;
   ASSERT_EQ(ask(again).event, "running");
   EXPECT_FALSE(hypervisor_.spec(vm(kDesktop))->disk[1].is_nbd);
+}
+
+TEST_F(NodeTest, ALazyDesktopTakesTheVersionOfItsLastPrepare) {
+  auto prepare = command("image/prepare", kDesktop);
+  prepare.lazy = 1;
+  EXPECT_EQ(ask(prepare).event, "prepared");
+  auto run = command("image/run", kDesktop);
+  run.lazy = 1;
+  run.source->version = 4;
+  EXPECT_EQ(ask(run).event, "running");
+  EXPECT_EQ(images_->last_request.version, 4);
 }
 
 TEST_F(NodeTest, ALazyModifyWaitsForItsBaseBeforeItIsSubmitted) {
