@@ -10,7 +10,7 @@
 namespace educloud::walrus {
 namespace {
 
-constexpr std::chrono::seconds kFirstSweep{60};  // after the start, when what was under way is going on again
+constexpr std::chrono::seconds kFirstSweep{60};  // at the latest, after the start
 constexpr std::chrono::seconds kSoon{1};         // so that one sweep follows many removals
 constexpr std::chrono::seconds kStats{10};
 
@@ -110,7 +110,8 @@ struct Sweeper::Impl {
   const Options options;
   std::mutex mutex;
   std::condition_variable_any wake;
-  std::chrono::steady_clock::time_point next = std::chrono::steady_clock::now() + kFirstSweep;
+  std::chrono::steady_clock::time_point next =
+      std::chrono::steady_clock::now() + std::min(kFirstSweep, options.interval);
   std::jthread thread;
 };
 
