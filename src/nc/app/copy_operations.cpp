@@ -120,8 +120,8 @@ Operations::Final Operations::submit(const Call& call) {
   if (!done && done.error().code == ErrorCode::conflict && !job->if_current.empty()) {
     return fail(ErrorCode::conflict,
                 done.error().message +
-                    "; nothing is lost, your changes stay on the node: submit again with on_conflict=replace "
-                    "to make them the next version (the other one stays listed), or delete the task");
+                    "; to make yours the next version, submit with on_conflict=replace; until then your "
+                    "changes stay on the node");
   }
   if (!done) return fail(done.error());
   auto report = final_report(call, Event::submitted, kSubmitted,
