@@ -41,7 +41,8 @@ class FillJob {
   Result<> run(std::stop_token stop);
   /// null until it is known what the version consists of. Any thread.
   std::shared_ptr<FillState> state() const;
-  const FillCounters& counters() const { return counters_; }
+  /// May be held on to when the job is gone.
+  std::shared_ptr<const FillCounters> counters() const { return shared_counters_; }
   /// Encoded; empty until it is known.
   std::string manifest() const;
   /// Somebody reads and waits for this chunk.
@@ -66,7 +67,8 @@ class FillJob {
   const FillRequest request_;
   const std::filesystem::path part_path_, journal_path_;
   const WorkQueue::Time started_ = WorkQueue::Clock::now();
-  FillCounters counters_;
+  const std::shared_ptr<FillCounters> shared_counters_ = std::make_shared<FillCounters>();
+  FillCounters& counters_ = *shared_counters_;
   PeerSet peers_;
   std::optional<FillJournal> journal_;
   std::unique_ptr<LocalVersions::Lease> base_lease_;

@@ -144,12 +144,13 @@ Result<> NodeCache::fill(const FillRequest& request, const OnFilled& on_filled, 
   auto ticket = impl_->table.join(request);
   if (!ticket) return fail(ticket.error());
   std::pair<std::uint64_t, std::uint64_t> told{~0ULL, ~0ULL};
+  std::shared_ptr<const FillCounters> counters;
   for (;;) {
+    // Before the wait: an ended fill is soon cleared away.
+    if (const auto job = (*ticket)->job()) counters = job->counters();
     const auto outcome = (*ticket)->wait(kReportEvery, stop);
-    const auto job = (*ticket)->job();
-    if (job && on_filled) {
-      const auto& counters = job->counters();
-      const std::pair now{counters.done_bytes.load(), counters.total_bytes.load()};
+    if (counters && on_filled) {
+      const std::pair now{counters->done_bytes.load(), counters->total_bytes.load()};
       if (now != told) on_filled(now.first, now.second);
       told = now;
     }
