@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <fstream>
 #include <random>
 
 #include "common/base/ids.hpp"
@@ -163,6 +164,25 @@ inline std::string noise(std::size_t size, unsigned seed) {
     std::memcpy(out.data() + i, &word, 8);
   }
   return out;
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr std::uint64_t kMemoryFactor = 8;  // sanitizers keep what was freed
+#else
+inline constexpr std::uint64_t kMemoryFactor = 1;
+#endif
+
+/// Largest resident size of this process since reset_peak(), in MiB.
+inline void reset_peak() {
+  std::ofstream("/proc/self/clear_refs") << "5";
+}
+inline std::uint64_t peak_mib() {
+  std::ifstream status("/proc/self/status");
+  std::string line;
+  while (std::getline(status, line)) {
+    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) / 1024;
+  }
+  return 0;
 }
 
 /// walrus in this process, with a broker in memory whose other side (clc) is the test.

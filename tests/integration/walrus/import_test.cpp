@@ -62,6 +62,21 @@ TEST_F(WalrusTest, ExportAsQcow2) {
             ErrorCode::not_found);
 }
 
+TEST_F(WalrusTest, LargeDiskWithLittleDataTakesSecondsAndLittleMemory) {
+  const auto plain = dir_.write("plain", noise(64 << 20, 9));
+  std::filesystem::resize_file(plain, 10ull << 30);
+  const auto file = make_image("large.qcow2", "qcow2", plain.string());
+  expect_import();
+  reset_peak();
+  const auto begun = std::chrono::steady_clock::now();
+  auto receipt = upload(file, 1, "qcow2");
+  ASSERT_TRUE(receipt.has_value()) << receipt.error().message;
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(30));
+  EXPECT_LT(peak_mib(), 200 * kMemoryFactor);
+  EXPECT_EQ(transfer::verify_receipt(kKey, *receipt)->virtual_size_bytes, 10ll << 30);
+  run({"qemu-img", "compare", "-f", "raw", "-F", "raw", plain.string(), exported(1).string()});
+}
+
 TEST_F(WalrusTest, OddAndTinyDisksAreMadeWholeSectors) {
   int version = 0;
   for (const std::size_t size :
