@@ -35,7 +35,7 @@ class Flows(unittest.TestCase):
         type(self).image = self.cli.import_image(self.cloud.lab.sample_image(), "sample")
         self.assertEqual(self.cli.versions(self.image), [1])
         self.assertEqual(self.cli.current_version(self.image), 1)
-        self.assertTrue((self.cloud.storage("walrus") / "images" / self.image / "machine").is_file())
+        self.assertTrue((self.cloud.storage("walrus") / "images" / self.image / "manifest").is_file())
 
     def test_20_desktops_on_two_nodes_at_once(self):
         made = {}
@@ -56,7 +56,7 @@ class Flows(unittest.TestCase):
             self.assertIn(vm["insid"], self.cloud.libvirtd[node].virsh("list", "--name"))
             self.assertTrue((self.cloud.storage(node) / "images" / self.image / "machine").is_file())
         type(self).vms = {node: vm["insid"] for node, vm in made.items()}
-        self.assertTrue((self.cloud.storage("cc1") / "images" / self.image / "versions/1/machine").is_file())
+        self.assertTrue((self.cloud.storage("cc1") / "images" / self.image / "versions/1/manifest").is_file())
 
     def test_21_heartbeat_tells_what_the_hypervisor_says(self):
         def seen():

@@ -126,10 +126,10 @@ struct Command {
   std::string target_imgid;            ///< image/submit, image/import: which image gets a version
   int target_version = 0;              ///< and its number, chosen by clc
   std::string target_grant;            ///< query string that lets the node upload it through its cc
-  std::string if_current;              ///< image/submit: "<imgid>/<version>" that must be in use still; empty: any
-  std::string priority = "user";       ///< image/prepare: who waits for the bytes
-  int lazy = 0;                        ///< image/prepare, image/run: 1: start while the image still arrives
-  std::vector<int> versions;           ///< image/prune: the versions to remove
+  std::string if_current;         ///< image/submit: "<imgid>/<version>" that must be in use still; empty: any
+  std::string priority = "user";  ///< image/prepare: who waits for the bytes
+  int lazy = 0;                   ///< image/prepare, image/run: 1: start while the image still arrives
+  std::vector<int> versions;      ///< image/prune: the versions to remove
 
   static constexpr auto fields() {
     using T = Command;

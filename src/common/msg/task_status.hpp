@@ -29,7 +29,7 @@ struct TaskStatus {
   std::int64_t bytes_done = 0;
   std::int64_t bytes_total = 0;
   std::int64_t bytes_per_s = 0;  ///< over the last seconds
-  std::int64_t ts = 0;  ///< unix milliseconds at the sender
+  std::int64_t ts = 0;           ///< unix milliseconds at the sender
   std::string event;    ///< task::Event that this reports: the wire states alone do not tell them all apart
   std::string receipt;  ///< of a submit or import: what walrus published, signed (transfer/receipt.hpp)
 
@@ -46,8 +46,8 @@ struct TaskStatus {
         option("ccid", &T::ccid, text(0, 40)), option("epoch", &T::epoch, range(0, 9.0e15)),
         option("attempt", &T::attempt, range(0, 9.0e15)), option("seq", &T::seq, range(0, 9.0e15)),
         option("final", &T::final, range(0, 1)), option("bytes_done", &T::bytes_done, range(0, 9.0e15)),
-        option("bytes_total", &T::bytes_total, range(0, 9.0e15)), option("bytes_per_s", &T::bytes_per_s, range(0, 9.0e15)),
-        option("ts", &T::ts, range(0, 9.0e15)),
+        option("bytes_total", &T::bytes_total, range(0, 9.0e15)),
+        option("bytes_per_s", &T::bytes_per_s, range(0, 9.0e15)), option("ts", &T::ts, range(0, 9.0e15)),
         option("event", &T::event, text(0, 20)), option("receipt", &T::receipt, text(0, 1024)));
   }
 };

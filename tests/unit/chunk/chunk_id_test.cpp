@@ -34,8 +34,8 @@ TEST(ChunkIdTest, ParsesItsOwnHex) {
 
 TEST(ChunkIdTest, RefusesOtherTexts) {
   for (const std::string& bad : {std::string(), std::string(kAbc.substr(1)), std::string(kAbc) + "0",
-                                "BA7816BF" + std::string(kAbc.substr(8)), "g" + std::string(kAbc.substr(1)),
-                                " " + std::string(kAbc.substr(1)), std::string(64, '\0')}) {
+                                 "BA7816BF" + std::string(kAbc.substr(8)), "g" + std::string(kAbc.substr(1)),
+                                 " " + std::string(kAbc.substr(1)), std::string(64, '\0')}) {
     const auto id = ChunkId::parse(bad);
     ASSERT_FALSE(id) << bad;
     EXPECT_EQ(id.error().code, ErrorCode::invalid_argument);
