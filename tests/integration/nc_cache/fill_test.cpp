@@ -167,6 +167,62 @@ TEST_F(Fill, OldBasesStayWhileStoodOnAndGoWhenRoomIsNeeded) {
   node.cache().set_in_use({{kImage, 3}});
   node.cache().make_room(~0ULL >> 1);
   EXPECT_EQ(first_difference(node, 3, disks[2]), std::nullopt);
+  // Nobody uses it any more, and a restart forgets who was just given it.
+  node.stop();
+  node.start();
+  node.cache().make_room(~0ULL >> 1);
+  EXPECT_TRUE(node.store().list()->empty());
+}
+
+TEST_F(Fill, WhoWaitsGoesBeforeWhoPrefetches) {
+  CacheOptions options;
+  options.max_fills = 1;
+  Node node(cc_, "nc1", prefix("nc1"), options);
+  std::vector<chunk::ChunkId> digests;
+  for (int version = 1; version <= 3; ++version) {
+    auto one = disk("v" + std::to_string(version), 8 * kMiB);
+    one.fill(static_cast<std::uint64_t>(version), 100);
+    digests.push_back(cc_.add(kImage, version, one));
+  }
+  cc_.bytes_per_s = 8 * kMiB;
+  std::mutex mutex;
+  std::vector<int> order;
+  const auto fill = [&](int version, transfer::Priority priority) {
+    auto request = node.request(version, digests[static_cast<std::size_t>(version) - 1]);
+    request.priority = priority;
+    const auto filled = node.cache().fill(request, {}, {});
+    EXPECT_TRUE(filled) << filled.error().message;
+    const std::lock_guard lock(mutex);
+    order.push_back(version);
+  };
+  std::vector<std::jthread> callers;
+  callers.emplace_back(fill, 1, transfer::Priority::prefetch);
+  while (cc_.sent_chunks == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  callers.emplace_back(fill, 2, transfer::Priority::prefetch);
+  std::this_thread::sleep_for(
+      std::chrono::milliseconds(50));  // in line before the other, which must not help it
+  callers.emplace_back(fill, 3, transfer::Priority::user);
+  callers.clear();
+  EXPECT_EQ(order, (std::vector<int>{1, 3, 2}));
+}
+
+TEST_F(Fill, StoppingEndsAllCallers) {
+  CacheOptions options;
+  options.max_fills = 1;
+  Node node(cc_, "nc1", prefix("nc1"), options);
+  auto one = disk("v1", 8 * kMiB);
+  one.fill(1, 100);
+  const auto first = cc_.add(kImage, 1, one);
+  const auto second = cc_.add("IMG00000002", 1, one);
+  cc_.bytes_per_s = kMiB;
+  std::vector<std::jthread> callers;
+  callers.emplace_back([&] { EXPECT_EQ(node.fill(1, first).error().code, ErrorCode::cancelled); });
+  while (cc_.sent_chunks == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  callers.emplace_back(
+      [&] { EXPECT_EQ(node.fill(1, second, "IMG00000002").error().code, ErrorCode::cancelled); });
+  node.cache().stop();
+  callers.clear();
+  EXPECT_EQ(node.fill(1, first).error().code, ErrorCode::cancelled);
 }
 
 TEST_F(Fill, DeepChainsAreFlattenedWhenNobodyUsesThem) {
