@@ -15,6 +15,8 @@ using Now = WorkQueue::Clock;
 constexpr std::size_t kUnitChunks = 256;
 constexpr std::size_t kSharedUnitChunks = chunk::kGroupChunks;
 constexpr int kPerPeer = 2;
+/// With the cc's workers, once they have nothing else to do.
+constexpr int kPerPeerAtTheEnd = 4;
 constexpr std::size_t kMaxPeerThreads = 8;
 constexpr int kMaxSilent = 3;
 constexpr int kMaxCorrupt = 3;
@@ -124,7 +126,7 @@ std::optional<WorkQueue::Unit> FillWorkers::next(Kind kind) const {
     const auto size = peers_.enabled() ? kSharedUnitChunks : kUnitChunks;
     if (auto unit = queue.take(WorkQueue::kCc, size, now)) return unit;
   }
-  if (const auto peer = queue.busiest_peer(kPerPeer, now)) {
+  if (const auto peer = queue.busiest_peer(kind == Kind::cc ? kPerPeerAtTheEnd : kPerPeer, now)) {
     if (auto unit = queue.take(*peer, kSharedUnitChunks, now)) return unit;
   }
   return kind == Kind::cc ? queue.steal(now) : std::nullopt;
@@ -301,7 +303,7 @@ std::unique_ptr<transfer::ChunkClient> FillWorkers::borrow(const Peer& peer) {
 void FillWorkers::give_back(const std::string& node, std::unique_ptr<transfer::ChunkClient> client) {
   const std::lock_guard lock(mutex_);
   auto& idle = idle_clients_[node];
-  if (idle.size() < kPerPeer) idle.push_back(std::move(client));
+  if (idle.size() < kPerPeerAtTheEnd) idle.push_back(std::move(client));
 }
 
 }  // namespace educloud::nc

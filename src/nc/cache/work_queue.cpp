@@ -13,12 +13,13 @@ using std::chrono::milliseconds;
 constexpr std::size_t kMaxUrgent = 4096;
 /// A reader waits for a few chunks, not for a whole group.
 constexpr std::size_t kUrgentChunks = 16;
-/// A neighbour that gave nothing for so long is helped out.
-constexpr std::int64_t kQuietMs = 1000;
-constexpr std::int64_t kStuckMs = 1500;
-/// Work that would take a neighbour longer than this, and a quarter of the time so far, is taken over.
-constexpr double kDrainSeconds = 2.0;
-constexpr double kDrainShare = 0.25;
+/// A neighbour that gave nothing for so long is helped out; what it was asked for is fetched a second time a
+/// little later. It may wait for the cc itself, which is no reason to burden that twice.
+constexpr std::int64_t kQuietMs = 2000;
+constexpr std::int64_t kStuckMs = 3000;
+/// Work that would take a neighbour longer than this, and than half of the time so far, is taken over.
+constexpr double kDrainSeconds = 3.0;
+constexpr double kDrainShare = 0.5;
 
 double seconds(WorkQueue::Clock::duration time) {
   return std::chrono::duration<double>(time).count();
@@ -141,9 +142,11 @@ std::optional<WorkQueue::Unit> WorkQueue::take_urgent(Time now) {
 bool WorkQueue::is_slow(const Source& source, Time now) const {
   if (Pulse::to_ms(now) - source.pulse->at_ms.load(std::memory_order_relaxed) > kQuietMs) return true;
   const auto elapsed = seconds(now - source.since);
-  if (source.groups_done == 0) return elapsed > kDrainSeconds;
-  const auto drain =
-      static_cast<double>(source.groups.size()) * elapsed / static_cast<double>(source.groups_done);
+  if (elapsed < kDrainSeconds) return false;
+  std::uint64_t left = 0;
+  for (const auto group : source.groups) left += static_cast<unsigned>(std::popcount(open_bits(group)));
+  const auto came = std::max<std::uint64_t>(source.pulse->chunks.load(std::memory_order_relaxed), 1);
+  const auto drain = static_cast<double>(left) * elapsed / static_cast<double>(came);
   return drain > kDrainSeconds && drain > kDrainShare * elapsed;
 }
 
@@ -223,15 +226,11 @@ void WorkQueue::close(const Unit& unit, Time now) {
   flights_.remove_if([&](const Flight& flight) { return flight.unit.id == unit.id; });
   auto& source = source_of(unit.source, now);
   --source.active;
-  std::uint32_t last = ~0U;
   for (const auto at : unit.chunks) {
-    const auto group = static_cast<std::uint32_t>(at / chunk::kGroupChunks);
     // The other one who fetches it may still bring it; it is no harm to offer it again.
-    if (has_bit(needed_, at)) claimed_[group] &= ~(std::uint64_t{1} << (at % 64));
-    if (group != last && !has_bit(needed_, at)) ++source.groups_done;
-    last = group;
+    if (has_bit(needed_, at)) claimed_[at / 64] &= ~(std::uint64_t{1} << (at % 64));
   }
-  last = ~0U;
+  std::uint32_t last = ~0U;
   for (const auto at : unit.chunks) {
     const auto group = static_cast<std::uint32_t>(at / chunk::kGroupChunks);
     if (group != last) enqueue(group, true, now);

@@ -25,10 +25,15 @@ class WorkQueue {
   using Time = Clock::time_point;
   static inline const std::string kCc;
 
-  /// A sign of life of a source and of one piece of work: milliseconds of steady clock.
+  /// Signs of life of a source or of one piece of work: the last one, in milliseconds of steady clock, and
+  /// how many chunks came.
   struct Pulse {
     std::atomic<std::int64_t> at_ms{0};
-    void beat(Time now) { at_ms.store(to_ms(now), std::memory_order_relaxed); }
+    std::atomic<std::uint64_t> chunks{0};
+    void beat(Time now) {
+      at_ms.store(to_ms(now), std::memory_order_relaxed);
+      chunks.fetch_add(1, std::memory_order_relaxed);
+    }
     static std::int64_t to_ms(Time time) {
       return std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
     }
@@ -84,7 +89,6 @@ class WorkQueue {
   struct Source {
     std::deque<std::uint32_t> groups;
     int active = 0;
-    std::uint64_t groups_done = 0;
     Time since, not_before;
     std::shared_ptr<Pulse> pulse = std::make_shared<Pulse>();
   };

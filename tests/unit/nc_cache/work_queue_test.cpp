@@ -120,18 +120,18 @@ TEST_F(Queue, IdleWorkersHelpSlowNeighboursOnly) {
   auto flying = queue_.take("nc2", 64, now_);
   ASSERT_TRUE(flying);
   flying->beat(now_);
-  EXPECT_FALSE(queue_.steal(now_ + 500ms));
-  auto stolen = queue_.steal(now_ + 1200ms);
+  EXPECT_FALSE(queue_.steal(now_ + 1500ms));
+  auto stolen = queue_.steal(now_ + 2200ms);
   ASSERT_TRUE(stolen);
   EXPECT_EQ(stolen->source, WorkQueue::kCc);
-  while (auto more = queue_.steal(now_ + 1200ms)) {
+  while (auto more = queue_.steal(now_ + 2200ms)) {
     queue_.written(more->chunks);
     queue_.close(*more, now_);
   }
   // What the silent one holds is fetched a second time, not a third.
-  const auto twice = queue_.steal(now_ + 3000ms);
+  const auto twice = queue_.steal(now_ + 4000ms);
   ASSERT_TRUE(twice);
-  const auto again = queue_.steal(now_ + 3000ms);
+  const auto again = queue_.steal(now_ + 4000ms);
   EXPECT_TRUE(!again || again->chunks != twice->chunks);
 }
 
