@@ -3,6 +3,7 @@
 a submit, full disks, hostile files and messages. Transfers are slowed by tbf so that there is a middle."""
 import base64
 import json
+import os
 import subprocess
 import time
 import unittest
@@ -12,13 +13,31 @@ from cloud_cli import CommandError
 from lab import wait_until
 
 
+NOISE = 12 << 20
+
+
 class Faults(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.report = []
         cls.cloud = cls.enterClassContext(Cloud(nodes=1, small_disks={"nc1": "900m", "walrus": "900m"}, min_disk_gib=0))
         cls.cli = cls.cloud.cli
-        cls.image = cls.cli.import_image(cls.cloud.lab.sample_image(), "sample")
+        cls.noise = cls.cloud.dir / "noise"
+        cls.noise.write_bytes(os.urandom(NOISE))
+        cls.noise.chmod(0o644)
+        cls.image = cls.import_noisy("sample")
+
+    @classmethod
+    def import_noisy(cls, name):
+        """The sample guest with 12 MiB of noise behind its partitions and as much room after: what is in the cloud already
+        is not moved again, so a transfer with a middle needs something new."""
+        raw = cls.cloud.dir / f"{name}.raw"
+        subprocess.run(["qemu-img", "convert", "-O", "raw", cls.cloud.lab.sample_image(), raw], check=True, timeout=120)
+        with open(raw, "r+b") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(os.urandom(NOISE))
+            file.truncate(file.tell() + 2 * NOISE)
+        return cls.cli.import_image(raw, name)
 
     @classmethod
     def tearDownClass(cls):
@@ -50,7 +69,7 @@ class Faults(unittest.TestCase):
         wait_until(moving, 90, f"{tid} to be {phase_state} and moving")
 
     def test_10_every_daemon_dies_in_the_middle_of_a_prepare(self):
-        imgid = self.cli.import_image(self.cloud.lab.sample_image("other"), "other")
+        imgid = self.import_noisy("other")
         insid = self.cli.define(imgid, "prepare-faults")
         self.cloud.limit_rate("cc1", "6mbit")
         self.cloud.limit_rate("nc1", "6mbit")
@@ -71,6 +90,9 @@ class Faults(unittest.TestCase):
         tid, insid = task["tid"], task["tid"].split(":")[2]
         self.cloud.guest(insid).add_note("survivor")
         self.cli.stop(insid)
+        overlay = self.cloud.storage("nc1") / "VMs" / insid / "overlay.qcow2"
+        size = json.loads(self.in_host("nc1", "qemu-img", "info", "--output=json", str(overlay)))["virtual-size"]
+        self.in_host("nc1", "qemu-io", "-f", "qcow2", "-c", f"write -s {self.noise} {size - NOISE} {NOISE}", str(overlay))
         self.cloud.limit_rate("cc1", "6mbit")
         self.cloud.limit_rate("main", "6mbit")
         before = self.cli.versions(self.image)
@@ -82,14 +104,13 @@ class Faults(unittest.TestCase):
         self.cloud.limit_rate("cc1", None)
         self.cloud.limit_rate("main", None)
         wait_until(lambda: self.cli.versions(self.image) == before + [before[-1] + 1], 240, "exactly one new version")
-        self.cloud.wait_node("nc1", "up")
         vm = self.cli.define(self.image, "after-faults")
-        self.cli.run(vm)
+        wait_until(lambda: self.cli.run(vm), 60, "clc to hear of cc1 and nc1 again")
         self.assertIn("survivor", self.cloud.guest(vm).notes())
         self.cli("vm", "delete", vm, "--wait")
 
     def test_30_broker_killed_in_the_middle_of_a_task(self):
-        imgid = self.cli.import_image(self.cloud.lab.sample_image("third"), "third")
+        imgid = self.import_noisy("third")
         insid = self.cli.define(imgid, "broker-faults")
         self.cloud.limit_rate("nc1", "8mbit")
         tid = self.cli("vm", "run", insid)["task"]["tid"]

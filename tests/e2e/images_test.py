@@ -243,8 +243,11 @@ class Images(unittest.TestCase):
         self.cloud.start("nc2")
         self.cloud.wait_healthy("nc2")
         self.cloud.wait_node("nc2", "up")
-        wait_until(lambda: "started" in json.dumps(self.cli("image", "push", self.image, "--version", 1, "--node", "nc2", "--wait",
-                                                            "--timeout", 300)), 120, "the push")
+
+        def pushed():  # "present" as long as clc remembers what the node had before
+            self.cli("image", "push", self.image, "--version", 1, "--node", "nc2", "--wait", "--timeout", 300, timeout_s=330)
+            return self.machine("nc2", 1).exists()
+        wait_until(pushed, 120, "the push")
         walrus = self.sent("main") - walrus
         self.note = f"   walrus sent {walrus / MIB:.1f} MiB"
         self.assertLess(walrus, 16 * MIB)
