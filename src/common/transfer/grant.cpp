@@ -107,8 +107,4 @@ std::string version_path(std::string_view imgid, int version) {
   return "/images/" + std::string(imgid) + "/versions/" + std::to_string(version);
 }
 
-std::string raw_path(std::string_view imgid, int version) {
-  return version_path(imgid, version) + "/raw";
-}
-
 }  // namespace educloud::transfer

@@ -43,9 +43,8 @@ bool equal_constant_time(std::string_view a, std::string_view b);
 /// it is 64 lower-case hex digits (the content is never shown).
 Result<std::string> load_key(const std::filesystem::path& path);
 
-/// Path of a version's bytes, and the one a GET grant is made for: "/images/<imgid>/versions/<n>/raw".
-std::string raw_path(std::string_view imgid, int version);
-/// The path a PUT grant for uploading that version is made for: "/images/<imgid>/versions/<n>".
+/// The path that grants are made for: GET to read anything of a version, PUT to make it.
+/// "/images/<imgid>/versions/<n>".
 std::string version_path(std::string_view imgid, int version);
 
 }  // namespace educloud::transfer

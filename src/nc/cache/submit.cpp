@@ -19,6 +19,7 @@ using chunk::kChunkBytes;
 constexpr std::uint64_t kWindowBytes = 4u << 20;
 constexpr std::uint64_t kLeastWindowBytes = 1u << 20;
 constexpr int kMaxConnections = 16;
+constexpr int kMaxPasses = 3;
 
 /// Chunks [first, first + count).
 struct Segment {
@@ -35,10 +36,10 @@ bool is_zero(std::span<const char> data) {
 /// One submit: the windows are worked off by as many threads as there are connections.
 class Submit {
  public:
-  Submit(const SubmitRequest& request, image::LayeredDisk disk,
+  Submit(const SubmitRequest& request, const image::LayeredDisk& disk,
          const std::function<void(std::uint64_t, std::uint64_t)>& on_bytes)
       : request_(request),
-        disk_(std::move(disk)),
+        disk_(disk),
         on_bytes_(on_bytes),
         retry_(request.stall_timeout),
         map_(disk_.disk_bytes()) {}
@@ -69,7 +70,7 @@ class Submit {
   void fail_all(const Error& error);
 
   const SubmitRequest& request_;
-  const image::LayeredDisk disk_;
+  const image::LayeredDisk& disk_;
   const std::function<void(std::uint64_t, std::uint64_t)>& on_bytes_;
   SharedRetry retry_;
   std::vector<Window> windows_;
@@ -309,7 +310,13 @@ Result<SubmitReport> submit_changes(const SubmitRequest& request,
   }
   auto disk = image::LayeredDisk::open(request.layers);
   if (!disk) return fail(disk.error());
-  return Submit(request, std::move(*disk), on_bytes).run(stop);
+  for (int passes_left = kMaxPasses;; --passes_left) {
+    auto report = Submit(request, *disk, on_bytes).run(stop);
+    const bool is_lost = !report && report.error().code == ErrorCode::corrupt;
+    if (!is_lost || passes_left == 1) return report;
+    // The store had a chunk when we asked, and has it no more: a disk or a kill took it. It is asked again.
+    obs::warn("submit.again", {{"reason", report.error().message}});
+  }
 }
 
 }  // namespace educloud::nc

@@ -1,5 +1,7 @@
 #include "walrus/store/chunk_service.hpp"
 
+#include <algorithm>
+
 #include "common/base/bytes.hpp"
 #include "common/obs/metrics.hpp"
 #include "common/sys/file.hpp"
@@ -60,7 +62,14 @@ Result<std::unique_ptr<transfer::ChunkSource::Reading>> StoreSource::read(const 
 }
 
 Result<std::vector<bool>> StoreSink::missing(const transfer::ChunkCaller&, std::vector<chunk::ChunkId> ids) {
-  return chunks_.missing(ids, true);
+  auto missing = chunks_.missing(ids, true);
+  if (!missing) return missing;
+  // The asker will not send what we say is here: it must be here after a power cut too, also what another
+  // request has just put and will perhaps never finish.
+  if (std::find(missing->begin(), missing->end(), false) != missing->end()) {
+    if (auto ok = chunks_.flush(); !ok) return fail(ok.error());
+  }
+  return missing;
 }
 
 Result<> StoreSink::check_room() {
