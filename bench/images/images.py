@@ -61,7 +61,7 @@ def main():
     parser.add_argument("--only", action="append", choices=ROWS, help="only this row; may be repeated")
     parser.add_argument("--no-rsync", action="store_true", help="leave rsync out of the first copies (it takes minutes)")
     parser.add_argument("--no-peers", action="store_true", help="ours only: quick, for work on it")
-    parser.add_argument("--dir", default="/var/tmp/educloud-bench", help="where disks and stores are (40 GiB)")
+    parser.add_argument("--dir", default="/var/tmp/educloud-bench", help="where disks and stores are")
     parser.add_argument("--driver", default=os.path.join(ROOT, "build/release/bin/bench_images"))
     options = parser.parse_args()
     wanted = options.only or ROWS

@@ -106,8 +106,6 @@ class Images(unittest.TestCase):
             self.assertEqual(sha256(self.machine(node, 1)), self.digest)
             kept = self.cloud.storage(node)
             self.assertEqual([str(p) for p in (kept / "tmp/staging").glob("*") if p.is_file()], [], "nothing half is left")
-            known = {image["imgid"] for image in self.cli("node", "show", node).get("images", [])} or {self.image}
-            self.assertIn(self.image, known)
 
     def test_12_push_again_says_that_it_is_there(self):
         wait_until(lambda: "present" in json.dumps(self.cli("image", "push", self.image, "--node", "nc1")), 60,
@@ -169,8 +167,9 @@ class Images(unittest.TestCase):
 
     def test_23_diff_and_stats(self):
         diff = self.cli("image", "diff", self.image, 1, 2)
-        text = json.dumps(diff)
-        self.assertRegex(text, r"changed")
+        moved = diff["changed_bytes"] + diff["added_bytes"]
+        self.assertGreater(moved, 0)
+        self.assertLess(moved, 24 * MIB)
         stats = json.loads(self.walrus_tool("stats").stdout)
         self.note = f"   {json.dumps({k: v for k, v in stats.items() if isinstance(v, int)})}"
 

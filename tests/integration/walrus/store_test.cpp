@@ -9,6 +9,7 @@
 #include "common/sys/file.hpp"
 #include "integration/walrus/fixture.hpp"
 #include "walrus/store/catalogue.hpp"
+#include "walrus/store/chunk_service.hpp"
 #include "walrus/store/ingest.hpp"
 #include "walrus/store/publish.hpp"
 #include "walrus/store/sweep.hpp"
@@ -200,6 +201,31 @@ TEST_F(Store, SweepRefusesToGuessWhatADamagedVersionNeeds) {
   flip(manifest, fs::file_size(manifest) - 1, 0);
   EXPECT_TRUE(sweep(prefix(), *chunks_, &in_progress_, seconds(0)).has_value());
   EXPECT_TRUE(check().is_clean());
+}
+
+TEST_F(Store, WhatIsSaidToBeHereIsDurable) {
+  StoreSink::Options options;
+  options.prefix = prefix();
+  StoreSink sink(*chunks_, *publisher_, options);
+  const transfer::ChunkCaller caller{};
+  const std::string raw = noise(chunk::kChunkBytes, 5);
+  std::string frame;
+  auto header = chunk::FrameEncoder{}.append(raw, frame);
+  ASSERT_TRUE(header.has_value());
+  // A request that is cut after this frame: nobody calls stored().
+  const std::span<const char> stored(frame.data() + chunk::kFrameHeaderBytes, header->stored_bytes);
+  ASSERT_TRUE(sink.store(caller, *header, stored).has_value());
+  const auto is_durable = [&] {  // a second opener sees what a restart after a kill would
+    auto other = chunk::ChunkStore::open_read_only(chunk_folder(prefix()));
+    EXPECT_TRUE(other.has_value());
+    auto missing = (*other)->missing(std::array{header->id}, false);
+    return missing.has_value() && !missing->front();
+  };
+  EXPECT_FALSE(is_durable());
+  auto missing = sink.missing(caller, {header->id});
+  ASSERT_TRUE(missing.has_value());
+  EXPECT_FALSE(missing->front());
+  EXPECT_TRUE(is_durable());
 }
 
 TEST_F(Store, FsckNamesEveryFlippedBit) {
