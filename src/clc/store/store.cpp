@@ -59,6 +59,7 @@ struct Store::Impl {
   std::vector<std::unique_ptr<Sql>> pool;
 
   void loop();
+  void run(std::vector<Job> group);
   void run_group(std::vector<Job>& group);
   Result<> migrate();
 };
@@ -104,7 +105,7 @@ Result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& path, St
     return fail(sqlite_error(exception, path.string()));
   }
   if (auto ok = impl.migrate(); !ok) return fail(ok.error());
-  impl.thread = std::thread([&impl] { impl.loop(); });
+  if (options.writer_thread) impl.thread = std::thread([&impl] { impl.loop(); });
   return store;
 }
 
@@ -144,13 +145,17 @@ void Store::Impl::loop() {
         queue.pop_front();
       }
     }
-    run_group(group);
-    for (auto& job : group) {
-      if (job.outcome) {
-        for (const auto& hook : job.hooks) hook();
-      }
-      job.on_done(std::move(job.outcome));
+    run(std::move(group));
+  }
+}
+
+void Store::Impl::run(std::vector<Job> group) {
+  run_group(group);
+  for (auto& job : group) {
+    if (job.outcome) {
+      for (const auto& hook : job.hooks) hook();
     }
+    job.on_done(std::move(job.outcome));
   }
 }
 
@@ -179,6 +184,13 @@ void Store::Impl::run_group(std::vector<Job>& group) {
 }
 
 bool Store::post(Work work, std::function<void(Result<>)> on_done) {
+  if (!impl_->options.writer_thread) {
+    std::vector<Job> alone(1);
+    alone[0].work = std::move(work);
+    alone[0].on_done = std::move(on_done);
+    impl_->run(std::move(alone));
+    return true;
+  }
   {
     const std::scoped_lock guard(impl_->mutex);
     if (impl_->stopping || impl_->queue.size() >= impl_->options.queue_limit) return false;

@@ -16,6 +16,9 @@ struct StoreOptions {
   std::size_t queue_limit = 10'000;            ///< writes waiting
   std::size_t group = 128;                     ///< writes per commit
   std::chrono::milliseconds deadline{10'000};  ///< until a write has begun
+  /// False: each write runs, commits and is told of on its caller's thread, of which there must be only one
+  /// (the simulator's).
+  bool writer_thread = true;
 };
 
 /// clc's database: one writer thread, any number of readers (a read-only connection per thread).

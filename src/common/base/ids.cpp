@@ -1,7 +1,5 @@
 #include "common/base/ids.hpp"
 
-#include <chrono>
-
 #include "common/base/random.hpp"
 
 namespace educloud {
@@ -121,8 +119,7 @@ InstanceId new_instance_id(InstanceKind kind) {
 }
 
 CommandId new_command_id() {
-  using namespace std::chrono;
-  const auto ms = duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+  const std::int64_t ms = id_time_ms();
   constexpr char kDigits[] = "0123456789abcdef";
   std::string hex;
   for (int shift = 44; shift >= 0; shift -= 4) hex += kDigits[(ms >> shift) & 0xf];
