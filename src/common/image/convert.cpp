@@ -87,33 +87,9 @@ Result<> hand_over_input(const ConvertRequest& request, const Confinement& confi
   return {};
 }
 
-/// What becomes of an input.
-struct Target {
-  Format format = Format::qcow2;
-  std::uint64_t raw_bytes = 0;  ///< raw: of the disk
-};
-
-/// The header of what the converter left. A raw disk has none: its length is all that there is.
-Result<ImageHeader> check_output(int fd, const ConvertRequest& request, const Target& target,
-                                 std::uint64_t length) {
-  if (target.format == Format::qcow2) {
-    auto header = inspect(fd, request.limits, Format::qcow2);
-    if (!header) return fail(header.error(), "converted image");
-    return header;
-  }
-  if (length != target.raw_bytes) {
-    return fail(ErrorCode::invalid_argument, "the disk in the image has " + std::to_string(length) +
-                                                 " bytes, its header says " +
-                                                 std::to_string(target.raw_bytes) + ": the image is refused");
-  }
-  ImageHeader header;
-  header.file_size_bytes = header.virtual_size_bytes = length;
-  return header;
-}
-
 /// Takes what the converter left: an ordinary file with one name, ours from now on.
-Result<ImageHeader> take_over_output(const ConvertRequest& request, const Target& target,
-                                     const Confinement& confinement) {
+Result<> take_over_output(const ConvertRequest& request, std::uint64_t disk_bytes,
+                          const Confinement& confinement) {
   const auto made = request.workspace / "output";
   auto fd = sys::open_file(made, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   if (!fd) return fail(fd.error());
@@ -123,19 +99,20 @@ Result<ImageHeader> take_over_output(const ConvertRequest& request, const Target
     return fail(ErrorCode::invalid_argument,
                 "the converter left something else than a file: the image is refused");
   }
+  if (static_cast<std::uint64_t>(info.st_size) != disk_bytes) {
+    return fail(ErrorCode::invalid_argument, "the disk in the image has " + std::to_string(info.st_size) +
+                                                 " bytes, its header says " + std::to_string(disk_bytes) +
+                                                 ": the image is refused");
+  }
   if (confinement.switched && ::fchown(fd->get(), ::geteuid(), ::getegid()) != 0) {
     return fail(errno_error("chown " + made.string(), errno));
   }
   if (::fchmod(fd->get(), 0600) != 0) return fail(errno_error("chmod " + made.string(), errno));
-  auto header = check_output(fd->get(), request, target, static_cast<std::uint64_t>(info.st_size));
-  if (!header) return header;
-  if (target.format == Format::qcow2 && ::fsync(fd->get()) != 0)
-    return fail(errno_error("fsync " + made.string(), errno));
   if (::renameat2(AT_FDCWD, made.c_str(), AT_FDCWD, request.output.c_str(), RENAME_NOREPLACE) != 0) {
     if (errno == EEXIST) return fail(ErrorCode::conflict, request.output.string() + " exists already");
     return fail(errno_error("move the converted image to " + request.output.string(), errno));
   }
-  return header;
+  return {};
 }
 
 Result<> check_absent(const fs::path& path) {
@@ -151,41 +128,12 @@ Result<> check_absolute(const fs::path& path) {
   return fail(ErrorCode::invalid_argument, "'" + path.string() + "' is not an absolute path");
 }
 
-Result<> check_flatten_chain(const FlattenRequest& request) {
-  for (const auto* path : {&request.overlay, &request.base, &request.output}) {
-    if (auto ok = check_absolute(*path); !ok) return ok;
-  }
-  auto overlay = sys::open_file(request.overlay, O_RDONLY | O_NOFOLLOW);
-  if (!overlay) return fail(overlay.error());
-  auto header = inspect_overlay(overlay->get(), request.base, request.base_format);
-  if (!header) {
-    auto error = header.error();
-    if (error.code == ErrorCode::invalid_argument) error.code = ErrorCode::conflict;
-    return fail(error, request.overlay.string());
-  }
-  auto base = inspect_file(request.base, {}, request.base_format);
-  if (!base) return fail(base.error(), request.base.string());
-  return check_absent(request.output);
-}
+}  // namespace
 
-/// qemu-img with names relative to the workspace: the user need not be able to walk to it, and "./" keeps
-/// QEMU from reading a protocol into a name.
-std::vector<std::string> convert_argv(const ConvertRequest& request, const Target& target) {
-  std::vector<std::string> argv{"qemu-img", "convert", "-p", "-f",
-                                std::string(to_string(request.input_format))};
-  const auto add = [&argv](std::initializer_list<const char*> more) {
-    argv.insert(argv.end(), more.begin(), more.end());
-  };
-  if (target.format == Format::qcow2) {
-    add({"-O", "qcow2", "-o", "compat=1.1"});
-  } else {
-    add({"-O", "raw", "-S", "64k"});
-  }
-  add({"./input", "./output"});
-  return argv;
-}
-
-Result<ConvertResult> convert(const ConvertRequest& request, const Target& target, std::stop_token stop) {
+Result<ConvertResult> convert_to_raw(const ConvertRequest& request, std::uint64_t virtual_size_bytes,
+                                     std::stop_token stop) {
+  // QEMU counts in sectors: a disk that ends inside one is made whole.
+  const std::uint64_t disk_bytes = (virtual_size_bytes + 511) / 512 * 512;
   auto confinement = choose_confinement(request);
   if (!confinement) return fail(confinement.error());
   if (auto ok = check_absent(request.output); !ok) return fail(ok.error());
@@ -195,35 +143,22 @@ Result<ConvertResult> convert(const ConvertRequest& request, const Target& targe
 
   PercentParser parser(request.on_percent);
   sys::ProcessOptions options;
-  options.argv = convert_argv(request, target);
+  // Names relative to the workspace: the user need not be able to walk to it, and "./" keeps QEMU from
+  // reading a protocol into a name.
+  options.argv = {"qemu-img", "convert", "-p", "-f",  std::string(to_string(request.input_format)),
+                  "-O",       "raw",     "-S", "64k", "./input",
+                  "./output"};
   options.working_directory = request.workspace.string();
   options.timeout = request.timeout;
   options.run_as_user = confinement->switched ? request.user : "";
   options.without_network = confinement->switched;
   options.address_space_limit = kAddressSpaceBytes;
   options.cpu_seconds_limit = request.cpu_seconds_limit;
-  options.file_size_limit = target.format == Format::raw ? target.raw_bytes : request.limits.max_file_bytes;
+  options.file_size_limit = disk_bytes;
   options.on_stdout = [&parser](std::string_view piece) { parser.feed(piece); };
   if (auto done = run_qemu_img(options, stop); !done) return fail(done.error());
-  auto header = take_over_output(request, target, *confinement);
-  if (!header) return fail(header.error());
-  if (target.format == Format::qcow2) {
-    if (auto synced = sys::sync_path(request.output.parent_path()); !synced) return fail(synced.error());
-  }
-  return ConvertResult{std::move(*header), confinement->switched};
-}
-
-}  // namespace
-
-Result<ConvertResult> convert_to_qcow2(const ConvertRequest& request, std::stop_token stop) {
-  return convert(request, {Format::qcow2, 0}, std::move(stop));
-}
-
-Result<ConvertResult> convert_to_raw(const ConvertRequest& request, std::uint64_t virtual_size_bytes,
-                                     std::stop_token stop) {
-  // QEMU counts in sectors: a disk that ends inside one is made whole.
-  const std::uint64_t length = (virtual_size_bytes + 511) / 512 * 512;
-  return convert(request, {Format::raw, length}, std::move(stop));
+  if (auto done = take_over_output(request, disk_bytes, *confinement); !done) return fail(done.error());
+  return ConvertResult{disk_bytes, confinement->switched};
 }
 
 Result<> raw_to_qcow2(const fs::path& raw, const fs::path& output, const OnPercent& on_percent,
@@ -244,55 +179,6 @@ Result<> raw_to_qcow2(const fs::path& raw, const fs::path& output, const OnPerce
     fs::remove(output, ignored);
   }
   return done;
-}
-
-Result<> create_overlay(const fs::path& base, Format base_format, const fs::path& overlay,
-                        std::uint64_t virtual_size_bytes) {
-  for (const auto* path : {&base, &overlay}) {
-    if (auto ok = check_absolute(*path); !ok) return ok;
-  }
-  if (auto ok = check_absent(overlay); !ok) return ok;
-  auto header = inspect_file(base, {}, base_format);
-  if (!header) return fail(header.error(), base.string());
-  sys::ProcessOptions options;
-  options.argv = {
-      "qemu-img",    "create",        "-q", "-f", "qcow2", "-F", std::string(to_string(base_format)), "-b",
-      base.string(), overlay.string()};
-  if (virtual_size_bytes != 0) options.argv.push_back(std::to_string(virtual_size_bytes));
-  if (auto done = run_qemu_img(options, {}); !done) {
-    std::error_code ignored;
-    fs::remove(overlay, ignored);
-    return done;
-  }
-  return sys::sync_path(overlay);
-}
-
-Result<ImageHeader> flatten(const FlattenRequest& request, std::stop_token stop) {
-  if (auto ok = check_flatten_chain(request); !ok) return fail(ok.error());
-  PercentParser parser(request.on_percent);
-  sys::ProcessOptions options;
-  options.argv = {"qemu-img",
-                  "convert",
-                  "-p",
-                  "-f",
-                  "qcow2",
-                  "-O",
-                  "qcow2",
-                  "-o",
-                  "compat=1.1",
-                  request.overlay.string(),
-                  request.output.string()};
-  options.timeout = request.timeout;
-  options.on_stdout = [&parser](std::string_view piece) { parser.feed(piece); };
-  auto header =
-      run_qemu_img(options, stop).and_then([&] { return sys::sync_path(request.output); }).and_then([&] {
-        return inspect_file(request.output, {}, Format::qcow2);
-      });
-  if (!header) {
-    std::error_code ignored;
-    fs::remove(request.output, ignored);
-  }
-  return header;
 }
 
 }  // namespace educloud::image

@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstdlib>
 
-#include "common/image/copy.hpp"
+#include "common/image/data_runs.hpp"
 #include "common/sys/file.hpp"
 
 namespace educloud::image {

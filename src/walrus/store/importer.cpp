@@ -90,7 +90,6 @@ Result<fs::path> Importer::convert(const ImportJob& job, const image::ImageHeade
   request.user = options_.convert_user;
   request.isolation =
       options_.convert_user.empty() ? image::Isolation::best_effort : image::Isolation::required;
-  request.limits = {options_.max_image_bytes, options_.max_virtual_bytes};
   // A small upload may unpack to a disk without end: it must not take what others need.
   std::stop_source full;
   const std::stop_callback pass_on(stop, [&full] { full.request_stop(); });

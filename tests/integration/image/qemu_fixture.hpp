@@ -54,7 +54,7 @@ class QemuTest : public ::testing::Test {
     ConvertRequest request;
     request.input = input;
     request.input_format = format;
-    request.output = dir_ / "out.qcow2";
+    request.output = dir_ / "out.raw";
     request.workspace = dir_ / "work";
     request.user = "nobody";
     request.isolation = Isolation::best_effort;
@@ -64,7 +64,7 @@ class QemuTest : public ::testing::Test {
 
   /// Neither output nor workspace is there.
   void expect_nothing_left() const {
-    EXPECT_FALSE(std::filesystem::exists(dir_ / "out.qcow2"));
+    EXPECT_FALSE(std::filesystem::exists(dir_ / "out.raw"));
     EXPECT_FALSE(std::filesystem::exists(dir_ / "work"));
   }
 

@@ -3,7 +3,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/image/copy.hpp"
 #include "common/image/digest.hpp"
 #include "common/image/qemu_img.hpp"
 #include "common/sys/file.hpp"
@@ -22,12 +21,6 @@ std::filesystem::path make_sparse(const TempDir& dir) {
   auto fd = sys::open_file(file, O_RDWR);
   EXPECT_TRUE(sys::pwrite_all(fd->get(), std::string(70'000, 'm'), 40 << 20));
   return file;
-}
-
-std::uint64_t allocated(const std::filesystem::path& file) {
-  struct stat info {};
-  ::stat(file.c_str(), &info);
-  return static_cast<std::uint64_t>(info.st_blocks) * 512;
 }
 
 TEST(Digest, KnownValues) {
@@ -75,45 +68,6 @@ TEST(Digest, HexForm) {
   EXPECT_FALSE(is_sha256_hex(std::string(63, 'a')));
   EXPECT_FALSE(is_sha256_hex(std::string(64, 'A')));
   EXPECT_FALSE(is_sha256_hex(std::string(64, 'g')));
-}
-
-TEST(Copy, KeepsContentAndHoles) {
-  const TempDir dir;
-  const auto source = make_sparse(dir);
-  std::uint64_t last = 0;
-  const auto method =
-      copy_sparse(source, dir / "copy", [&last](std::uint64_t done, std::uint64_t) { last = done; });
-  ASSERT_TRUE(method) << method.error().message;
-  EXPECT_EQ(slurp(source), slurp(dir / "copy"));
-  EXPECT_LT(allocated(dir / "copy"), 1U << 20);
-  EXPECT_EQ(last, (64U << 20) + 5);
-}
-
-TEST(Copy, AcrossFileSystems) {
-  const TempDir dir;
-  const auto source = make_sparse(dir);
-  const auto other = std::filesystem::path("/dev/shm") / dir.path().filename();
-  const auto method = copy_sparse(source, other);
-  ASSERT_TRUE(method) << method.error().message;
-  EXPECT_EQ(slurp(source), slurp(other));
-  std::filesystem::remove(other);
-}
-
-TEST(Copy, ErrorsLeaveNothing) {
-  const TempDir dir;
-  const auto source = make_sparse(dir);
-  EXPECT_EQ(copy_sparse(dir / "none", dir / "copy").error().code, ErrorCode::not_found);
-  EXPECT_EQ(copy_sparse(source, dir / "no" / "copy").error().code, ErrorCode::not_found);
-  dir.write("taken", "mine");
-  EXPECT_EQ(copy_sparse(source, dir / "taken").error().code, ErrorCode::conflict);
-  EXPECT_EQ(slurp(dir / "taken"), "mine");
-  const auto stop = std::make_unique<std::stop_source>();
-  stop->request_stop();
-  const auto stopped = copy_sparse(source, dir / "copy", {}, stop->get_token());
-  if (!stopped) {  // a reflink is too fast to stop
-    EXPECT_EQ(stopped.error().code, ErrorCode::cancelled);
-    EXPECT_FALSE(std::filesystem::exists(dir / "copy"));
-  }
 }
 
 TEST(PercentParser, FindsTheNumbersInAnyPieces) {
