@@ -14,7 +14,8 @@ from data import MIB, data_bytes, make_disk, update_disk  # noqa: E402
 from lab import Lab  # noqa: E402
 from rows import GBIT, Race  # noqa: E402
 
-ROWS = ["first_copy", "first_copy_loopback", "two_hops", "four_nodes", "update", "submit", "resume", "ten_versions", "memory"]
+ROWS = ["first_copy", "first_copy_loopback", "two_hops", "four_nodes", "update", "update_loopback", "submit", "resume", "ten_versions",
+        "memory"]
 
 
 def overlay_of(old, new, path):
@@ -77,7 +78,8 @@ def main():
         race = Race(lab, options.driver, work, disks, options.runs, note, not options.no_peers)
         steps = {"first_copy": lambda: race.first_copy(GBIT, "first_copy", not options.no_rsync),
                  "first_copy_loopback": lambda: race.first_copy(None, "first_copy_loopback", not options.no_rsync),
-                 "two_hops": race.two_hops, "four_nodes": race.four_nodes, "update": race.update, "submit": race.submit,
+                 "two_hops": race.two_hops, "four_nodes": race.four_nodes, "update": lambda: race.update(GBIT, "update"),
+                 "update_loopback": lambda: race.update(None, "update_loopback"), "submit": race.submit,
                  "resume": race.resume, "ten_versions": race.ten_versions, "memory": race.memory}
         try:
             for name in ROWS:
