@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """The flows of the predecessor's notes 6.3.1 on four hosts with real guests: the image travels walrus -> cc -> nc,
 two nodes at once, a desktop is reverted at each start, MODIFY and BUILD come back as versions."""
+import pathlib
 import subprocess
 import threading
 import time
@@ -180,7 +181,7 @@ class Flows(unittest.TestCase):
         secrets.append(self.cli("vm", "show", self.vms["nc1"]).get("display_password") or "no display password")
         for host in self.cloud.lab.hosts.values():
             for log in host.logs:
-                text = open(log, encoding="utf-8", errors="replace").read()
+                text = pathlib.Path(log).read_text(encoding="utf-8", errors="replace")
                 for secret in secrets:
                     self.assertNotIn(secret, text, log)
 
