@@ -1,14 +1,17 @@
 #include "clc/store/store.hpp"
 
 #include <fcntl.h>
-#include <sys/file.h>
 
 #include <cerrno>
 #include <condition_variable>
 #include <deque>
 
+#include "clc/store/backup.hpp"
+#include "clc/store/backup_names.hpp"
+#include "clc/store/database_file.hpp"
 #include "clc/store/migrations.hpp"
 #include "clc/store/sql_impl.hpp"
+#include "common/base/clock.hpp"
 #include "common/obs/log.hpp"
 #include "common/sys/file.hpp"
 
@@ -64,6 +67,7 @@ struct Store::Impl {
   Result<> migrate();
 };
 
+  Result<> check();
 Store::Store() : impl_(std::make_unique<Impl>()) {}
 Store::~Store() {
   close();
@@ -74,33 +78,27 @@ Result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& path, St
   auto& impl = *store->impl_;
   impl.path = path;
   impl.options = options;
-  // SQLite's own locks would let two daemons take turns; both would send commands.
-  const auto lock_path = path.string() + ".lock";
-  auto lock = sys::open_file(lock_path, O_RDWR | O_CREAT, 0600);
+  auto lock = lock_database(path);
   if (!lock) return fail(lock.error());
-  if (::flock(lock->get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return fail(errno_error("flock " + lock_path, errno));
-    return fail(
-        ErrorCode::conflict,
-        path.string() + " is in use by another process (a running educloud-clc?): stop that one first");
-  }
   impl.lock = std::move(*lock);
   // Made here with the right mode: SQLite would use the umask. Its -wal and -shm files copy it.
   auto file = sys::open_file(path, O_RDWR | O_CREAT, 0600);
   if (!file) return fail(file.error());
+  std::error_code error;
+  if (!std::filesystem::exists(path, error) && !list_backups(backup_folder(path)).empty()) {
+    // An empty cloud in its place would tell the nodes to forget everything.
+    return fail(ErrorCode::not_found,
+                path.string() + " is gone, but there are copies; " + restore_advice(path));
+  }
   file->close();
   try {
     impl.writer = std::make_unique<Sql>(
         std::make_unique<Sql::Impl>(path.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_FULLMUTEX));
+  if (auto ok = impl.check(); !ok) return fail(ok.error());
     auto& db = impl.writer->impl().db;
     db.exec("PRAGMA journal_mode=WAL");
     db.exec("PRAGMA synchronous=FULL");
     db.exec("PRAGMA foreign_keys=ON");
-    SQLite::Statement check(db, "PRAGMA quick_check(1)");
-    check.executeStep();
-    if (const auto verdict = check.getColumn(0).getString(); verdict != "ok") {
-      return fail(ErrorCode::corrupt, path.string() + ": " + verdict + "; restore the last backup");
-    }
   } catch (const SQLite::Exception& exception) {
     return fail(sqlite_error(exception, path.string()));
   }
@@ -112,8 +110,16 @@ Result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& path, St
 Result<> Store::Impl::migrate() {
   auto& db = writer->impl().db;
   try {
+Result<> Store::Impl::check() {
+  std::error_code error;
+  const auto bytes = std::filesystem::file_size(path, error);
+  auto schema = check_database(path, !error && bytes <= kFullCheckBytes);
+  if (schema || schema.error().code != ErrorCode::corrupt) return schema.map([](int) {});
+  return fail(ErrorCode::corrupt, schema.error().message + "; " + restore_advice(path));
+}
+
     const int have = db.execAndGet("PRAGMA user_version").getInt();
-    const int newest = migrations().back().version;
+    const int newest = newest_schema();
     if (have > newest) {
       return fail(ErrorCode::invalid_argument, path.string() + " has schema " + std::to_string(have) +
                                                    ", this program knows up to " + std::to_string(newest) +
@@ -122,6 +128,9 @@ Result<> Store::Impl::migrate() {
     for (const auto& step : migrations()) {
       if (step.version <= have) continue;
       SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
+    if (have > 0 && have < newest) {
+      if (auto ok = copy_before_migration(path, have, SystemClock().wall_ms()); !ok) return ok;
+    }
       db.exec(std::string(step.sql));
       db.exec("PRAGMA user_version = " + std::to_string(step.version));
       transaction.commit();

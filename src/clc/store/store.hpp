@@ -25,7 +25,7 @@ struct StoreOptions {
 /// WAL, synchronous FULL, foreign keys. What `write` returned without error survives a power cut.
 class Store {
  public:
-  /// Opens or makes `path`, checks its integrity and brings its schema up to date.
+  /// Opens or makes `path`, checks its integrity and brings its schema up to date, after a copy (backup.hpp).
   /// Errors: conflict (another process has it open), corrupt, invalid_argument (made by a newer version).
   static Result<std::unique_ptr<Store>> open(const std::filesystem::path& path, StoreOptions options = {});
   ~Store();
