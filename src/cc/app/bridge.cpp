@@ -15,9 +15,14 @@ void count(const char* kind, const char* result) {
                        {{"kind", kind}, {"result", result}});
 }
 
+/// Work goes to quorum queues, which keep it for good; only heartbeats, leases and the tap go elsewhere.
 bus::Outgoing outgoing(const char* exchange, Forward forward) {
-  return {exchange, std::move(forward.routing_key), std::move(forward.body), std::move(forward.msgid),
-          forward.expiration};
+  return {exchange,
+          std::move(forward.routing_key),
+          std::move(forward.body),
+          std::move(forward.msgid),
+          forward.expiration,
+          /*persistent=*/false};
 }
 
 }  // namespace
@@ -51,6 +56,7 @@ void Bridge::pass_on(const char* exchange, Forward forward, Held held,
 }
 
 void Bridge::on_command(bus::Delivery delivery) {
+  if (msg::is_type(delivery.body, "lease")) return on_lease(delivery);
   auto route = route_command(delivery.body, host_, clock_.wall_ms());
   if (!route && route.error().code == ErrorCode::timeout) {
     count("command", "expired");
@@ -107,7 +113,33 @@ void Bridge::on_status(bus::Delivery delivery) {
   });
 }
 
+// Best effort, both: clc and the node say it again in a few seconds, and a late one would be wrong.
+void Bridge::on_lease(const bus::Delivery& delivery) {
+  auto grants = route_lease(delivery.body, host_);
+  if (!grants) {
+    count("lease", "refused");
+    return refuse(delivery, grants.error());
+  }
+  delivery.settle(bus::Verdict::ack);
+  for (auto& grant : *grants) {
+    const bool queued = bus_.is_ready() && bus_.publish(outgoing(kToNodes, std::move(grant)), {});
+    count("lease", queued ? "passed" : "dropped");
+  }
+}
+
+void Bridge::on_inventory(const bus::Delivery& delivery) {
+  auto route = route_inventory(delivery.body, delivery.user_id, host_);
+  if (!route) {
+    count("inventory", "refused");
+    return refuse(delivery, route.error());
+  }
+  delivery.settle(bus::Verdict::ack);
+  const bool queued = bus_.is_ready() && bus_.publish(outgoing(kToClc, std::move(route->forward)), {});
+  count("inventory", queued ? "passed" : "dropped");
+}
+
 void Bridge::on_heartbeat(bus::Delivery delivery) {
+  if (msg::is_type(delivery.body, "inventory")) return on_inventory(delivery);
   auto route = route_heartbeat(delivery.body, delivery.user_id, host_);
   if (!route) {
     count("heartbeat", "refused");

@@ -28,6 +28,8 @@ class Bridge {
   void on_command(bus::Delivery delivery);
   void on_status(bus::Delivery delivery);
   void on_heartbeat(bus::Delivery delivery);
+  void on_inventory(const bus::Delivery& delivery);
+  void on_lease(const bus::Delivery& delivery);
   void tell_undeliverable(Held held, const msg::Command& command);
   void refuse(const bus::Delivery& delivery, const Error& error);
   /// Publishes; if that cannot even be queued, settles `held`.

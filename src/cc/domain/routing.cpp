@@ -10,6 +10,8 @@ namespace {
 
 /// CONTRACT.md: heartbeats live 30 s in a queue.
 constexpr std::chrono::milliseconds kHeartbeatLife{30'000};
+/// A grant counts from when it comes, so it must not come late.
+constexpr std::chrono::milliseconds kLeaseLife{10'000};
 
 struct Relayed {
   std::string_view op;
@@ -133,6 +135,44 @@ Result<HeartbeatRoute> route_heartbeat(std::string_view body, std::string_view u
   route.forward.expiration = kHeartbeatLife;
   route.forward.body = stamped(std::move(*json), "ccid", own_host);
   return route;
+}
+
+Result<InventoryRoute> route_inventory(std::string_view body, std::string_view user_id,
+                                       std::string_view own_host) {
+  auto json = msg::parse_json(body);
+  if (!json) return fail(json.error());
+  auto inventory = msg::from_json<msg::Inventory>(*json);
+  if (!inventory) return fail(inventory.error());
+  auto sender = check_sender(user_id, inventory->host, "host");
+  if (!sender) return fail(sender.error());
+  InventoryRoute route;
+  route.host = inventory->host;
+  route.forward.routing_key = "nodestatus.cc-" + std::string(own_host);
+  route.forward.msgid = inventory->round + "-" + std::to_string(inventory->part);
+  route.forward.expiration = kHeartbeatLife;
+  route.forward.body = stamped(std::move(*json), "ccid", own_host);
+  return route;
+}
+
+Result<std::vector<Forward>> route_lease(std::string_view body, std::string_view own_host) {
+  auto lease = msg::parse<msg::Lease>(body);
+  if (!lease) return fail(lease.error());
+  if (lease->ccid != own_host) {
+    return fail(ErrorCode::permission_denied,
+                "the lease is for cluster '" + lease->ccid + "', this is " + std::string(own_host), "ccid");
+  }
+  std::vector<Forward> out;
+  for (const auto& grant : lease->grants) {
+    auto node = HostName::parse(grant.host);
+    if (!node) return fail(ErrorCode::invalid_argument, node.error().message, "grants.host");
+    msg::Lease own;
+    own.ccid = lease->ccid;
+    own.ts = lease->ts;
+    own.grants = {grant};
+    out.push_back({"lease." + node->str(), msg::serialize(own),
+                   "lease-" + node->str() + "-" + std::to_string(lease->ts), kLeaseLife});
+  }
+  return out;
 }
 
 Forward own_heartbeat(const msg::CcStatus& status, std::string_view own_host) {

@@ -8,6 +8,8 @@
 #include "common/base/result.hpp"
 #include "common/msg/command.hpp"
 #include "common/msg/host_status.hpp"
+#include "common/msg/inventory.hpp"
+#include "common/msg/lease.hpp"
 #include "common/msg/task_status.hpp"
 
 /// What a cluster controller does with each message: check, add its own part, pass on. All pure.
@@ -50,6 +52,18 @@ struct HeartbeatRoute {
 /// A nodestatus from a node. Errors: as route_status.
 Result<HeartbeatRoute> route_heartbeat(std::string_view body, std::string_view user_id,
                                        std::string_view own_host);
+
+struct InventoryRoute {
+  std::string host;
+  Forward forward;  ///< to `clc_status`, expires like the queue it came from
+};
+/// A node's inventory, checked and stamped like its heartbeat. Errors: as route_status.
+Result<InventoryRoute> route_inventory(std::string_view body, std::string_view user_id,
+                                       std::string_view own_host);
+
+/// Grants of clc for this cluster's nodes: to `nc_cmd`, each node its own, under its lease key; they expire
+/// soon. Errors: invalid_argument, too_large, permission_denied (for another cluster).
+Result<std::vector<Forward>> route_lease(std::string_view body, std::string_view own_host);
 
 /// This cc's own heartbeat.
 Forward own_heartbeat(const msg::CcStatus& status, std::string_view own_host);

@@ -89,4 +89,12 @@ Result<nlohmann::json> parse_json(std::string_view text, std::size_t max_bytes) 
   return json;
 }
 
+bool is_type(std::string_view wire, std::string_view type) {
+  if (wire.find(type) == wire.npos) return false;
+  const auto json = parse_json(wire);
+  if (!json || !json->is_object()) return false;
+  const auto at = json->find("type");
+  return at != json->end() && at->is_string() && at->get_ref<const std::string&>() == type;
+}
+
 }  // namespace educloud::msg

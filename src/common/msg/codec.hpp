@@ -174,6 +174,10 @@ Result<> decode(const nlohmann::json& json, T& out, const Rule& rule, const std:
 /// Errors: too_large, invalid_argument.
 Result<nlohmann::json> parse_json(std::string_view text, std::size_t max_bytes = limits::kMessageBytes);
 
+/// True if the message says that it is of `type`. Cheap for most of those that are not; it is not checked
+/// otherwise.
+bool is_type(std::string_view wire, std::string_view type);
+
 /// The typed form of an already parsed document.
 template <Message T>
 Result<T> from_json(const nlohmann::json& json) {

@@ -64,6 +64,52 @@ TEST_F(BridgeTest, ACommandReachesItsNodeOnceAndIsAcked) {
   EXPECT_EQ(broker_.unsettled(), 0u);
 }
 
+TEST_F(BridgeTest, EachNodeGetsItsOwnGrantAndNobodyElses) {
+  std::vector<Delivery> grants, others;
+  broker_.bind("nc_cmd", "lease.nc1", "nc_lease_queue.nc1");
+  broker_.bind("nc_cmd", "lease.nc2", "nc_lease_queue.nc2");
+  const auto first = broker_.connect("nc-nc1"), second = broker_.connect("nc-nc2");
+  collect(*first, "nc_lease_queue.nc1", grants);
+  collect(*second, "nc_lease_queue.nc2", others);
+  first->start({});
+  second->start({});
+  msg::Lease lease;
+  lease.ccid = "cc1";
+  lease.grants = {{"nc1", 1}, {"nc2", 4}, {"nowhere", 1}};
+  order(msg::serialize(lease));
+  lease.ccid = "cc2";
+  order(msg::serialize(lease));
+  lease.ccid = "cc1";
+  lease.grants = {{"../nc1", 1}};
+  order(msg::serialize(lease));
+  broker_.deliver_all();
+  ASSERT_EQ(grants.size(), 1u);
+  const auto own = msg::parse<msg::Lease>(grants[0].body);
+  ASSERT_TRUE(own);
+  ASSERT_EQ(own->grants.size(), 1u);
+  EXPECT_EQ(own->grants[0].host, "nc1");
+  EXPECT_EQ(others.size(), 1u);
+  EXPECT_EQ(broker_.dead_letters(), 2u) << "for another cluster, and not a node's name";
+  EXPECT_EQ(broker_.unsettled(), 0u);
+}
+
+TEST_F(BridgeTest, AnInventoryIsCheckedAndStampedLikeAHeartbeat) {
+  msg::Inventory inventory;
+  inventory.host = "nc1";
+  inventory.ccid = "cc9";
+  inventory.round = "r1";
+  report(*node_, "nodestatus.nc-nc1", msg::serialize(inventory));
+  inventory.host = "nc2";
+  report(*node_, "nodestatus.nc-nc1", msg::serialize(inventory));
+  broker_.deliver_all();
+  ASSERT_EQ(heartbeats_.size(), 1u);
+  const auto passed = msg::parse<msg::Inventory>(heartbeats_[0].body);
+  ASSERT_TRUE(passed);
+  EXPECT_EQ(passed->ccid, "cc1");
+  EXPECT_EQ(heartbeats_[0].routing_key, "nodestatus.cc-cc1");
+  EXPECT_EQ(broker_.dead_letters(), 1u) << "nc1 may not speak for nc2";
+}
+
 TEST_F(BridgeTest, ADuplicatePassesBecauseTheNodeKnowsBest) {
   order(command());
   order(command());

@@ -5,6 +5,8 @@
 
 #include "common/msg/command.hpp"
 #include "common/msg/host_status.hpp"
+#include "common/msg/inventory.hpp"
+#include "common/msg/lease.hpp"
 #include "common/msg/task_status.hpp"
 #include "schema.hpp"
 #include "support/temp_dir.hpp"
@@ -45,6 +47,12 @@ TEST(Proto, NodeStatus) {
 TEST(Proto, CcStatus) {
   check_proto<CcStatus>("ccstatus");
 }
+TEST(Proto, Inventory) {
+  check_proto<Inventory>("inventory");
+}
+TEST(Proto, Lease) {
+  check_proto<Lease>("lease");
+}
 TEST(Proto, Command) {
   check_proto<Command>("cmd");
 }
@@ -59,6 +67,14 @@ TEST(Codec, ReadsThePredecessorsStatusWithoutOurKeys) {
   ASSERT_TRUE(status) << status.error().message;
   EXPECT_EQ(status->done, 1);
   EXPECT_EQ(status->epoch, 0);
+}
+
+TEST(Codec, KnowsWhatAMessageSaysItIs) {
+  EXPECT_TRUE(is_type(slurp(kProto / "lease.example.json"), "lease"));
+  EXPECT_FALSE(is_type(slurp(kProto / "inventory.example.json"), "lease"));
+  for (const auto* text : {"", "lease", "{", "[\"lease\"]", R"({"type":["lease"]})", R"({"op":"lease"})"}) {
+    EXPECT_FALSE(is_type(text, "lease")) << text;
+  }
 }
 
 TEST(Codec, IgnoresUnknownKeys) {
