@@ -23,7 +23,7 @@ constexpr Names<State, 12> kStates{{{State::init, "init"},
                                     {State::uploading, "uploading"},
                                     {State::deleting, "deleting"},
                                     {State::gone, "gone"}}};
-constexpr Names<Event, 16> kEvents{{{Event::start, "start"},
+constexpr Names<Event, 17> kEvents{{{Event::start, "start"},
                                     {Event::stop, "stop"},
                                     {Event::submit, "submit"},
                                     {Event::cancel, "cancel"},
@@ -38,7 +38,8 @@ constexpr Names<Event, 16> kEvents{{{Event::start, "start"},
                                     {Event::deleted, "deleted"},
                                     {Event::failed, "failed"},
                                     {Event::fetched, "fetched"},
-                                    {Event::timeout, "timeout"}}};
+                                    {Event::timeout, "timeout"},
+                                    {Event::lost, "lost"}}};
 constexpr Names<Action, 8> kActions{{{Action::none, "none"},
                                      {Action::send_prepare, "send_prepare"},
                                      {Action::send_run, "send_run"},

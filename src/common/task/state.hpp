@@ -53,6 +53,7 @@ enum class Event {
   fetched,
   // clc's own clock
   timeout,
+  lost,  ///< the node's lease ran out: it begins again on another one
 };
 
 /// What clc must do in the same transaction as the transition.

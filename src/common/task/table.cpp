@@ -34,6 +34,7 @@ constexpr std::array kTable{
     Transition{kPrepareInit, Event::failed, kPrepareInit, Action::none},
     Transition{kPrepareInit, Event::timeout, kPrepareInit, Action::none},
     Transition{kPrepareInit, Event::cancel, kDeleting, Action::send_delete},
+    Transition{kPrepareInit, Event::lost, kPrepareInit, Action::send_prepare},
     // preparing/downloading
     Transition{kDownloading, Event::downloading, kDownloading, Action::none},
     Transition{kDownloading, Event::cloning, kCloning, Action::none},
@@ -42,12 +43,14 @@ constexpr std::array kTable{
     Transition{kDownloading, Event::failed, kPrepareInit, Action::none},
     Transition{kDownloading, Event::timeout, kPrepareInit, Action::none},
     Transition{kDownloading, Event::cancel, kDeleting, Action::send_delete},
+    Transition{kDownloading, Event::lost, kPrepareInit, Action::send_prepare},
     // preparing/cloning
     Transition{kCloning, Event::cloning, kCloning, Action::none},
     Transition{kCloning, Event::prepared, kPrepared, Action::send_run},
     Transition{kCloning, Event::failed, kPrepareInit, Action::none},
     Transition{kCloning, Event::timeout, kPrepareInit, Action::none},
     Transition{kCloning, Event::cancel, kDeleting, Action::send_delete},
+    Transition{kCloning, Event::lost, kPrepareInit, Action::send_prepare},
     // preparing/done: the run command is on its way
     Transition{kPrepared, Event::booting, kBooting, Action::none},
     Transition{kPrepared, Event::running, kRunning, Action::none},
@@ -55,6 +58,7 @@ constexpr std::array kTable{
     Transition{kPrepared, Event::failed, kStopped, Action::none},
     Transition{kPrepared, Event::timeout, kStopped, Action::send_stop},
     Transition{kPrepared, Event::cancel, kDeleting, Action::send_delete},
+    Transition{kPrepared, Event::lost, kPrepareInit, Action::send_prepare},
     // editing/booting
     Transition{kBooting, Event::booting, kBooting, Action::none},
     Transition{kBooting, Event::running, kRunning, Action::none},
@@ -63,6 +67,7 @@ constexpr std::array kTable{
     Transition{kBooting, Event::failed, kStopped, Action::none},
     Transition{kBooting, Event::timeout, kStopped, Action::send_stop},
     Transition{kBooting, Event::cancel, kDeleting, Action::send_delete},
+    Transition{kBooting, Event::lost, kPrepareInit, Action::send_prepare},
     // editing/running: a stop that is not answered in time is sent again
     Transition{kRunning, Event::running, kRunning, Action::none},
     Transition{kRunning, Event::stop, kRunning, Action::send_stop},
@@ -70,6 +75,7 @@ constexpr std::array kTable{
     Transition{kRunning, Event::failed, kStopped, Action::none},
     Transition{kRunning, Event::timeout, kRunning, Action::send_stop},
     Transition{kRunning, Event::cancel, kDeleting, Action::send_delete},
+    Transition{kRunning, Event::lost, kPrepareInit, Action::send_prepare},
     // editing/stopped: the user's turn
     Transition{kStopped, Event::start, kPrepareInit, Action::send_prepare},
     Transition{kStopped, Event::stop, kStopped, Action::none},
