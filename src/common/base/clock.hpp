@@ -31,6 +31,8 @@ class ManualClock : public Clock {
     wall_ms_ += by.count();
     boot_ms_ += by.count();
   }
+  /// As when somebody sets the host's clock: the time since boot is not touched.
+  void jump_wall(std::chrono::milliseconds by) { wall_ms_ += by.count(); }
 
  private:
   std::int64_t wall_ms_ = 1'700'000'000'000;

@@ -47,6 +47,10 @@ struct Delivery {
 };
 /// Called on the bus's own consumer thread: hand over and return, never block.
 using OnDelivery = std::function<void(Delivery)>;
+  std::uint64_t sent_bytes = 0;  ///< of the whole body, if `body` is its beginning only; else 0
+  /// In a queue of dead letters: where it died first, why ("rejected", "expired", "delivery_limit",
+  /// "maxlen"), and to which exchange it was sent. Empty elsewhere. A sender may have written these himself.
+  std::string first_death_queue = {}, first_death_reason = {}, first_death_exchange = {};
 
 struct Subscription {
   std::string queue;
@@ -55,6 +59,9 @@ struct Subscription {
 };
 
 /// At-least-once messaging. Reconnects by itself for ever, with back-off; what was not confirmed
+  /// Messages over limits::kMessageBytes are handed over as their beginning (Delivery::sent_bytes) instead of
+  /// being rejected unread.
+  bool cut_oversized = false;
 /// when a connection went is reported `failed`, and the owner of the message sends it again.
 class Bus {
  public:

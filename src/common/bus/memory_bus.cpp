@@ -97,6 +97,9 @@ bool MemoryBroker::deliver_one() {
                 message.outgoing.body,
                 message.redelivered,
                 [this, tag](Verdict verdict) { settle(tag, verdict); }};
+    delivery.first_death_queue = message.death_queue;
+    delivery.first_death_exchange = message.death_exchange;
+    if (!message.death_queue.empty()) delivery.first_death_reason = "rejected";
     unsettled_[tag] = {it->first, std::move(message)};
   }
   consumer(std::move(delivery));
@@ -113,7 +116,10 @@ void MemoryBroker::settle(std::uint64_t tag, Verdict verdict) {
   const std::lock_guard lock(mutex_);
   const auto it = unsettled_.find(tag);
   if (it == unsettled_.end()) return;
-  if (verdict == Verdict::reject) ++dead_letters_;
+  if (verdict == Verdict::reject) {
+    ++dead_letters_;
+    bury(it->second.first, std::move(it->second.second));
+  }
   if (verdict == Verdict::requeue) {
     it->second.second.redelivered = true;
     // First of its queue again, but behind the other queues: what is requeued for ever starves nobody.
@@ -121,6 +127,16 @@ void MemoryBroker::settle(std::uint64_t tag, Verdict verdict) {
     queues_[it->second.first].push_front(std::move(it->second.second));
   }
   unsettled_.erase(it);
+}
+
+void MemoryBroker::bury(const std::string& queue, Message message) {
+  const auto to = bindings_.find({"dead_letter", "#"});
+  if (to == bindings_.end() || to->second == queue) return;
+  message.death_queue = queue;
+  message.death_exchange = std::exchange(message.outgoing.exchange, "dead_letter");
+  message.order = ++last_order_;
+  message.redelivered = false;
+  queues_[to->second].push_back(std::move(message));
 }
 
 void MemoryBroker::requeue_unsettled(const std::string& queue) {

@@ -20,7 +20,7 @@ class MemoryBus;
 class MemoryBroker {
  public:
   /// Messages published with this exchange and key go to `queue`. A key ending in ".#" matches every
-  /// key with that prefix.
+  /// key with that prefix. What is bound to ("dead_letter", "#") gets what is rejected elsewhere.
   void bind(const std::string& exchange, const std::string& key, const std::string& queue);
   /// Delivers the oldest message of any subscribed queue. False if there is none.
   bool deliver_one();
@@ -47,9 +47,11 @@ class MemoryBroker {
     std::string user_id;
     std::uint64_t order = 0;
     bool redelivered = false;
+    std::string death_queue = {}, death_exchange = {};
   };
   Outcome route(const Outgoing& message, const std::string& user_id);
   void settle(std::uint64_t tag, Verdict verdict);
+  void bury(const std::string& queue, Message message);  // with mutex_ held
   void requeue_unsettled(const std::string& queue);  // with mutex_ held
 
   mutable std::mutex mutex_;

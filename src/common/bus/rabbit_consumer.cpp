@@ -18,6 +18,21 @@ void count(const char* what) {
                        std::string("Messages ") + what + " by this process's bus");
 }
 
+/// What the broker wrote into the headers when it dead-lettered the message.
+void read_death(const amqp_table_t& headers, Delivery& delivery) {
+  constexpr std::size_t kLongest = 255;  // of a queue's or exchange's name
+  for (int i = 0; i < headers.num_entries; ++i) {
+    const auto& [key, value] = headers.entries[i];
+    if (value.kind != AMQP_FIELD_KIND_UTF8) continue;
+    const std::string name = to_string(key);
+    std::string* out = name == "x-first-death-queue"      ? &delivery.first_death_queue
+                       : name == "x-first-death-reason"   ? &delivery.first_death_reason
+                       : name == "x-first-death-exchange" ? &delivery.first_death_exchange
+                                                          : nullptr;
+    if (out != nullptr) *out = to_string(value.value.bytes).substr(0, kLongest);
+  }
+}
+
 }  // namespace
 
 /// Shared by the copies of one delivery's `settle`: the first call counts. If all copies go without
@@ -184,14 +199,16 @@ Result<> RabbitConsumer::on_frame(AmqpConnection& connection, const amqp_frame_t
     if ((properties._flags & AMQP_BASIC_USER_ID_FLAG) != 0)
       partial.delivery.user_id = to_string(properties.user_id);
     partial.left_bytes = frame.payload.properties.body_size;
+    if ((properties._flags & AMQP_BASIC_HEADERS_FLAG) != 0) read_death(properties.headers, partial.delivery);
     partial.too_large = partial.left_bytes > limits::kMessageBytes;
     partial.in_body = true;
-    if (!partial.too_large) partial.delivery.body.reserve(partial.left_bytes);
+    if (partial.too_large) partial.delivery.sent_bytes = partial.left_bytes;
+    partial.delivery.body.reserve(std::min<std::uint64_t>(partial.left_bytes, limits::kMessageBytes));
   } else if (frame.frame_type == AMQP_FRAME_BODY && partial.in_body) {
     const auto& fragment = frame.payload.body_fragment;
     partial.left_bytes -= std::min<std::uint64_t>(partial.left_bytes, fragment.len);
-    if (!partial.too_large)
-      partial.delivery.body.append(static_cast<const char*>(fragment.bytes), fragment.len);
+    const auto room = limits::kMessageBytes - partial.delivery.body.size();
+    partial.delivery.body.append(static_cast<const char*>(fragment.bytes), std::min(room, fragment.len));
   }
   if (!partial.in_body || partial.left_bytes > 0) return {};
   Partial whole = std::move(partial);
@@ -202,7 +219,7 @@ Result<> RabbitConsumer::on_frame(AmqpConnection& connection, const amqp_frame_t
 Result<> RabbitConsumer::hand_over(AmqpConnection& connection, amqp_channel_t channel, Partial partial) {
   const auto& subscription = subscriptions_.at(channel - 1u);
   partial.delivery.queue = subscription.queue;
-  if (partial.too_large) {
+  if (partial.too_large && !subscription.cut_oversized) {
     obs::warn("bus.message_too_large", {{"queue", subscription.queue},
                                         {"routing_key", partial.delivery.routing_key},
                                         {"user_id", partial.delivery.user_id},
