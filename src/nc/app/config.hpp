@@ -31,6 +31,7 @@ struct Config {
 
   std::string exchange = "cc_status";
   std::string queue() const { return "nc_cmd_queue." + common.host; }
+  std::string lease_queue() const { return "nc_lease_queue." + common.host; }
   std::string task_key() const { return "taskstatus.nc-" + common.host; }
   std::string node_key() const { return "nodestatus.nc-" + common.host; }
 };

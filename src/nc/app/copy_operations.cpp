@@ -35,6 +35,7 @@ Operations::Final Operations::prepare(const Call& call) {
   }
   auto request = make_fill_request(source, call.command.source_grant, call.command.priority);
   if (!request) return fail(request.error());
+  if (auto ok = may_start(call); !ok) return fail(ok.error());
   const bool build = base_of(call.tid) == Base::build_copy;
   if (call.command.lazy == 1 && !build && !images_.base(source.imgid, source.version)) {
     progress(call, Event::downloading, kDownloading, 0, 0, request->data_bytes, "asking for " + name);

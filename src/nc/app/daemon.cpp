@@ -13,6 +13,10 @@
 #include "common/transfer/grant.hpp"
 #include "nc/app/api.hpp"
 #include "nc/app/heartbeat.hpp"
+#include "nc/app/inventory.hpp"
+#include "nc/app/lease_keeper.hpp"
+#include "nc/app/sweeper.hpp"
+#include "nc/app/upkeep.hpp"
 #include "nc/hypervisor/fake_hypervisor.hpp"
 #include "nc/hypervisor/libvirt_hypervisor.hpp"
 
@@ -70,6 +74,7 @@ struct Daemon::Impl {
   std::unique_ptr<bus::Bus> bus;
   std::unique_ptr<inbox::Inbox> inbox;
   std::unique_ptr<Hypervisor> hypervisor;
+  std::unique_ptr<LeaseKeeper> lease;
   std::unique_ptr<NodeCache> cache;
   std::unique_ptr<ImageTools> images;
   std::unique_ptr<Node> node;
@@ -77,12 +82,16 @@ struct Daemon::Impl {
   std::unique_ptr<transfer::ChunkRoutes> chunks;  // null: neighbours are not served
   std::unique_ptr<http::Server> server;
   std::unique_ptr<Heartbeat> heartbeat;
+  std::unique_ptr<InventoryReporter> inventory;
+  std::unique_ptr<OrphanSweeper> sweeper;
+  std::unique_ptr<Upkeep> upkeep;
 
   Result<> open_state();
   Result<> open_images(const std::string& advertise);
   Result<> open_node();
   Result<> open_server();
   void subscribe();
+  void open_upkeep();
 };
 
 Result<> Daemon::Impl::open_state() {
@@ -138,7 +147,18 @@ Result<> Daemon::Impl::open_node() {
   options.stop_grace = std::chrono::seconds{config.stop_grace_s};
   options.min_free_disk_bytes = std::uint64_t(config.min_free_disk_mib) << 20;
   options.lazy.group = qemu_group(config);
+  options.state_dir = config.common.state_dir;
+  options.may_start = [this](std::stop_token stop) { return lease->may_start(std::move(stop)); };
   hypervisor = make_hypervisor(config);
+  LeaseKeeper::Options lease_options;
+  lease_options.host = config.common.host;
+  lease_options.state_dir = config.common.state_dir;
+  // Before its inventory says that it knows, clc does not count it among the others again.
+  lease_options.on_new_epoch = [this] {
+    inventory->soon();
+    upkeep->wake();
+  };
+  lease = std::make_unique<LeaseKeeper>(std::move(lease_options), *hypervisor, clock);
   node = std::make_unique<Node>(std::move(options), config.common.host, *inbox, *hypervisor, *images, clock);
   node->recover();
   return hypervisor->start([this](const VmEvent& event) { node->on_vm_event(event); });
@@ -170,6 +190,20 @@ void Daemon::Impl::subscribe() {
                         [this, shared](std::stop_token) { node->handle(std::move(*shared)); });
                     if (!queued && shared->settle) shared->settle(bus::Verdict::requeue);
                   }});
+  bus->subscribe({config.lease_queue(), 1, [this](const bus::Delivery& delivery) { lease->take(delivery); }});
+}
+
+void Daemon::Impl::open_upkeep() {
+  InventoryReporter::Options options;
+  options.layout = Layout(config.common.prefix);
+  options.host = config.common.host;
+  options.exchange = config.exchange;
+  options.routing_key = config.node_key();
+  inventory = std::make_unique<InventoryReporter>(std::move(options), *inbox, *hypervisor, *bus, clock,
+                                                  [this] { return lease->epoch(); });
+  sweeper = std::make_unique<OrphanSweeper>(Layout(config.common.prefix), *inbox, *hypervisor, *node, clock);
+  upkeep = std::make_unique<Upkeep>(
+      std::vector<std::function<void()>>{[this] { inventory->tick(); }, [this] { sweeper->tick(); }});
 }
 
 Daemon::Daemon(Config config) : impl_(std::make_unique<Impl>(std::move(config))) {}
@@ -189,8 +223,15 @@ Result<> Daemon::start() {
   impl_->inbox->start();
   Heartbeat::Parts parts{*impl_->bus, *impl_->hypervisor, *impl_->images, *impl_->node, impl_->clock};
   impl_->heartbeat = std::make_unique<Heartbeat>(impl_->config, parts, impl_->server->port());
-  impl_->bus->start([this] { impl_->inbox->resend(); });
+  impl_->open_upkeep();
+  impl_->bus->start([this] {
+    impl_->inbox->resend();
+    impl_->inventory->soon();
+    impl_->upkeep->wake();
+  });
   impl_->heartbeat->start();
+  impl_->lease->start();
+  impl_->upkeep->start();
   obs::info("nc.started", {{"host", impl_->config.common.host},
                            {"port", impl_->server->port()},
                            {"hypervisor", impl_->hypervisor->kind()}});
@@ -198,12 +239,14 @@ Result<> Daemon::start() {
 }
 
 void Daemon::stop() {
+  if (impl_->upkeep) impl_->upkeep->stop();
   if (impl_->heartbeat) impl_->heartbeat->stop();
   if (impl_->chunks) impl_->chunks->stop();
   if (impl_->server) impl_->server->stop();
   if (impl_->control) impl_->control->stop();
   if (impl_->node) impl_->node->stop();
   if (impl_->cache) impl_->cache->stop();
+  if (impl_->lease) impl_->lease->stop();
   if (impl_->hypervisor) impl_->hypervisor->stop();
   if (impl_->inbox) impl_->inbox->stop();
   if (impl_->bus) impl_->bus->stop();

@@ -34,6 +34,8 @@ class Node {
   void recover() { operations_.recover(); }
   /// Queues again what was not finished when the daemon ended.
   void redo_unfinished();
+  /// Removes what is left of an instance that has neither a task nor a VM.
+  Result<> forget(const InstanceId& insid) { return operations_.forget(insid); }
   /// Compares VMs with tasks: one believed to be up that is missing twice in a row has ended unseen.
   void reconcile();
 

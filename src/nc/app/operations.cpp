@@ -6,6 +6,7 @@
 #include "common/base/rate_meter.hpp"
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
+#include "nc/app/lease_file.hpp"
 
 namespace educloud::nc {
 
@@ -212,8 +213,14 @@ Result<> Operations::need_disk(std::uint64_t bytes, std::string_view what) {
                                         " are; make room on this node");
 }
 
+Result<> Operations::forget(const InstanceId& insid) {
+  lazy_.drop(insid);
+  return remove_tree(options_.layout.instance(insid));
+}
+
 Result<> Operations::drop_overlay(const InstanceId& insid) {
   lazy_.drop(insid);
+  if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, insid);
   if (keeps_overlay(insid)) return {};
   return remove_file(options_.layout.overlay(insid));
 }

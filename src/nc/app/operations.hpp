@@ -1,6 +1,8 @@
 #pragma once
 
 #include <chrono>
+#include <filesystem>
+#include <functional>
 #include <stop_token>
 
 #include "common/base/clock.hpp"
@@ -19,6 +21,9 @@ struct OperationOptions {
   std::chrono::milliseconds stop_grace{60'000};
   std::uint64_t min_free_disk_bytes = 1ull << 30;
   LazyOptions lazy = {};
+  std::filesystem::path state_dir = {};  ///< VMs that end with the lease are noted there; empty: nowhere
+  /// Whether something new may start by the node's lease; may wait a while.
+  std::function<Result<>(std::stop_token)> may_start = {};
 };
 
 /// What the commands do. Each is idempotent: after a kill at any instant it is done again from its beginning.
@@ -42,6 +47,8 @@ class Operations {
   void run(const Job& job, std::stop_token stop);
   /// For a command that cannot be begun: reports `error` as the operation would.
   void report_failure(const msg::Command& command, const Error& error);
+  /// Removes the folder and the sockets of an instance without a task and without a VM.
+  Result<> forget(const InstanceId& insid);
   const OperationOptions& options() const { return options_; }
 
  private:
@@ -62,6 +69,9 @@ class Operations {
   Result<BaseDisk> base_of_vm(const Call& call, InstanceRecord& record);
   Result<BaseDisk> lazy_base(const Call& call, const InstanceRecord& record);
   Result<> make_disk(const Call& call, VmSpec& spec);
+  Result<> may_start(const Call& call) const;
+  /// Ends a VM of this name that an earlier epoch of the task left running. True: there was one.
+  Result<bool> end_older(const Call& call);
   Final stop(const Call& call);
   Final submit(const Call& call);
   Result<SubmitJob> submit_job(const Call& call);

@@ -3,6 +3,7 @@
 
 #include "common/obs/log.hpp"
 #include "common/sys/file.hpp"
+#include "nc/app/lease_file.hpp"
 #include "nc/app/operations.hpp"
 
 namespace educloud::nc {
@@ -122,6 +123,24 @@ Result<> Operations::make_disk(const Call& call, VmSpec& spec) {
   return {};
 }
 
+Result<> Operations::may_start(const Call& call) const {
+  return options_.may_start ? options_.may_start(call.stop) : Result<>{};
+}
+
+// clc has given that run up, with its ports and its password, while we were away.
+Result<bool> Operations::end_older(const Call& call) {
+  auto vms = hypervisor_.list();
+  if (!vms) return fail(vms.error());
+  const auto& insid = call.tid.instance;
+  const auto at = std::find_if(vms->begin(), vms->end(), [&](const VmInfo& vm) { return vm.insid == insid; });
+  if (at == vms->end() || at->epoch == 0 || at->epoch >= call.command.epoch) return false;
+  obs::warn("vm.older_ended", {{"tid", call.tid.str()}, {"epoch", at->epoch}, {"now", call.command.epoch}});
+  auto ended = end_vm(call, std::chrono::milliseconds{0});
+  if (!ended) return fail(ended.error());
+  if (auto ok = drop_overlay(insid); !ok) return fail(ok.error());
+  return true;
+}
+
 Operations::Final Operations::start(const Call& call) {
   const auto& insid = call.tid.instance;
   auto spec = make_spec(call.command, call.tid, options_.layout, options_.limits);
@@ -129,16 +148,27 @@ Operations::Final Operations::start(const Call& call) {
   progress(call, Event::booting, kBooting, 0, 0, 0, "starting the VM");
   auto state = state_of(call);
   if (!state && state.error().code != ErrorCode::not_found) return fail(state.error());
+  if (state) {
+    auto ended = end_older(call);
+    if (!ended) return fail(ended.error());
+    if (*ended) state = fail(ErrorCode::not_found, "it has just been ended");
+  }
   // Redone after a restart of ours: its disk is in use and must not be touched.
   if (state) {
     if (auto ok = hypervisor_.define_and_start(*spec); !ok) return fail(ok.error());
     return final_report(call, Event::running, kRunning, "the VM runs");
   }
+  if (auto ok = may_start(call); !ok) return fail(ok.error());
   if (auto ok = need_disk(0, "starting a VM"); !ok) return fail(ok.error());
   if (auto ok = make_disk(call, *spec); !ok) return fail(ok.error());
   if (auto ok = remove_file(spec->console_log); !ok) return fail(ok.error());
   if (call.stop.stop_requested()) return interrupted();
   update_in_use();
+  // Again: this process may have been stopped for minutes in between.
+  if (auto ok = may_start(call); !ok) return fail(ok.error());
+  if (spec->exclusive && !options_.state_dir.empty()) {
+    if (auto ok = note_exclusive(options_.state_dir, insid); !ok) return fail(ok.error());
+  }
   auto started = hypervisor_.define_and_start(*spec);
   if (!started) {
     if (auto ok = drop_overlay(insid); !ok) {
@@ -195,6 +225,7 @@ Operations::Final Operations::remove(const Call& call) {
   auto ended = end_vm(call, std::chrono::milliseconds{0});
   if (!ended) return fail(ended.error());
   lazy_.drop(call.tid.instance);
+  if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, call.tid.instance);
   std::vector<std::filesystem::path> theirs{layout.instance(call.tid.instance)};
   if (call.tid.is_build()) theirs.push_back(layout.build_folder(call.tid.target));
   for (const auto& path : theirs) {

@@ -122,6 +122,8 @@ Result<VmSpec> make_spec(const msg::Command& command, const TaskId& tid, const L
   spec.insid = tid.instance;
   spec.tid = tid;
   spec.cmdid = command.cmdid;
+  spec.epoch = command.epoch;
+  spec.exclusive = kind_of(tid.instance) == InstanceKind::VS;
   spec.memory_mib = option.memory_mib;
   spec.cpus = option.cpus;
   spec.disk_bus = option.disk_type;

@@ -148,6 +148,8 @@ std::string domain_xml(const VmSpec& spec, const HostTraits& host) {
   attribute(task, "xmlns:educloud", kTaskNamespace);
   attribute(task, "tid", spec.tid.str());
   attribute(task, "cmdid", spec.cmdid);
+  attribute(task, "epoch", std::to_string(spec.epoch));
+  if (spec.exclusive) attribute(task, "exclusive", "1");
   Node memory = child(domain, "memory");
   attribute(memory, "unit", "MiB");
   memory.text().set(std::to_string(spec.memory_mib).c_str());
@@ -183,7 +185,8 @@ Result<DomainTask> task_of_domain(const std::string& xml) {
     for (const auto& item : node.attributes()) {
       if (std::string_view(item.name()).starts_with("xmlns") &&
           std::string_view(item.value()) == kTaskNamespace) {
-        return DomainTask{node.attribute("tid").value(), node.attribute("cmdid").value()};
+        return DomainTask{node.attribute("tid").value(), node.attribute("cmdid").value(),
+                          node.attribute("epoch").as_llong(), node.attribute("exclusive").as_int() == 1};
       }
     }
   }

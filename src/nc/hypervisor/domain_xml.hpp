@@ -20,6 +20,8 @@ std::string domain_xml(const VmSpec& spec, const HostTraits& host);
 struct DomainTask {
   std::string tid;
   std::string cmdid;
+  std::int64_t epoch = 0;
+  bool exclusive = false;
 };
 /// Errors: not_found if it is not a domain of ours.
 Result<DomainTask> task_of_domain(const std::string& xml);

@@ -46,6 +46,8 @@ Result<> FakeHypervisor::define_and_start(const VmSpec& spec) {
     info.insid = spec.insid;
     info.tid = spec.tid.str();
     info.cmdid = spec.cmdid;
+    info.epoch = spec.epoch;
+    info.exclusive = spec.exclusive;
     info.uuid = "00000000-0000-0000-0000-000000000000";
     info.memory_mib = spec.memory_mib;
     info.cpus = spec.cpus;

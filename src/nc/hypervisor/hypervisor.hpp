@@ -18,8 +18,10 @@ std::string_view to_string(VmState state);
 /// One VM of ours as the hypervisor reports it now.
 struct VmInfo {
   InstanceId insid;
-  std::string tid;    ///< from the domain's metadata
-  std::string cmdid;  ///< command that started it
+  std::string tid;         ///< from the domain's metadata
+  std::string cmdid;       ///< command that started it
+  std::int64_t epoch = 0;  ///< of that command; 0: started by a version that did not note it
+  bool exclusive = false;  ///< see VmSpec
   std::string uuid;
   std::int64_t memory_mib = 0;
   std::int64_t resident_mib = 0;  ///< what its process holds now; 0: not known

@@ -301,6 +301,8 @@ std::optional<VmInfo> LibvirtHypervisor::describe(virDomainPtr domain) {
   if (!task) return std::nullopt;
   vm.tid = task->tid;
   vm.cmdid = task->cmdid;
+  vm.epoch = task->epoch;
+  vm.exclusive = task->exclusive;
   std::array<char, VIR_UUID_STRING_BUFLEN> uuid{};
   if (virDomainGetUUIDString(domain, uuid.data()) == 0) vm.uuid = uuid.data();
   vm.memory_mib = static_cast<std::int64_t>(info.maxMem / 1024);

@@ -10,6 +10,8 @@
 #include "common/image/version_store.hpp"
 #include "common/msg/command.hpp"
 #include "common/msg/host_status.hpp"
+#include "common/msg/inventory.hpp"
+#include "common/msg/lease.hpp"
 #include "common/msg/task_status.hpp"
 #include "common/transfer/grant.hpp"
 #include "integration/bus/definitions.hpp"
@@ -32,9 +34,10 @@ nlohmann::json definitions() {
   nlohmann::json all;
   all["exchanges"] = {exchange("nc_cmd", "direct"), exchange("cc_status", "topic"),
                       exchange("dead_letter", "topic")};
-  all["queues"] = {work_queue("nc_cmd_queue.nc1"), work_queue("cc_status_queue"),
+  all["queues"] = {work_queue("nc_cmd_queue.nc1"), queue("nc_lease_queue.nc1"), work_queue("cc_status_queue"),
                    queue("cc_heartbeat_queue")};
   all["bindings"] = {bind("nc_cmd", "nc_cmd_queue.nc1", "nc1"),
+                     bind("nc_cmd", "nc_lease_queue.nc1", "lease.nc1"),
                      bind("cc_status", "cc_status_queue", "taskstatus.#"),
                      bind("cc_status", "cc_heartbeat_queue", "nodestatus.#")};
   return all;
@@ -48,7 +51,7 @@ class NcDaemon : public ::testing::Test {
     ASSERT_TRUE(libvirtd_.start());
     broker_ = std::make_unique<TestBroker>(
         definitions(),
-        std::vector<TestBroker::User>{{"nc-nc1", "^cc_status$", "^nc_cmd_queue\\.nc1$"},
+        std::vector<TestBroker::User>{{"nc-nc1", "^cc_status$", "^nc_(cmd|lease)_queue\\.nc1$"},
                                       {"cc-cc1", "^nc_cmd$", "^cc_(status|heartbeat)_queue$"}});
     prefix_ = libvirtd_.directory() / "storage";
     std::ofstream(libvirtd_.directory() / "node.key") << kNodeKey;
@@ -63,7 +66,12 @@ class NcDaemon : public ::testing::Test {
                     }});
     cc_->subscribe({"cc_heartbeat_queue", 64, [this](bus::Delivery delivery) {
                       std::lock_guard lock(mutex_);
-                      beat_ = *msg::parse<msg::NodeStatus>(delivery.body);
+                      if (msg::is_type(delivery.body, "inventory")) {
+                        inventory_ = *msg::parse<msg::Inventory>(delivery.body);
+                      } else {
+                        beat_ = *msg::parse<msg::NodeStatus>(delivery.body);
+                        grant();
+                      }
                       delivery.settle(bus::Verdict::ack);
                     }});
     cc_->start([] {});
@@ -136,6 +144,13 @@ class NcDaemon : public ::testing::Test {
     option.display_password = "secret";
     return made;
   }
+  /// As clc does it, through the cc: the node was heard of.
+  void grant() {
+    msg::Lease lease;
+    lease.ccid = "cc1";
+    lease.grants = {{"nc1", lease_epoch_}};
+    (void)cc_->publish({"nc_cmd", "lease.nc1", msg::serialize(lease), "lease"}, [](bus::Outcome) {});
+  }
   /// Sends the command and waits for its final status.
   msg::TaskStatus ask(const msg::Command& one) {
     EXPECT_TRUE(
@@ -186,6 +201,8 @@ class NcDaemon : public ::testing::Test {
   std::mutex mutex_;
   std::vector<msg::TaskStatus> told_;
   msg::NodeStatus beat_;
+  std::optional<msg::Inventory> inventory_;
+  std::atomic<std::int64_t> lease_epoch_ = 1;
   std::int64_t attempt_ = 0;
 };
 
@@ -228,6 +245,32 @@ TEST_F(NcDaemon, RunsADesktopThroughItsOwnRestartAndTellsItsEnd) {
   EXPECT_FALSE(std::filesystem::exists(prefix_ / "VMs/VD0000beef/overlay.qcow2"));
   EXPECT_EQ(ask(command("task/delete")).event, "deleted");
   EXPECT_FALSE(std::filesystem::exists(prefix_ / "VMs/VD0000beef"));
+}
+
+TEST_F(NcDaemon, SaysWhatItHoldsOnceItIsGrantedALease) {
+  EXPECT_TRUE(wait_until([&] {
+    std::lock_guard lock(mutex_);
+    return inventory_.has_value();
+  })) << "on connect";
+  EXPECT_EQ(ask(command("image/prepare")).event, "prepared");
+  auto run = command("image/run");
+  run.epoch = 3;
+  ASSERT_EQ(ask(run).event, "running");
+  lease_epoch_ = 5;
+  grant();
+  EXPECT_TRUE(wait_until([&] {
+    std::lock_guard lock(mutex_);
+    return inventory_->lease_epoch == 5;
+  })) << "at once, not in half a minute";
+  {
+    std::lock_guard lock(mutex_);
+    ASSERT_EQ(inventory_->vms.size(), 1u);
+    EXPECT_EQ(inventory_->vms[0].tid, kTid);
+    EXPECT_EQ(inventory_->vms[0].epoch, 3) << "from the domain's metadata";
+    EXPECT_EQ(inventory_->tasks.at(0).cmdid, run.cmdid);
+  }
+  EXPECT_TRUE(std::filesystem::exists(libvirtd_.directory() / "state/lease"));
+  EXPECT_EQ(ask(command("task/delete")).event, "deleted");
 }
 
 TEST_F(NcDaemon, AVmThatDiedWhileNcAndLibvirtWereAwayIsTold) {
