@@ -1,164 +1,184 @@
 #include "clc/domain/planner.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <tuple>
 
 namespace educloud::clc {
 namespace {
 
-std::string number(std::int64_t value) {
-  return std::to_string(value);
+constexpr std::array<std::pair<Policy, std::string_view>, 3> kPolicies{
+    {{Policy::image_first, "image_first"}, {Policy::spread, "spread"}, {Policy::pack, "pack"}}};
+
+double cpus_left(const NodeFacts& node, const PlacementLimits& limits) {
+  return node.cpus * limits.cpu_overcommit - node.committed_cpus;
 }
 
-std::string percent(double value) {
-  return number(static_cast<std::int64_t>(std::lround(value))) + " %";
+std::int64_t need_mib(const PlacementRequest& request, const PlacementLimits& limits) {
+  return request.memory_mib + limits.reserve_mib;
 }
 
-/// What a node has left after everything promised.
-struct Left {
-  std::int64_t memory_mib = 0;  ///< before the reserve and this request
-  std::int64_t disk_mib = 0;
-  double cpus = 0;
-  std::int64_t committed_mib = 0;
-  int committed_cpus = 0;
-  int vms = 0;
-};
-
-Left left_on(const NodeSnapshot& node, const std::vector<Reservation>& reservations,
-             const PlacementRequest& request, const PlacementLimits& limits) {
-  Left left;
-  std::int64_t not_resident = 0;
-  for (const auto& one : reservations) {
-    if (one.node != node.host || one.insid == request.insid) continue;
-    ++left.vms;
-    left.committed_mib += one.memory_mib;
-    left.committed_cpus += one.cpus;
-    // A guest takes its memory little by little: what it has not taken yet is spoken for all the same.
-    const auto resident = node.resident_mib.find(one.insid);
-    const std::int64_t taken = resident == node.resident_mib.end() ? 0 : resident->second;
-    not_resident += std::max<std::int64_t>(0, one.memory_mib - taken);
-  }
-  const std::int64_t by_promise = node.mem_mib - left.committed_mib;
-  const std::int64_t by_measure = node.mem_mib - node.mem_usage_mib - not_resident;
-  left.memory_mib = std::max<std::int64_t>(0, std::min(by_promise, by_measure));
-  left.disk_mib = std::max<std::int64_t>(0, node.disk_mib - node.disk_usage_mib);
-  left.cpus = node.cpus * limits.cpu_overcommit - left.committed_cpus;
-  return left;
-}
-
-NodeVerdict refuse(const NodeSnapshot& node, std::string reason, std::string fix) {
-  return {node.host, false, std::move(reason), std::move(fix)};
-}
-
-NodeVerdict judge(const NodeSnapshot& node, const Left& left, const PlacementRequest& request,
-                  const PlacementLimits& limits) {
-  if (!request.node_pin.empty() && node.host != request.node_pin) {
-    return refuse(node, "pinned to node " + request.node_pin, "lift the pin");
-  }
-  if (!request.cluster_pin.empty() && node.cluster != request.cluster_pin) {
-    return refuse(node, "in cluster " + node.cluster + ", pinned to " + request.cluster_pin, "lift the pin");
-  }
-  if (!node.enabled) return refuse(node, "takes no new VMs (disabled)", "enable it");
-  if (node.age_ms < 0)
-    return refuse(node, "no heartbeat since clc started", "start educloud-nc on " + node.host);
-  if (node.age_ms > limits.max_age_ms) {
-    return refuse(node,
-                  "last heartbeat " + number(node.age_ms / 1000) + " s ago (limit " +
-                      number(limits.max_age_ms / 1000) + " s)",
-                  "check educloud-nc and the network of " + node.host);
-  }
-  if (!node.cluster_alive) {
-    return refuse(node, "its cluster controller " + node.cluster + " is silent",
-                  "check educloud-cc on " + node.cluster);
-  }
-  const std::int64_t need_mib = request.memory_mib + limits.reserve_mib;
-  if (left.memory_mib < need_mib) {
-    return refuse(node,
-                  "memory: needs " + number(request.memory_mib) + " + reserve " + number(limits.reserve_mib) +
-                      " = " + number(need_mib) + " MiB, has " + number(left.memory_mib) + " of " +
-                      number(node.mem_mib) + " MiB (" + number(left.vms) + " VMs hold " +
-                      number(left.committed_mib) + ")",
-                  left.memory_mib > limits.reserve_mib
-                      ? "free " + number(need_mib - left.memory_mib) + " MiB or ask for at most " +
-                            number(left.memory_mib - limits.reserve_mib) + " MiB"
-                      : "free " + number(need_mib - left.memory_mib) + " MiB");
-  }
-  if (left.cpus < request.cpus) {
-    return refuse(node,
-                  "cpu: needs " + number(request.cpus) + ", has " +
-                      number(static_cast<std::int64_t>(std::floor(left.cpus))) + " of " + number(node.cpus) +
-                      " x " + number(static_cast<std::int64_t>(limits.cpu_overcommit)) + " (" +
-                      number(left.committed_cpus) + " promised)",
-                  "stop VMs that hold " +
-                      number(static_cast<std::int64_t>(std::ceil(request.cpus - left.cpus))) + " cpus");
-  }
-  if (limits.max_cpu_usage < 100 && node.cpu_usage >= limits.max_cpu_usage) {
-    return refuse(node,
-                  "cpu: busy " + percent(node.cpu_usage) + " (limit " + percent(limits.max_cpu_usage) + ")",
-                  "wait until it is less busy");
-  }
-  const std::int64_t fetch_mib = node.has_image ? 0 : request.image_mib;
-  if (left.disk_mib < limits.min_disk_mib + fetch_mib) {
-    return refuse(node,
-                  "disk: needs " + number(fetch_mib) + " for the image + " + number(limits.min_disk_mib) +
-                      " MiB to stay free, has " + number(left.disk_mib) + " MiB",
-                  "free " + number(limits.min_disk_mib + fetch_mib - left.disk_mib) + " MiB on its storage");
-  }
-  return {node.host, true,
-          std::string("fits: ") + number(left.memory_mib - need_mib) + " MiB left" +
-              (node.has_image ? ", has the image" : ", image has to be fetched"),
-          ""};
+std::int64_t fetch_mib(const NodeFacts& node, const PlacementRequest& request) {
+  return node.has_image ? 0 : request.image_mib;
 }
 
 }  // namespace
 
-std::string Plan::explain() const {
-  std::string text;
-  for (const auto& one : verdicts) {
-    text += one.host + ": " + (one.host == node ? "chosen, " : "") + one.reason + "\n";
+std::string_view to_string(Policy policy) {
+  for (const auto& [one, name] : kPolicies) {
+    if (one == policy) return name;
   }
-  return text;
+  return "image_first";
+}
+
+Result<Policy> parse_policy(std::string_view text) {
+  for (const auto& [one, name] : kPolicies) {
+    if (name == text) return one;
+  }
+  return fail(
+      ErrorCode::invalid_argument,
+      "placement policy '" + std::string(text.substr(0, 40)) + "' is none of image_first, spread, pack",
+      "placement.policy");
+}
+
+std::string_view to_string(Resource resource) {
+  switch (resource) {
+    case Resource::memory: return "memory";
+    case Resource::cpu: return "cpu";
+    case Resource::disk: return "disk";
+    case Resource::load: return "load";
+    case Resource::pin: return "pin";
+    case Resource::state: return "state";
+    case Resource::lease: return "lease";
+  }
+  return "memory";
+}
+
+std::vector<NodeFacts> facts_of(const std::vector<NodeSnapshot>& nodes,
+                                const std::vector<Reservation>& reservations, const std::string& insid) {
+  struct Entry {
+    NodeFacts facts;
+    const NodeSnapshot* node;
+    std::int64_t not_resident_mib = 0;
+  };
+  std::map<std::string_view, Entry> by_name;
+  for (const auto& node : nodes) {
+    Entry entry{{}, &node, 0};
+    auto& facts = entry.facts;
+    facts.host = node.host;
+    facts.cluster = node.cluster;
+    facts.state = node.state;
+    facts.lost = node.lost;
+    facts.cluster_alive = node.cluster_alive;
+    facts.has_image = node.has_image;
+    facts.age_ms = node.age_ms;
+    facts.cpus = node.cpus;
+    facts.cpu_usage = node.cpu_usage;
+    facts.mem_mib = node.mem_mib;
+    facts.disk_left_mib = std::max<std::int64_t>(0, node.disk_mib - node.disk_usage_mib);
+    by_name.emplace(node.host, std::move(entry));
+  }
+  for (const auto& one : reservations) {
+    const auto at = by_name.find(one.node);
+    if (at == by_name.end() || one.insid == insid) continue;
+    auto& entry = at->second;
+    ++entry.facts.vms;
+    entry.facts.committed_mib += one.memory_mib;
+    entry.facts.committed_cpus += one.cpus;
+    // A guest takes its memory little by little: what it has not taken yet is spoken for all the same.
+    const auto resident = entry.node->resident_mib.find(one.insid);
+    const std::int64_t taken = resident == entry.node->resident_mib.end() ? 0 : resident->second;
+    entry.not_resident_mib += std::max<std::int64_t>(0, one.memory_mib - taken);
+  }
+  std::vector<NodeFacts> out;
+  out.reserve(by_name.size());
+  for (auto& [name, entry] : by_name) {
+    const std::int64_t by_promise = entry.node->mem_mib - entry.facts.committed_mib;
+    const std::int64_t by_measure = entry.node->mem_mib - entry.node->mem_usage_mib - entry.not_resident_mib;
+    entry.facts.memory_left_mib = std::max<std::int64_t>(0, std::min(by_promise, by_measure));
+    out.push_back(std::move(entry.facts));
+  }
+  return out;
+}
+
+Shortage shortage_of(const NodeFacts& node, const PlacementRequest& request, const PlacementLimits& limits) {
+  Shortage out;
+  out.pinned_away = (!request.node_pin.empty() && node.host != request.node_pin) ||
+                    (!request.cluster_pin.empty() && node.cluster != request.cluster_pin);
+  out.closed = node.state != NodeState::enabled;
+  out.away = node.lost || node.age_ms < 0 || node.age_ms > limits.max_age_ms || !node.cluster_alive;
+  if (node.age_ms < 0) return out;  // nothing is known of its hardware
+  out.memory_mib = std::max<std::int64_t>(0, need_mib(request, limits) - node.memory_left_mib);
+  out.cpus = std::max(0, static_cast<int>(std::ceil(request.cpus - cpus_left(node, limits))));
+  if (limits.max_cpu_usage < 100 && node.cpu_usage >= limits.max_cpu_usage)
+    out.load = std::max(0.001, node.cpu_usage - limits.max_cpu_usage);
+  out.disk_mib =
+      std::max<std::int64_t>(0, limits.min_disk_mib + fetch_mib(node, request) - node.disk_left_mib);
+  return out;
+}
+
+std::int64_t capacity_of(const NodeFacts& node, const PlacementRequest& request,
+                         const PlacementLimits& limits) {
+  if (!shortage_of(node, request, limits).none()) return 0;
+  const std::int64_t by_memory =
+      (node.memory_left_mib - limits.reserve_mib) / std::max<std::int64_t>(1, request.memory_mib);
+  const auto by_cpus =
+      static_cast<std::int64_t>(std::floor(cpus_left(node, limits) / std::max(1, request.cpus)));
+  return std::min(by_memory, by_cpus);
+}
+
+bool is_better(const NodeFacts& a, const NodeFacts& b, Policy policy) {
+  const auto image = [](const NodeFacts& node) { return node.has_image ? 0 : 1; };
+  switch (policy) {
+    case Policy::image_first:
+      return std::tuple(image(a), -a.memory_left_mib, std::string_view(a.host)) <
+             std::tuple(image(b), -b.memory_left_mib, std::string_view(b.host));
+    case Policy::spread:
+      return std::tuple(a.vms, -a.memory_left_mib, image(a), std::string_view(a.host)) <
+             std::tuple(b.vms, -b.memory_left_mib, image(b), std::string_view(b.host));
+    case Policy::pack:
+      return std::tuple(a.memory_left_mib, image(a), std::string_view(a.host)) <
+             std::tuple(b.memory_left_mib, image(b), std::string_view(b.host));
+  }
+  return a.host < b.host;
+}
+
+const NodeFacts* choose(const std::vector<NodeFacts>& nodes, const PlacementRequest& request,
+                        const PlacementLimits& limits) {
+  const NodeFacts* best = nullptr;
+  for (const auto& node : nodes) {
+    if (best && !is_better(node, *best, limits.policy)) continue;
+    if (shortage_of(node, request, limits).none()) best = &node;
+  }
+  return best;
+}
+
+Plan decide(const std::vector<NodeFacts>& nodes, const PlacementRequest& request,
+            const PlacementLimits& limits) {
+  Plan plan;
+  for (const auto& node : nodes) plan.verdicts.push_back(explain(node, request, limits));
+  std::sort(plan.verdicts.begin(), plan.verdicts.end(), [&](const NodeVerdict& a, const NodeVerdict& b) {
+    if (a.fits != b.fits) return a.fits;
+    if (a.fits) return is_better(a.facts, b.facts, limits.policy);
+    return std::tie(a.distance, a.facts.host) < std::tie(b.distance, b.facts.host);
+  });
+  int rank = 0;
+  for (auto& one : plan.verdicts) {
+    if (one.fits) one.rank = ++rank;
+  }
+  if (rank > 0) {
+    plan.node = plan.verdicts.front().facts.host;
+    plan.cluster = plan.verdicts.front().facts.cluster;
+  }
+  return plan;
 }
 
 Result<Plan> plan(const std::vector<NodeSnapshot>& nodes, const std::vector<Reservation>& reservations,
                   const PlacementRequest& request, const PlacementLimits& limits) {
-  std::vector<const NodeSnapshot*> by_name;
-  for (const auto& node : nodes) by_name.push_back(&node);
-  std::sort(by_name.begin(), by_name.end(), [](const auto* a, const auto* b) { return a->host < b->host; });
-
-  Plan plan;
-  const NodeSnapshot* best = nullptr;
-  Left best_left;
-  for (const auto* node : by_name) {
-    const Left left = left_on(*node, reservations, request, limits);
-    plan.verdicts.push_back(judge(*node, left, request, limits));
-    if (!plan.verdicts.back().fits) continue;
-    const bool better =
-        !best ||
-        (node->has_image != best->has_image ? node->has_image : left.memory_mib > best_left.memory_mib);
-    if (better) {
-      best = node;
-      best_left = left;
-    }
-  }
-  if (best) {
-    plan.node = best->host;
-    plan.cluster = best->cluster;
-    return plan;
-  }
-  std::string message = "no node can take this VM (" + number(request.memory_mib) + " MiB, " +
-                        number(request.cpus) + (request.cpus == 1 ? " cpu)" : " cpus)");
-  if (nodes.empty())
-    return fail(ErrorCode::exhausted, message + ": no node is registered; add one with educloud init");
-  // An errormsg must fit a message and a screen; the rest is in the node list.
-  constexpr std::size_t kShown = 20;
-  for (std::size_t i = 0; i < std::min(kShown, plan.verdicts.size()); ++i) {
-    const auto& one = plan.verdicts[i];
-    message += "; " + one.host + ": " + one.reason + " -> " + one.fix;
-  }
-  if (plan.verdicts.size() > kShown)
-    message += "; and " + number(static_cast<std::int64_t>(plan.verdicts.size() - kShown)) + " more";
-  return fail(ErrorCode::exhausted, message);
+  auto plan = decide(facts_of(nodes, reservations, request.insid), request, limits);
+  if (plan.node.empty()) return fail(refusal(plan, request));
+  return plan;
 }
 
 }  // namespace educloud::clc

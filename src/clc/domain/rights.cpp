@@ -18,6 +18,7 @@ constexpr std::array kTable{
     Row{Deed::see_status, Who::anyone, false, "see the status"},
     Row{Deed::see_nodes, Who::admin, false, "see the nodes"},
     Row{Deed::change_nodes, Who::admin, false, "change the nodes"},
+    Row{Deed::plan, Who::admin, false, "plan"},
     Row{Deed::see_vmtypes, Who::anyone, false, "see the VM types"},
     Row{Deed::see_image, Who::anyone, false, "see the image"},
     Row{Deed::create_image, Who::admin, false, "create images"},
@@ -32,6 +33,9 @@ constexpr std::array kTable{
     Row{Deed::see_task, Who::owner, true, "see the task"},
     Row{Deed::control_task, Who::owner, true, "control the task"},
     Row{Deed::force_task, Who::admin, false, "force the end of the task"},
+    Row{Deed::see_dead_letters, Who::admin, false, "see dead letters"},
+    Row{Deed::settle_dead_letters, Who::admin, false, "retry or drop dead letters"},
+    Row{Deed::back_up, Who::admin, false, "back up the cloud"},
 };
 
 const Row* find(Deed deed) {

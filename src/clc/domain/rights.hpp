@@ -12,6 +12,7 @@ enum class Deed {
   see_status,
   see_nodes,
   change_nodes,
+  plan,  ///< a dry run, which tells of the nodes
   see_vmtypes,
   see_image,
   create_image,
@@ -26,6 +27,9 @@ enum class Deed {
   see_task,
   control_task,
   force_task,  ///< end it without its node's answer
+  see_dead_letters,
+  settle_dead_letters,  ///< retry or drop them
+  back_up,              ///< make and list copies of the database
 };
 std::string_view to_string(Deed deed);
 

@@ -2,6 +2,8 @@
 
 #include <tuple>
 
+#include "clc/domain/boot_gate.hpp"
+
 namespace educloud::clc {
 namespace {
 
@@ -30,6 +32,10 @@ bool edits_image(const Task& task) {
 }
 
 }  // namespace
+
+std::int64_t resend_after_ms(std::int64_t resends) {
+  return std::min(kResendMs << std::clamp<std::int64_t>(resends, 0, 8), kLongestResendMs);
+}
 
 Result<task::Transition> user_transition(const Task& task, Event event) {
   const auto row = task::step(task.state, event);
@@ -129,7 +135,8 @@ Judgement judge_status(const Task& task, const msg::TaskStatus& status, std::str
   }
   const auto event = task::parse_event(status.event);
   if (!event || *event == Event::start || *event == Event::submit || *event == Event::cancel ||
-      *event == Event::stop || *event == Event::timeout || *event == Event::fetched) {
+      *event == Event::stop || *event == Event::timeout || *event == Event::fetched ||
+      *event == Event::lost) {
     return out;  // those are ours to say
   }
   out.event = *event;
@@ -156,9 +163,11 @@ Task after_event(Task task, const task::Transition& transition, const msg::TaskS
                  std::int64_t now_ms) {
   const bool moved = task.state != transition.to;
   task.state = transition.to;
+  if (moved) task.gated_at = 0;
   task.updated_at = now_ms;
   if (status) {
     task.seq = status->seq;
+    task.resends = 0;
     task.news_at = now_ms;
     task.progress = status->progress;
     task.bytes_done = status->bytes_done;
@@ -195,6 +204,7 @@ Task after_event(Task task, const task::Transition& transition, const msg::TaskS
 std::int64_t patience_ms(const Task& task) {
   constexpr std::int64_t kMinute = 60'000;
   if (task.state.state == State::gone) return 0;
+  if (task.gated_at > 0) return BootGate::kPatienceMs;
   if (task.state == kDeleting || task.state == kSubmitted)
     return kMinute;  // asked again for as long as it takes
   if (task.state == kRunning) return task.op_open && task.op == "image/stop" ? 3 * kMinute : 0;
@@ -214,6 +224,10 @@ std::int64_t patience_ms(const Task& task) {
 }
 
 std::string timeout_text(const Task& task) {
+  if (task.gated_at > 0) {
+    return "waited " + std::to_string(patience_ms(task) / 60'000) + " min in the boot queue of " + task.node +
+           ": start it again, or see what boots there (educloud task list)";
+  }
   const std::string who = is_walrus_task(task.kind) ? "walrus" : "node " + task.node;
   const std::string what = task.op.empty() ? "the task" : task.op;
   return "no answer or progress from " + who + " on " + what + " for " +
@@ -233,7 +247,8 @@ bool needs_source(const Task& task) {
 std::string_view vm_state(const Task& task) {
   if (task.state.state == State::deleting) return "deleting";
   if (task.failed) return "failed";
-  if (task.state.phase == Phase::preparing) return task.state.state == State::done ? "booting" : "preparing";
+  if (task.state.phase == Phase::preparing)
+    return task.state.state == State::done && task.gated_at == 0 ? "booting" : "preparing";
   if (task.state.phase == Phase::submitting) return "submitting";
   return to_string(task.state.state);
 }

@@ -13,7 +13,9 @@
 /// may last. All pure.
 namespace educloud::clc {
 
-inline constexpr std::int64_t kResendMs = 30'000;  ///< without news the same command is sent again
+inline constexpr std::int64_t kResendMs = 30'000;  ///< without news the same command is sent again ...
+inline constexpr std::int64_t kLongestResendMs = 300'000;  ///< ... each time after twice as long, up to this
+std::int64_t resend_after_ms(std::int64_t resends);
 
 /// The row for a user's `event` (start, stop, submit, cancel) on `task`.
 /// Errors: conflict saying what the task is at and what can be done instead.

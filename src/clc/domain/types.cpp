@@ -14,7 +14,25 @@ constexpr std::array<std::pair<TaskKind, std::string_view>, 8> kKinds{{{TaskKind
                                                                        {TaskKind::prune, "prune"},
                                                                        {TaskKind::remove, "remove"}}};
 
+constexpr std::array<std::pair<NodeState, std::string_view>, 3> kNodeStates{
+    {{NodeState::enabled, "enabled"}, {NodeState::no_new, "no_new"}, {NodeState::drained, "drained"}}};
+
 }  // namespace
+
+std::string_view to_string(NodeState state) {
+  for (const auto& [one, name] : kNodeStates) {
+    if (one == state) return name;
+  }
+  return "enabled";
+}
+
+Result<NodeState> parse_node_state(std::string_view text) {
+  for (const auto& [one, name] : kNodeStates) {
+    if (name == text) return one;
+  }
+  return fail(ErrorCode::invalid_argument,
+              "node state '" + std::string(text) + "' is none of enabled, no_new, drained", "state");
+}
 
 std::string_view to_string(TaskKind kind) {
   for (const auto& [one, name] : kKinds) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/base/ids.hpp"
+#include "common/base/result.hpp"
 #include "common/task/state.hpp"
 
 /// What clc knows, as plain values. Times are unix milliseconds, 0 = never; sizes carry their unit.
@@ -65,10 +66,22 @@ struct Cluster {
   std::string host;  ///< name of the cc's host
 };
 
+/// What an administrator lets a node do. Whether it is up is another thing: its lease.
+enum class NodeState {
+  enabled,
+  no_new,   ///< what runs there runs on, nothing new starts
+  drained,  ///< as no_new, and what runs there is brought to an end
+};
+std::string_view to_string(NodeState state);
+/// Errors: invalid_argument naming the three.
+Result<NodeState> parse_node_state(std::string_view text);
+
 struct Node {
   std::string host;
   std::string cluster;
-  bool enabled = true;
+  NodeState state = NodeState::enabled;
+  std::int64_t lease_epoch = 1;  ///< rises when it is declared lost
+  std::int64_t lost_at = 0;      ///< since when it is lost; 0: it is not
 };
 
 /// A VM as defined. A VD or VS outlives its runs; TVD and TMP live as long as their task.
@@ -119,6 +132,8 @@ struct Task {
   bool op_open = false;            ///< not answered to the end yet: sent again when nothing is heard
   std::int64_t epoch = 1, attempt = 1, seq = -1;
   std::int64_t cmd_sent_at = 0, news_at = 0, deadline_at = 0;
+  std::int64_t gated_at = 0;  ///< waits since then for its node's boot gate; 0: does not
+  std::int64_t resends = 0;   ///< of the present command
   std::int64_t created_at = 0, updated_at = 0, ended_at = 0;
 };
 

@@ -60,11 +60,24 @@ TEST(Planner, SaysHowToGetNodesWhenThereAreNone) {
 }
 
 TEST(Planner, NamesTheArithmeticOfMemory) {
-  const auto text = refusal([](auto& n) { n.mem_mib = 6000; });
+  const auto text = refusal([](auto& n) { n.mem_mib = 8000, n.mem_usage_mib = 3000; });
   EXPECT_THAT(
       text,
-      HasSubstr("nc1: memory: needs 4096 + reserve 2048 = 6144 MiB, has 4976 of 6000 MiB (0 VMs hold 0)"));
-  EXPECT_THAT(text, HasSubstr("free 1168 MiB or ask for at most 2928 MiB"));
+      HasSubstr("nc1: memory: needs 4096 + reserve 2048 = 6144 MiB, has 5000 of 8000 MiB (0 VMs hold 0)"));
+  EXPECT_THAT(text, HasSubstr("free 1144 MiB or ask for at most 2952 MiB"));
+}
+
+TEST(Planner, ProposesNothingThatCannotHelp) {
+  // Nothing that is stopped makes the machine larger.
+  EXPECT_THAT(refusal([](auto& n) { n.mem_mib = 6000; }), HasSubstr("-> ask for at most 2928 MiB"));
+  EXPECT_THAT(refusal([](auto& n) { n.mem_mib = 2048; }), HasSubstr("-> take a node with more memory"));
+  auto many = desktop();
+  many.cpus = 17;
+  EXPECT_THAT(refusal([](auto&) {}, many), HasSubstr("-> ask for at most 16 cpus"));
+  // Enabling it alone would not do.
+  const auto both = refusal([](auto& n) { n.state = NodeState::drained, n.mem_usage_mib = 14'000; });
+  EXPECT_THAT(both, HasSubstr("takes no new VMs (drained); memory: needs"));
+  EXPECT_THAT(both, HasSubstr("-> educloud node enable nc1, and free 3760 MiB"));
 }
 
 TEST(Planner, CountsPromisesThatGuestsHaveNotTakenYet) {
@@ -93,7 +106,7 @@ TEST(Planner, IgnoresTheReservationOfTheInstanceItself) {
 }
 
 TEST(Planner, RefusesForEachReason) {
-  EXPECT_THAT(refusal([](auto& n) { n.enabled = false; }), HasSubstr("takes no new VMs"));
+  EXPECT_THAT(refusal([](auto& n) { n.state = NodeState::no_new; }), HasSubstr("takes no new VMs"));
   EXPECT_THAT(refusal([](auto& n) { n.age_ms = -1; }), HasSubstr("no heartbeat since clc started"));
   EXPECT_THAT(refusal([](auto& n) { n.age_ms = 15'001; }), HasSubstr("last heartbeat 15 s ago (limit 15 s)"));
   EXPECT_THAT(refusal([](auto& n) { n.cluster_alive = false; }),
@@ -138,16 +151,111 @@ TEST(Planner, PrefersTheImageThenMemoryThenTheName) {
             "nc2");  // equal: by name, whatever the order
 }
 
+TEST(Planner, NamesTheNodeThatIsNearestToFitting) {
+  auto full = node("nc1"), short_of_little = node("nc2"), closed_and_full = node("nc3"), dead = node("nc4");
+  full.mem_usage_mib = 16'000;
+  short_of_little.mem_usage_mib = 16'384 - 6000;
+  closed_and_full.state = NodeState::no_new, closed_and_full.mem_usage_mib = 16'384 - 6100;
+  dead.lost = true;
+  const auto plan =
+      decide(facts_of({dead, full, closed_and_full, short_of_little}, {}, ""), desktop(), PlacementLimits{});
+  EXPECT_EQ(plan.node, "");
+  EXPECT_EQ(plan.nearest_fix(), "nc2: free 144 MiB or ask for at most 3952 MiB");
+  std::vector<std::string> order;
+  for (const auto& one : plan.verdicts) order.push_back(one.facts.host);
+  EXPECT_THAT(order, testing::ElementsAre("nc2", "nc1", "nc3", "nc4"));
+  EXPECT_THAT(plan.verdicts[3].lacks, testing::ElementsAre(Resource::lease));
+}
+
+TEST(Planner, FollowsThePolicy) {
+  // nc1 is empty, nc2 has two small VMs, nc3 one large one and the image.
+  const std::vector<Reservation> held{
+      {"nc2", "VD0000000a", 512, 1}, {"nc2", "VD0000000b", 512, 1}, {"nc3", "VD0000000c", 8192, 1}};
+  auto with_image = node("nc3");
+  with_image.has_image = true;
+  const std::vector<NodeSnapshot> nodes{with_image, node("nc2"), node("nc1")};
+  const auto ranked = [&](Policy policy) {
+    PlacementLimits limits;
+    limits.policy = policy;
+    std::string out;
+    const auto plan = clc::plan(nodes, held, desktop(), limits);
+    for (const auto& one : plan->verdicts) out += one.facts.host + std::to_string(one.rank) + " ";
+    return out;
+  };
+  EXPECT_EQ(ranked(Policy::image_first), "nc31 nc12 nc23 ");
+  EXPECT_EQ(ranked(Policy::spread), "nc11 nc32 nc23 ");
+  EXPECT_EQ(ranked(Policy::pack), "nc31 nc22 nc13 ");
+  for (const char* name : {"image_first", "spread", "pack"}) EXPECT_EQ(to_string(*parse_policy(name)), name);
+  EXPECT_THAT(parse_policy("best").error().message, HasSubstr("image_first, spread, pack"));
+}
+
 TEST(Planner, LongRefusalsStayReadable) {
   std::vector<NodeSnapshot> many;
   for (int i = 0; i < 300; ++i) {
     many.push_back(node("nc" + std::to_string(i)));
-    many.back().enabled = false;
+    many.back().state = NodeState::no_new;
   }
   const auto plan = clc::plan(many, {}, desktop(), {});
   ASSERT_FALSE(plan);
   EXPECT_THAT(plan.error().message, HasSubstr("and 280 more"));
   EXPECT_LT(plan.error().message.size(), 2000u);
+}
+
+// What the planner says would help does help: done to the node, the VM fits. For every kind of shortage and
+// all that stand together.
+TEST(Planner, WhatItSaysWouldHelpHelps) {
+  for (unsigned seed = 1; seed <= 500; ++seed) {
+    std::mt19937 random(seed);
+    const auto upto = [&](int most) { return static_cast<int>(random() % static_cast<unsigned>(most + 1)); };
+    auto one = node("nc1");
+    one.state = static_cast<NodeState>(upto(2));
+    one.mem_mib = 1024 + upto(20'000);
+    one.mem_usage_mib = upto(8000);
+    one.disk_usage_mib = 170'000 + upto(30'000);
+    one.cpu_usage = upto(100);
+    one.cpus = 1 + upto(3);
+    const std::vector<Reservation> held{{"nc1", "VD0000000a", upto(4000), upto(12)}};
+    auto request = desktop();
+    const PlacementLimits limits;
+    const auto verdict = explain(facts_of({one}, held, "").front(), request, limits);
+    auto mended = verdict.facts;
+    const auto lack = shortage_of(mended, request, limits);
+    mended.state = NodeState::enabled;
+    mended.memory_left_mib += lack.memory_mib;
+    mended.disk_left_mib += lack.disk_mib;
+    mended.committed_cpus -= lack.cpus;
+    mended.cpu_usage -= lack.load + 0.001;
+    EXPECT_TRUE(shortage_of(mended, request, limits).none()) << "seed " << seed << " " << verdict.fix;
+    EXPECT_EQ(verdict.fits, verdict.lacks.empty()) << "seed " << seed;
+    EXPECT_EQ(verdict.fits, verdict.fix.empty()) << "seed " << seed;
+  }
+}
+
+TEST(Planner, DecidesTheSameInWhateverOrderTheNodesCome) {
+  for (unsigned seed = 1; seed <= 300; ++seed) {
+    std::mt19937 random(seed);
+    const auto upto = [&](int most) { return static_cast<int>(random() % static_cast<unsigned>(most + 1)); };
+    std::vector<NodeSnapshot> nodes;
+    std::vector<Reservation> held;
+    for (int i = 0; i < 1 + upto(9); ++i) {
+      auto one = node("nc" + std::to_string(i));
+      one.mem_mib = 1024 * (4 + upto(8));
+      one.has_image = upto(2) == 0;
+      one.state = static_cast<NodeState>(upto(8) == 0 ? 1 : 0);
+      if (upto(1) == 1) held.push_back({one.host, "VD" + std::to_string(i), 1024 * upto(4), upto(3)});
+      nodes.push_back(one);
+    }
+    PlacementLimits limits;
+    limits.policy = static_cast<Policy>(upto(2));
+    const auto first = decide(facts_of(nodes, held, ""), desktop(), limits);
+    std::shuffle(nodes.begin(), nodes.end(), random);
+    std::shuffle(held.begin(), held.end(), random);
+    const auto facts = facts_of(nodes, held, "");
+    EXPECT_EQ(decide(facts, desktop(), limits).explain(), first.explain()) << "seed " << seed;
+    const auto* chosen = choose(facts, desktop(), limits);
+    EXPECT_EQ(chosen ? chosen->host : "", first.node) << "seed " << seed;
+    EXPECT_EQ(first.verdicts.front().rank, chosen ? 1 : 0) << "seed " << seed;
+  }
 }
 
 TEST(Planner, NeverPromisesMoreThanThereIs) {
