@@ -1,0 +1,32 @@
+#pragma once
+
+#include "sim/world/world.hpp"
+
+namespace educloud::sim {
+
+/// What goes wrong in a run. Each seed has only some of the kinds, so that rare combinations get room.
+class Chaos {
+ public:
+  Chaos(World& world, std::uint64_t seed);
+
+  /// Begins to plan faults.
+  void begin();
+  /// Everything works again: hosts are up, cables are in.
+  void end();
+
+ private:
+  enum class Kind { kill, reboot, broker, wipe, block, cut, hang_up, unbind, guest, clock };
+  void next();
+  void strike(Kind kind);
+  void plan_restart(Host& host);
+  std::string any_user();
+
+  World& world_;
+  Rng rng_;
+  Life life_ = new_life();
+  std::vector<Kind> kinds_;
+  std::int64_t pause_ms_ = 10'000;  ///< between two faults, at most
+  double crash_chance_ = 0;
+};
+
+}  // namespace educloud::sim
