@@ -31,7 +31,19 @@ bus::Verdict Heartbeats::take(const bus::Delivery& delivery) {
   return refuse(delivery, "neither nodestatus nor ccstatus");
 }
 
+bus::Verdict Heartbeats::take_inventory(const bus::Delivery& delivery) {
+  auto part = msg::parse<msg::Inventory>(delivery.body);
+  if (!part) return refuse(delivery, part.error().message);
+  if (!HostName::parse(part->host) || !HostName::parse(part->ccid))
+    return refuse(delivery, "host or ccid is no host name");
+  if (delivery.user_id != "cc-" + part->ccid) return refuse(delivery, "not sent by the cc it names");
+  count("inventory");
+  on_inventory_(std::move(*part));
+  return bus::Verdict::ack;
+}
+
 bus::Verdict Heartbeats::take_node(const bus::Delivery& delivery) {
+  if (msg::is_type(delivery.body, "inventory")) return take_inventory(delivery);
   auto status = msg::parse<msg::NodeStatus>(delivery.body);
   if (!status) return refuse(delivery, status.error().message);
   if (!HostName::parse(status->host) || !HostName::parse(status->ccid))
@@ -53,8 +65,11 @@ bus::Verdict Heartbeats::take_cluster(const bus::Delivery& delivery) {
   const std::scoped_lock guard(mutex_);
   if (!clusters_.contains(status->host) && clusters_.size() >= kHosts)
     return refuse(delivery, "too many hosts");
-  const std::string host = status->host;
-  clusters_[host] = {std::move(*status), clock_.boot_ms()};
+  const std::int64_t now = clock_.boot_ms();
+  auto& entry = clusters_[status->host];
+  if (entry.since_boot_ms == 0 || now - entry.at_boot_ms > kGapMs) entry.since_boot_ms = now;
+  entry.at_boot_ms = now;
+  entry.status = std::move(*status);
   count("taken");
   return bus::Verdict::ack;
 }
@@ -65,6 +80,13 @@ std::optional<Heartbeats::NodeBeat> Heartbeats::node(const std::string& host,
   const auto at = nodes_.find({cluster, host});
   if (at == nodes_.end()) return std::nullopt;
   return NodeBeat{at->second.status, cluster, age(at->second.at_boot_ms)};
+}
+
+bool Heartbeats::is_heard(const std::string& host, const std::string& cluster,
+                          std::int64_t max_age_ms) const {
+  const std::scoped_lock guard(mutex_);
+  const auto at = nodes_.find({cluster, host});
+  return at != nodes_.end() && age(at->second.at_boot_ms) <= max_age_ms;
 }
 
 std::int64_t Heartbeats::silence_ms(const std::string& host, const std::string& cluster) const {
@@ -87,6 +109,13 @@ std::optional<Heartbeats::ClusterBeat> Heartbeats::cluster(const std::string& ho
   return ClusterBeat{at->second.status, age(at->second.at_boot_ms)};
 }
 
+std::int64_t Heartbeats::cluster_heard_for_ms(const std::string& host) const {
+  const std::scoped_lock guard(mutex_);
+  const auto at = clusters_.find(host);
+  if (at == clusters_.end() || age(at->second.at_boot_ms) > kGapMs) return 0;
+  return age(at->second.since_boot_ms);
+}
+
 std::vector<NodeSnapshot> Heartbeats::snapshots(const std::vector<Node>& nodes, const std::string& imgid,
                                                 int version, std::int64_t max_age_ms) const {
   const std::scoped_lock guard(mutex_);
@@ -95,7 +124,8 @@ std::vector<NodeSnapshot> Heartbeats::snapshots(const std::vector<Node>& nodes, 
     NodeSnapshot one;
     one.host = node.host;
     one.cluster = node.cluster;
-    one.enabled = node.enabled;
+    one.state = node.state;
+    one.lost = node.lost_at > 0;
     const auto cc = clusters_.find(node.cluster);
     one.cluster_alive = cc != clusters_.end() && age(cc->second.at_boot_ms) <= max_age_ms;
     const auto beat = nodes_.find({node.cluster, node.host});

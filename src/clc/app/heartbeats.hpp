@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "common/base/clock.hpp"
 #include "common/bus/bus.hpp"
 #include "common/msg/host_status.hpp"
+#include "common/msg/inventory.hpp"
 
 namespace educloud::clc {
 
@@ -18,12 +20,16 @@ namespace educloud::clc {
 /// the next one comes within 5 s.
 class Heartbeats {
  public:
-  static constexpr std::size_t kHosts = 4000;  ///< remembered; more unknown ones are ignored
+  static constexpr std::size_t kHosts = 4000;     ///< remembered; more unknown ones are ignored
+  static constexpr std::int64_t kGapMs = 15'000;  ///< a cc that was silent for longer was away
 
   explicit Heartbeats(const Clock& clock) : clock_(clock), since_boot_ms_(clock.boot_ms()) {}
 
   /// Consumes `clc_heartbeat_queue`. `bus` must be stopped before this object goes.
   void subscribe(bus::Bus& bus);
+  /// What to do with the parts of inventories, which come the same way; on the bus's thread. Not while
+  /// messages come.
+  void on_inventory(std::function<void(msg::Inventory)> take) { on_inventory_ = std::move(take); }
   /// One message. Malformed ones and those not sent by the cc they name are rejected.
   bus::Verdict take(const bus::Delivery& delivery);
 
@@ -41,7 +47,11 @@ class Heartbeats {
   std::vector<NodeBeat> nodes() const;
   /// How long nothing was heard of the node under that cluster; since our own start, if nothing ever was.
   std::int64_t silence_ms(const std::string& host, const std::string& cluster) const;
+  /// True if a heartbeat of the node under that cluster came within `max_age_ms`.
+  bool is_heard(const std::string& host, const std::string& cluster, std::int64_t max_age_ms) const;
   std::optional<ClusterBeat> cluster(const std::string& host) const;
+  /// How long that cc has been heard of without a gap of kGapMs; 0: it is silent now.
+  std::int64_t cluster_heard_for_ms(const std::string& host) const;
 
   /// What the planner needs of `nodes`, with whether they have that version.
   std::vector<NodeSnapshot> snapshots(const std::vector<Node>& nodes, const std::string& imgid, int version,
@@ -50,6 +60,7 @@ class Heartbeats {
  private:
   bus::Verdict take_node(const bus::Delivery& delivery);
   bus::Verdict take_cluster(const bus::Delivery& delivery);
+  bus::Verdict take_inventory(const bus::Delivery& delivery);
   std::int64_t age(std::int64_t at_boot_ms) const { return clock_.boot_ms() - at_boot_ms; }
 
   struct NodeEntry {
@@ -59,7 +70,9 @@ class Heartbeats {
   struct ClusterEntry {
     msg::CcStatus status;
     std::int64_t at_boot_ms = 0;
+    std::int64_t since_boot_ms = 0;  ///< heard of without a gap since
   };
+  std::function<void(msg::Inventory)> on_inventory_ = [](const msg::Inventory&) {};
   const Clock& clock_;
   const std::int64_t since_boot_ms_;
   mutable std::mutex mutex_;

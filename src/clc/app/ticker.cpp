@@ -8,7 +8,7 @@ namespace educloud::clc {
 namespace {
 
 constexpr std::int64_t kSweepMs = 60'000;
-constexpr std::int64_t kLostLookMs = 15'000;
+constexpr std::int64_t kCountMs = 15'000;
 constexpr std::int64_t kJumpMs = 5'000;  ///< NTP slews less than this in a second
 
 }  // namespace
@@ -24,7 +24,12 @@ Result<> Ticker::prepare() {
 Result<> Ticker::tick() {
   if (auto ok = heed_clock_jump(); !ok) return ok;
   if (auto ok = look_at_tasks(); !ok) return ok;
-  if (auto ok = look_for_lost_vms(); !ok) return ok;
+  if (auto ok = engine_.tend_nodes(store_); !ok) return ok;
+  if (auto ok = reconciler_.run(); !ok) return ok;
+  if (auto ok = count_tasks(); !ok) return ok;
+  for (const auto& part : parts_) {
+    if (auto ok = part(); !ok) obs::error("ticker.failed", {{"error", ok.error().message}});
+  }
   if (clock_.boot_ms() - swept_at_boot_ms_ < kSweepMs) return {};
   swept_at_boot_ms_ = clock_.boot_ms();
   return store_.write([&](store::Sql& sql) -> Result<> {
@@ -54,9 +59,8 @@ Result<> Ticker::heed_clock_jump() {
 
 Result<> Ticker::look_at_tasks() {
   const std::int64_t now = clock_.wall_ms();
-  auto overdue = store_.read([&](store::Sql& sql) -> Result<std::vector<Task>> {
-    return store::overdue_tasks(sql, now - kResendMs, now);
-  });
+  auto overdue = store_.read(
+      [&](store::Sql& sql) -> Result<std::vector<Task>> { return store::overdue_tasks(sql, now); });
   if (!overdue) return fail(overdue.error());
   for (const auto& seen : *overdue) {
     auto done = store_.write([&](store::Sql& sql) -> Result<> {
@@ -73,41 +77,23 @@ Result<> Ticker::look_at_tasks() {
   return {};
 }
 
-// A VM that should run and of which its node's heartbeat knows nothing: its last word was lost (a broker
-// whose disk is gone). The command again, with the same id, makes the node repeat what it knows.
-Result<> Ticker::look_for_lost_vms() {
-  if (clock_.boot_ms() - lost_looked_at_boot_ms_ < kLostLookMs) return {};
-  lost_looked_at_boot_ms_ = clock_.boot_ms();
-  const std::int64_t now = clock_.wall_ms();
-  auto open =
-      store_.read([](store::Sql& sql) -> Result<std::vector<Task>> { return store::open_tasks(sql); });
-  if (!open) return fail(open.error());
-  int running = 0;
-  for (const auto& seen : *open) {
-    const bool runs = seen.state == task::TaskState{task::Phase::editing, task::State::running};
-    running += runs ? 1 : 0;
-    if (!runs || seen.op_open || now - seen.updated_at < kResendMs || now - seen.cmd_sent_at < kResendMs)
-      continue;
-    const auto beat = heartbeats_.node(seen.node, seen.cluster);
-    if (!beat || beat->age_ms > kLostLookMs) continue;
-    const auto& vms = beat->status.vm_data;
-    if (std::any_of(vms.begin(), vms.end(), [&](const auto& vm) { return vm.insid == seen.insid; })) continue;
-    obs::warn("vm.unaccounted", {{"tid", seen.tid}, {"node", seen.node}});
-    auto done = store_.write([&](store::Sql& sql) -> Result<> {
-      const auto task = store::find_task_by_row(sql, seen.id);
-      if (task && task->updated_at == seen.updated_at) engine_.resend(sql, *task);
-      return {};
-    });
-    if (!done) return fail(done.error());
-  }
-  const auto waiting =
-      store_.read([](store::Sql& sql) -> Result<std::int64_t> { return store::outbox_size(sql); });
-  if (!waiting) return fail(waiting.error());
+Result<> Ticker::count_tasks() {
+  if (clock_.boot_ms() - counted_at_boot_ms_ < kCountMs) return {};
+  counted_at_boot_ms_ = clock_.boot_ms();
+  struct Counts {
+    std::int64_t open = 0, running = 0, waiting = 0;
+  };
+  const auto counts = store_.read([](store::Sql& sql) -> Result<Counts> {
+    return Counts{sql.number("SELECT COUNT(*) FROM tasks WHERE state <> 'gone'"),
+                  sql.number("SELECT COUNT(*) FROM tasks WHERE state = 'running'"), store::outbox_size(sql)};
+  });
+  if (!counts) return fail(counts.error());
   obs::metrics().gauge("educloud_clc_outbox_rows", "Messages the broker has not confirmed",
-                       static_cast<double>(*waiting));
+                       static_cast<double>(counts->waiting));
   obs::metrics().gauge("educloud_clc_tasks_open", "Tasks that have not ended",
-                       static_cast<double>(open->size()));
-  obs::metrics().gauge("educloud_clc_vms_running", "VMs that run, as last reported", running);
+                       static_cast<double>(counts->open));
+  obs::metrics().gauge("educloud_clc_vms_running", "VMs that run, as last reported",
+                       static_cast<double>(counts->running));
   return {};
 }
 

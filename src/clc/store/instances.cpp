@@ -105,6 +105,16 @@ void free_ports(Sql& sql, std::string_view insid) {
   sql.run("DELETE FROM ports WHERE insid = ?", {insid});
 }
 
+std::vector<std::string> unowned_ports(Sql& sql) {
+  std::vector<std::string> out;
+  for (const auto& row :
+       sql.all("SELECT DISTINCT insid FROM ports p WHERE NOT EXISTS "
+               "(SELECT 1 FROM tasks t WHERE t.insid = p.insid AND t.state <> 'gone')")) {
+    out.push_back(row.text(0));
+  }
+  return out;
+}
+
 void add_outbox(Sql& sql, const OutboxRow& row, std::int64_t now_ms) {
   sql.run(
       "INSERT INTO outbox (exchange, routing_key, body, msgid, deadline_at, created_at) VALUES (?, ?, ?, ?, "

@@ -1,5 +1,6 @@
 #include "clc/store/tasks.hpp"
 
+#include "clc/domain/task_rules.hpp"
 #include "common/task/table.hpp"
 
 namespace educloud::clc::store {
@@ -12,7 +13,7 @@ const std::string kSelect =
     "failed, achieved, cluster, node, source_version, target_version, placement, op, cmdid, command, "
     "op_open, epoch, "
     "attempt, seq, cmd_sent_at, news_at, deadline_at, created_at, updated_at, ended_at, bytes_per_s, lazy, "
-    "replace_current FROM tasks ";
+    "replace_current, gated_at, resends FROM tasks ";
 
 Task task_of(const Row& row) {
   Task task;
@@ -56,6 +57,8 @@ Task task_of(const Row& row) {
   task.bytes_per_s = row.number(34);
   task.lazy = row.flag(35);
   task.replace = row.flag(36);
+  task.gated_at = row.number(37);
+  task.resends = row.number(38);
   return task;
 }
 
@@ -106,6 +109,11 @@ std::vector<Task> open_tasks(Sql& sql) {
   return select(sql, kQuery, {});
 }
 
+std::vector<Task> open_tasks_of_node(Sql& sql, std::string_view node) {
+  static const std::string kQuery = kSelect + "WHERE state <> 'gone' AND node = ? ORDER BY id";
+  return select(sql, kQuery, {node});
+}
+
 std::vector<Task> open_tasks_of_image(Sql& sql, std::string_view imgid) {
   static const std::string kQuery = kSelect + "WHERE state <> 'gone' AND (src = ?1 OR dst = ?1) ORDER BY id";
   return select(sql, kQuery, {imgid});
@@ -134,7 +142,8 @@ void update_task(Sql& sql, const Task& task) {
       "?, "
       "op = ?, cmdid = ?, command = ?, op_open = ?, epoch = ?, attempt = ?, seq = ?, cmd_sent_at = ?, "
       "news_at = ?, "
-      "deadline_at = ?, updated_at = ?, ended_at = ?, bytes_per_s = ?, lazy = ?, replace_current = ? "
+      "deadline_at = ?, updated_at = ?, ended_at = ?, bytes_per_s = ?, lazy = ?, replace_current = ?, "
+      "gated_at = ?, resends = ? "
       "WHERE id = ?",
       {to_string(task.state.phase),
        to_string(task.state.state),
@@ -165,15 +174,18 @@ void update_task(Sql& sql, const Task& task) {
        task.bytes_per_s,
        task.lazy,
        task.replace,
+       task.gated_at,
+       task.resends,
        task.id});
 }
 
-std::vector<Task> overdue_tasks(Sql& sql, std::int64_t heard_before, std::int64_t now_ms) {
+std::vector<Task> overdue_tasks(Sql& sql, std::int64_t now_ms) {
+  // resend_after_ms, in SQL: those that wait longer must not take the places of those that are due.
   static const std::string kQuery =
       kSelect +
-      "WHERE state <> 'gone' AND ((op_open = 1 AND MAX(cmd_sent_at, news_at) <= ?) OR "
-      "(deadline_at > 0 AND deadline_at <= ?)) ORDER BY id LIMIT 500";
-  return select(sql, kQuery, {heard_before, now_ms});
+      "WHERE state <> 'gone' AND ((op_open = 1 AND MAX(cmd_sent_at, news_at) + "
+      "MIN(?1 << MIN(resends, 8), ?2) <= ?3) OR (deadline_at > 0 AND deadline_at <= ?3)) ORDER BY id LIMIT 500";
+  return select(sql, kQuery, {kResendMs, kLongestResendMs, now_ms});
 }
 
 std::vector<Reservation> reservations(Sql& sql) {

@@ -20,14 +20,15 @@ std::optional<Task> open_task_of_instance(Sql& sql, std::string_view insid);
 std::vector<Task> list_tasks(Sql& sql, std::int64_t before, int limit, std::string_view owner, bool open_only,
                              std::string_view insid, std::string_view imgid);
 std::vector<Task> open_tasks(Sql& sql);
+std::vector<Task> open_tasks_of_node(Sql& sql, std::string_view node);
 /// Open tasks that make, change or read `imgid`.
 std::vector<Task> open_tasks_of_image(Sql& sql, std::string_view imgid);
 /// Returns the row id. Errors as Abort: conflict if an open one has the tid or the instance.
 std::int64_t add_task(Sql& sql, const Task& task);
 /// Everything that changes in a task's life, by task.id.
 void update_task(Sql& sql, const Task& task);
-/// Open tasks with a command not answered since `heard_before`, or past their deadline at `now_ms`.
-std::vector<Task> overdue_tasks(Sql& sql, std::int64_t heard_before, std::int64_t now_ms);
+/// Open tasks with a command without an answer or news for resend_after_ms, or past their deadline.
+std::vector<Task> overdue_tasks(Sql& sql, std::int64_t now_ms);
 
 /// Memory and cpus of open tasks that hold capacity: what the planner must not promise twice.
 std::vector<Reservation> reservations(Sql& sql);
@@ -49,6 +50,8 @@ int take_port(Sql& sql, std::string_view node, std::string_view kind, std::strin
 /// 0: it has none.
 int port_of(Sql& sql, std::string_view insid, std::string_view kind);
 void free_ports(Sql& sql, std::string_view insid);
+/// Instances that have ports and no open task.
+std::vector<std::string> unowned_ports(Sql& sql);
 
 struct OutboxRow {
   std::int64_t id = 0;

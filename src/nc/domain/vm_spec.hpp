@@ -26,8 +26,7 @@ struct VmSpec {
   TaskId tid;
   std::string cmdid;
   std::int64_t epoch = 0;  ///< of that command
-  bool exclusive =
-      false;  ///< its disk must have one writer in the whole cloud: it ends with the node's lease
+  bool exclusive = false;  ///< one writer of its disk in the whole cloud: it ends with the node's lease
   std::int64_t memory_mib = 0;
   int cpus = 1;
   std::string disk_bus = "virtio";  ///< virtio, sata, ide

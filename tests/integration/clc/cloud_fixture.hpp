@@ -14,6 +14,8 @@
 #include "common/base/ids.hpp"
 #include "common/bus/memory_bus.hpp"
 #include "common/msg/command.hpp"
+#include "common/msg/inventory.hpp"
+#include "common/msg/lease.hpp"
 #include "common/transfer/receipt.hpp"
 
 namespace educloud::clc {
@@ -54,6 +56,8 @@ class CloudTest : public testing::Test {
     std::filesystem::remove_all(folder_);
   }
 
+  virtual void tune(CloudOptions&) {}
+
   /// clc starts. With `halt` before: as after a crash, since everything else of it is in memory.
   void boot() {
     auto opened = store::Store::open(folder_ / "clc.sqlite");
@@ -63,6 +67,7 @@ class CloudTest : public testing::Test {
     options.walrus_url = "http://walrus:8001";
     options.data_key = kKey;
     options.display_port_last = 5901;
+    tune(options);
     heartbeats = std::make_unique<Heartbeats>(clock);
     cloud = std::make_unique<Cloud>(*store, *heartbeats, events, clock, options);
     bus = broker.connect("clc");
@@ -107,6 +112,12 @@ class CloudTest : public testing::Test {
   }
 
   void receive(bus::Delivery delivery) {
+    if (msg::is_type(delivery.body, "lease")) {
+      auto lease = msg::parse<msg::Lease>(delivery.body);
+      ASSERT_TRUE(lease) << lease.error().message;
+      grants = std::move(lease->grants);
+      return delivery.settle(bus::Verdict::ack);
+    }
     auto command = msg::parse<msg::Command>(delivery.body);
     ASSERT_TRUE(command) << command.error().message;
     commands.push_back(std::move(*command));
@@ -236,6 +247,7 @@ class CloudTest : public testing::Test {
   std::unique_ptr<StatusConsumer> statuses;
   std::unique_ptr<Ticker> ticker;
   std::vector<msg::Command> commands;
+  std::vector<msg::LeaseGrant> grants;  ///< of the last lease
   std::map<std::string, std::vector<msg::VmData>> running_vms;
   bool nc1_beats = true, nc2_beats = true;
 

@@ -1,0 +1,73 @@
+// What the reconciliation with a node's inventory makes necessary.
+#include "clc/app/engine.hpp"
+#include "clc/domain/reconcile.hpp"
+#include "common/base/ids.hpp"
+#include "common/obs/log.hpp"
+#include "common/obs/metrics.hpp"
+
+namespace educloud::clc {
+namespace {
+
+constexpr std::int64_t kDayMs = 24 * 3'600'000LL;
+
+/// A command of which only the node that has it already makes anything: it repeats its status.
+msg::Command reminder(const Task& task, std::int64_t now_ms) {
+  msg::Command command;
+  command.op = task.op;
+  command.tid = task.tid;
+  command.cmdid = task.cmdid;
+  command.nid = task.node;
+  command.ccid = task.cluster;
+  command.epoch = task.epoch;
+  command.attempt = task.attempt;
+  command.ts = now_ms;
+  command.deadline = now_ms + 60'000;
+  return command;
+}
+
+}  // namespace
+
+void Engine::farewell(store::Sql& sql, const Farewell& to) {
+  Task was;
+  was.tid = to.tid;
+  was.node = to.node;
+  was.cluster = to.cluster;
+  was.epoch = to.epoch;
+  was.attempt = to.attempt;
+  const auto command = make_command(was, "task/delete", {}, new_command_id().str(), now(), kDayMs);
+  queue_command(sql, was, msg::serialize(command), command.deadline);
+}
+
+Result<> Engine::adopt(store::Sql& sql, Task task, const msg::InventoryTask& told) {
+  const auto before = state_before(told.op);
+  if (!before) return fail(before.error());
+  task.state = *before;
+  task.op = told.op;
+  task.cmdid = told.cmdid;
+  task.epoch = told.epoch;
+  task.attempt = told.attempt;
+  task.seq = -1;
+  task.op_open = true;
+  task.failed = false;
+  task.errormsg.clear();
+  task.resends = task.gated_at = task.news_at = 0;
+  task.command = msg::serialize(reminder(task, now()));
+  task.updated_at = task.cmd_sent_at = now();
+  const auto patience = patience_ms(task);
+  task.deadline_at = patience == 0 ? 0 : now() + patience;
+  queue_command(sql, task, task.command, now() + 60'000);
+  store::update_task(sql, task);
+  changed(sql, task);
+  return {};
+}
+
+void Engine::stop_stray(store::Sql& sql, Task task) {
+  // Not a command of the task, whose state is right; but the next one of the task must come after it.
+  ++task.attempt;
+  task.updated_at = now();
+  store::update_task(sql, task);
+  const auto stop = make_command(task, "image/stop", {}, new_command_id().str(), now(), 10 * 60'000);
+  queue_command(sql, task, msg::serialize(stop), stop.deadline);
+}
+
+}  // namespace educloud::clc
