@@ -7,6 +7,9 @@ declare -gA _educloud_commands=(
   [status]=""
   [node list]=""
   [node show]=""
+  [node enable]=""
+  [node no-new]=""
+  [node drain]=""
   [image list]=""
   [image show]=""
   [image versions]=""
@@ -32,11 +35,19 @@ declare -gA _educloud_commands=(
   [vm screenshot]="--output"
   [task list]="--all"
   [task show]=""
+  [task why]=""
   [task watch]="--timeout"
   [task submit]="--on-conflict --wait --timeout"
   [task start]="--wait --timeout"
   [task stop]="--wait --timeout"
   [task cancel]="--wait --timeout --force"
+  [plan]="--image --count --version --vmtype --type --memory-mib --cpus --cluster --node --at"
+  [dead-letter list]=""
+  [dead-letter show]=""
+  [dead-letter retry]=""
+  [dead-letter drop]="--all"
+  [backup]="--to --list"
+  [restore]="--config --state-dir"
   [walrus fsck]="--config --prefix"
   [walrus export]="--version --output --format --config --prefix"
   [walrus gc]="--grace --config --prefix"
@@ -56,7 +67,7 @@ _educloud() {
     fi
   done
   case $previous in
-    --*-file | --ca | --config | --output | -o | --config-dir | --state-dir | --prefix | --out)
+    --*-file | --ca | --config | --to | --output | -o | --config-dir | --state-dir | --prefix | --out)
       mapfile -t COMPREPLY < <(compgen -f -- "$word")
       return ;;
     --on-conflict) mapfile -t COMPREPLY < <(compgen -W "fail replace" -- "$word"); return ;;
@@ -69,7 +80,7 @@ _educloud() {
   if [[ -n $path && -n ${_educloud_commands[${path:-none}]+x} ]]; then
     if [[ $word == -* ]]; then
       mapfile -t COMPREPLY < <(compgen -W "${_educloud_commands[$path]} $_educloud_global" -- "$word")
-    elif [[ $path == "image import" ]]; then
+    elif [[ $path == "image import" || $path == "restore" ]]; then
       mapfile -t COMPREPLY < <(compgen -f -- "$word")
     fi
     return

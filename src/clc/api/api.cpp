@@ -82,9 +82,11 @@ http::Router make_api(Cloud& cloud, ApiOptions options) {
   http::Router router;
   auto context = std::make_shared<api::Context>(cloud, options);
   api::add_session_routes(router, context);
+  api::add_node_routes(router, context);
   api::add_image_routes(router, context);
   api::add_vm_routes(router, context);
   api::add_task_routes(router, context);
+  api::add_safety_routes(router, context);
   return router;
 }
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 
+#include "clc/api/answer_cache.hpp"
 #include "clc/api/api.hpp"
 #include "common/msg/codec.hpp"
 
@@ -15,6 +16,7 @@ struct Context {
   Cloud& cloud;
   ApiOptions options;
   std::atomic<int> proxied{0};
+  AnswerCache vms;
 };
 using Shared = std::shared_ptr<Context>;
 
@@ -55,8 +57,10 @@ http::Response with_body(const http::Request& request, const F& then) {
 }
 
 void add_session_routes(http::Router& router, const Shared& context);
+void add_node_routes(http::Router& router, const Shared& context);  ///< and the dry run
 void add_image_routes(http::Router& router, const Shared& context);
 void add_vm_routes(http::Router& router, const Shared& context);
+void add_safety_routes(http::Router& router, const Shared& context);  ///< dead letters, backups
 void add_task_routes(http::Router& router, const Shared& context);
 
 }  // namespace educloud::clc::api

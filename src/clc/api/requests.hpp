@@ -51,6 +51,31 @@ struct EditBody : EditRequest {
   }
 };
 
+struct NodeBody {
+  std::string state;
+
+  static constexpr auto fields() {
+    return std::make_tuple(msg::field("state", &NodeBody::state, msg::choice("enabled|no_new|drained")));
+  }
+};
+
+struct PlanBody : PlanRequest {
+  static constexpr auto fields() {
+    using T = PlanBody;
+    return std::make_tuple(
+        msg::field("image", static_cast<std::string T::*>(&T::imgid), msg::text(1, 20)),
+        msg::field("count", static_cast<int T::*>(&T::count), msg::range(1, kMostSeats)),
+        msg::option("version", static_cast<int T::*>(&T::version), msg::range(0, 1e9)),
+        msg::option("vmtype", static_cast<std::string T::*>(&T::vmtype), msg::text(0, 40)),
+        msg::option("memory_mib", static_cast<std::int64_t T::*>(&T::memory_mib),
+                    msg::range(0, kMostMemoryMib)),
+        msg::option("cpus", static_cast<int T::*>(&T::cpus), msg::range(0, 256)),
+        msg::option("cluster", static_cast<std::string T::*>(&T::cluster), msg::text(0, 40)),
+        msg::option("node", static_cast<std::string T::*>(&T::node), msg::text(0, 40)),
+        msg::option("at", static_cast<std::int64_t T::*>(&T::at), msg::range(0, 9.0e15)));
+  }
+};
+
 struct SubmitBody {
   std::string on_conflict = "fail";
 

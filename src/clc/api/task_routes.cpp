@@ -62,6 +62,10 @@ Handler on_task(TaskCall call, int status) {
 void add_task_routes(http::Router& router, const Shared& context) {
   add(router, context, "GET", "/tasks", list_tasks);
   add(router, context, "GET", "/tasks/{tid}", on_task(&Cloud::task, 200));
+  add(router, context, "GET", "/tasks/{tid}/why",
+      [](Context& c, const Principal& who, const http::Request& request) {
+        return answer(c.cloud.why(who, request.param("tid")));
+      });
   add(router, context, "DELETE", "/tasks/{tid}", cancel_task);
   add(router, context, "POST", "/tasks/{tid}/submit", submit_task);
   add(router, context, "POST", "/tasks/{tid}/start", on_task(&Cloud::start_task, 202));

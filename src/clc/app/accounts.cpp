@@ -153,7 +153,7 @@ Result<> register_node(store::Store& store, std::string_view host, std::string_v
       return fail(ErrorCode::not_found,
                   "there is no cluster " + std::string(cluster) + ": register it first");
     }
-    store::put_node(sql, {std::string(host), std::string(cluster), true});
+    store::add_node(sql, host, cluster);
     return {};
   });
 }

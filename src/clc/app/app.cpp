@@ -1,8 +1,10 @@
 #include "clc/app/app.hpp"
 
 #include "clc/app/cloud_impl.hpp"
+#include "clc/app/dead_letters.hpp"
 #include "clc/app/event_hub.hpp"
 #include "clc/app/heartbeats.hpp"
+#include "clc/app/leases.hpp"
 #include "clc/app/outbox_relay.hpp"
 #include "clc/app/status_consumer.hpp"
 #include "clc/app/ticker.hpp"
@@ -29,10 +31,12 @@ CloudOptions cloud_options(const Config& config, std::string version, std::strin
   out.walrus_url = config.walrus_url;
   out.data_key = std::move(data_key);
   out.placement = config.placement;
+  out.gate = config.gate;
   out.display_port_first = config.display_port_first;
   out.display_port_last = config.display_port_last;
   out.web_port_first = config.web_port_first;
   out.web_port_last = config.web_port_last;
+  out.backup = config.backup;
   out.session_ms = std::int64_t{config.session_hours} * 3'600'000;
   return out;
 }
@@ -48,7 +52,9 @@ struct App::Impl {
         bus(bus::make_rabbit_bus(daemon::rabbit_options(config.common, "clc"))),
         relay(*store, *bus, clock),
         statuses(*store, cloud.impl().engine, clock),
+        dead_letters(*store, clock),
         ticker(*store, cloud.impl().engine, heartbeats, clock),
+        leases(*store, cloud.impl().engine, heartbeats, *bus, clock),
         server(server_options(config), make_routes(cloud)) {}
 
   // In the order of who needs whom; destroyed the other way round.
@@ -60,7 +66,9 @@ struct App::Impl {
   std::unique_ptr<bus::Bus> bus;
   OutboxRelay relay;
   StatusConsumer statuses;
+  DeadLetters dead_letters;
   Ticker ticker;
+  Leases leases;
   http::Server server;
   bool stopped = false;
 };
@@ -74,7 +82,7 @@ Result<std::unique_ptr<App>> App::create(Config config, std::string version, con
   auto data_key = transfer::load_key(config.data_key_file);
   if (!data_key) return fail(data_key.error());
   if (auto ok = sys::make_directories(config.common.state_dir, 0750); !ok) return fail(ok.error());
-  auto opened = store::Store::open(config.common.state_dir / "clc.sqlite");
+  auto opened = store::Store::open(database_file(config.common.state_dir));
   if (!opened) return fail(opened.error());
   auto options = cloud_options(config, std::move(version), std::move(*data_key));
   return std::unique_ptr<App>(
@@ -87,11 +95,14 @@ Result<> App::start() {
   impl.cloud.broker_state([&impl] { return impl.bus->is_ready(); });
   impl.heartbeats.subscribe(*impl.bus);
   impl.statuses.subscribe(*impl.bus);
+  impl.dead_letters.subscribe(*impl.bus);
+  impl.ticker.also([&impl] { return impl.leases.tick(); });
   if (auto ok = impl.ticker.prepare(); !ok) return ok;
   if (auto ok = impl.server.start(); !ok) return ok;
   impl.bus->start([&impl] { impl.relay.reconnected(); });
   impl.relay.start();
   impl.ticker.start();
+  impl.cloud.safety().start();
   obs::info("clc.started", {{"port", impl.server.port()}, {"version", impl.cloud.options().version}});
   return {};
 }
@@ -100,6 +111,7 @@ void App::stop() {
   auto& impl = *impl_;
   if (std::exchange(impl.stopped, true)) return;
   impl.events.close();
+  impl.cloud.safety().stop();  // first: a backup under way may hold a request
   impl.server.stop();
   impl.ticker.stop();
   impl.relay.stop();

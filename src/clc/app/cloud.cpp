@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "clc/app/cloud_impl.hpp"
+#include "clc/store/dead_letters.hpp"
 
 namespace educloud::clc {
 
@@ -17,8 +18,15 @@ void Cloud::on_outbox(std::function<void()> wake) {
 void Cloud::broker_state(std::function<bool()> is_ready) {
   impl_->is_ready = std::move(is_ready);
 }
+std::uint64_t Cloud::changes() const {
+  return impl_->store.commits();
+}
+
 EventHub& Cloud::events() {
   return impl_->events;
+}
+Safety& Cloud::safety() {
+  return impl_->safety;
 }
 const CloudOptions& Cloud::options() const {
   return impl_->options;
@@ -81,75 +89,6 @@ Result<Task> Cloud::Impl::task(store::Sql& sql, const Principal& who, Deed deed,
   return *task;
 }
 
-namespace {
-
-NodeView node_view(const std::string& host, const std::string& cluster,
-                   const std::optional<Heartbeats::NodeBeat>& beat, std::int64_t max_age_ms) {
-  NodeView view;
-  view.host = host;
-  view.cluster = cluster;
-  if (!beat) return view;
-  const auto& status = beat->status;
-  view.age_ms = beat->age_ms;
-  view.alive = beat->age_ms <= max_age_ms;
-  view.hypervisor = status.service_data.hypervisor;
-  view.version = status.service_data.version;
-  view.address = status.net_data.ip0;
-  view.warnings = status.service_data.warnings;
-  view.cpus = status.hardware_data.cpus;
-  view.cpu_usage = status.hardware_data.cpu_usage;
-  view.mem_mib = status.hardware_data.mem;
-  view.mem_usage_mib = status.hardware_data.mem_usage;
-  view.disk_mib = status.hardware_data.disk;
-  view.disk_usage_mib = status.hardware_data.disk_usage;
-  view.vms = msg::encode(status.vm_data);
-  view.images = msg::encode(status.images);
-  return view;
-}
-
-}  // namespace
-
-Result<Page<NodeView>> Cloud::nodes(const Principal& who) {
-  if (auto ok = check(who, Deed::see_nodes, "", "nodes"); !ok) return fail(ok.error());
-  auto& impl = *impl_;
-  return impl.store.read([&](store::Sql& sql) -> Result<Page<NodeView>> {
-    Page<NodeView> page;
-    const auto reserved = store::reservations(sql);
-    const auto max_age_ms = impl.options.placement.max_age_ms;
-    std::map<std::pair<std::string, std::string>, bool> known;
-    for (const auto& node : store::list_nodes(sql)) {
-      known[{node.cluster, node.host}] = true;
-      auto view =
-          node_view(node.host, node.cluster, impl.heartbeats.node(node.host, node.cluster), max_age_ms);
-      view.enabled = node.enabled;
-      for (const auto& one : reserved) {
-        if (one.node != node.host) continue;
-        view.committed_mib += one.memory_mib;
-        view.committed_cpus += one.cpus;
-      }
-      page.items.push_back(std::move(view));
-    }
-    // Whoever knocks without being registered is shown, so that the operator sees why it gets no work.
-    for (const auto& beat : impl.heartbeats.nodes()) {
-      if (known.contains({beat.cluster, beat.status.host})) continue;
-      auto view = node_view(beat.status.host, beat.cluster, beat, max_age_ms);
-      view.registered = view.enabled = false;
-      page.items.push_back(std::move(view));
-    }
-    return page;
-  });
-}
-
-Result<NodeView> Cloud::node(const Principal& who, std::string_view host) {
-  if (auto name = HostName::parse(host); !name) return fail(name.error());
-  auto all = nodes(who);
-  if (!all) return fail(all.error());
-  for (auto& one : all->items) {
-    if (one.host == host) return std::move(one);
-  }
-  return fail(ErrorCode::not_found, "there is no node " + std::string(host));
-}
-
 Result<Page<VmType>> Cloud::vmtypes(const Principal& who) {
   if (auto ok = check(who, Deed::see_vmtypes, "", ""); !ok) return fail(ok.error());
   return impl_->store.read([](store::Sql& sql) -> Result<Page<VmType>> {
@@ -174,6 +113,8 @@ Result<StatusView> Cloud::status(const Principal& who) {
         static_cast<int>(sql.number("SELECT COUNT(*) FROM tasks WHERE state <> 'gone' AND failed = 1"));
     view.running_vms = static_cast<int>(sql.number("SELECT COUNT(*) FROM tasks WHERE state = 'running'"));
     view.outbox = store::outbox_size(sql);
+    view.dead_letters = store::count_dead_letters(sql);
+    view.backup_at = impl.safety.last_backup_at();
     const auto max_age_ms = impl.options.placement.max_age_ms;
     for (const auto& node : store::list_nodes(sql)) {
       ++view.nodes;

@@ -6,7 +6,9 @@
 #include <string_view>
 #include <vector>
 
+#include "clc/app/backups.hpp"
 #include "clc/app/views.hpp"
+#include "clc/domain/boot_gate.hpp"
 #include "clc/domain/planner.hpp"
 #include "common/base/clock.hpp"
 #include "common/base/result.hpp"
@@ -15,6 +17,7 @@ namespace educloud::clc {
 
 class EventHub;
 class Heartbeats;
+class Safety;
 namespace store {
 class Store;
 }
@@ -24,9 +27,11 @@ struct CloudOptions {
   std::string walrus_url;  ///< as users and the CLI reach it
   std::string data_key;    ///< secret: signs grants, checks receipts
   PlacementLimits placement;
+  BootGate gate;
   int display_port_first = 5900, display_port_last = 5999;
   int web_port_first = 20000, web_port_last = 20999;
   std::int64_t session_ms = 12 * 3600 * 1000;
+  BackupOptions backup;
 };
 
 struct NewImage {
@@ -68,6 +73,17 @@ struct PushRequest {
   std::vector<std::string> nodes;  ///< exactly these
 };
 
+struct PlanRequest {
+  std::string imgid;
+  int count = 1;                ///< of VMs, 1 to kMostSeats
+  int version = 0;              ///< 0: the one in use
+  std::string vmtype;           ///< empty: vdsmall
+  std::int64_t memory_mib = 0;  ///< 0: the type's
+  int cpus = 0;
+  std::string cluster, node;  ///< pins; empty: any
+  std::int64_t at = 0;        ///< unix milliseconds; 0: now
+};
+
 struct TaskFilter {
   bool open_only = false;
   std::string insid, imgid;
@@ -101,7 +117,12 @@ class Cloud {
   Result<StatusView> status(const Principal& who);
   Result<Page<NodeView>> nodes(const Principal& who);
   Result<NodeView> node(const Principal& who, std::string_view host);
+  /// Drained: its desktops are told to stop, at once and as more come up.
+  Result<NodeView> set_node_state(const Principal& who, std::string_view host, NodeState state);
   Result<Page<VmType>> vmtypes(const Principal& who);
+  /// Whether a class finds room, what is short and how long it takes; changes nothing. Errors:
+  /// invalid_argument, conflict (no such version).
+  Result<PlanView> plan(const Principal& who, const PlanRequest& request);
 
   // -- images -----------------------------------------------------------------------------------
   Result<Page<ImageView>> images(const Principal& who, const PageRequest& page);
@@ -150,6 +171,9 @@ class Cloud {
   Result<Page<TaskView>> tasks(const Principal& who, const PageRequest& page, const TaskFilter& filter = {});
   /// The open task of this id, else the latest.
   Result<TaskView> task(const Principal& who, std::string_view tid);
+  /// The last decision about where it runs, made or refused. `id`: the task's, or its instance's.
+  /// Errors: not_found (also for a task that no node was ever chosen for).
+  Result<WhyView> why(const Principal& who, std::string_view id);
   Result<TaskView> start_task(const Principal& who, std::string_view tid);
   Result<TaskView> stop_task(const Principal& who, std::string_view tid);
   /// Errors: conflict if the version the change was made from is not in use any more, naming both and what
@@ -159,6 +183,11 @@ class Cloud {
   /// is not registered any more. Errors: conflict (the node is alive).
   Result<TaskView> cancel_task(const Principal& who, std::string_view tid, bool force = false);
 
+  /// Dead letters and backups.
+  Safety& safety();
+
+  /// Rises with every change of what the calls above read from the database.
+  std::uint64_t changes() const;
   EventHub& events();
   const CloudOptions& options() const;
 

@@ -185,7 +185,7 @@ Instance editor(const InstanceId& insid, const Image& image, const Principal& wh
 Result<TaskView> Cloud::modify_image(const Principal& who, std::string_view imgid,
                                      const EditRequest& request) {
   auto& impl = *impl_;
-  return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
+  return impl.write_placing([&](store::Sql& sql) -> Result<TaskView> {
     auto image = impl.image(sql, who, Deed::change_image, imgid);
     if (!image) return fail(image.error());
     if (image->deleting) return fail(ErrorCode::conflict, "image " + image->name + " is being deleted");
@@ -216,7 +216,7 @@ Result<TaskView> Cloud::modify_image(const Principal& who, std::string_view imgi
 Result<TaskView> Cloud::build_image(const Principal& who, std::string_view imgid,
                                     const EditRequest& request) {
   auto& impl = *impl_;
-  return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
+  return impl.write_placing([&](store::Sql& sql) -> Result<TaskView> {
     auto source = impl.image(sql, who, Deed::copy_image, imgid);
     if (!source) return fail(source.error());
     if (source->deleting) return fail(ErrorCode::conflict, "image " + source->name + " is being deleted");

@@ -6,8 +6,10 @@
 
 #include "clc/app/cloud.hpp"
 #include "clc/app/engine.hpp"
+#include "clc/app/safety.hpp"
 #include "clc/domain/rights.hpp"
 #include "clc/store/accounts.hpp"
+#include "clc/store/placements.hpp"
 #include "clc/store/store.hpp"
 
 namespace educloud::clc {
@@ -20,6 +22,7 @@ struct Cloud::Impl {
         clock(c),
         options(std::move(o)),
         engine(h, e, c, options),
+        safety(s, engine, c, options.backup),
         started_at(c.wall_ms()) {}
 
   store::Store& store;
@@ -28,6 +31,7 @@ struct Cloud::Impl {
   const Clock& clock;
   const CloudOptions options;
   Engine engine;
+  Safety safety;
   std::int64_t started_at;
   std::function<bool()> is_ready = [] { return false; };
 
@@ -35,6 +39,21 @@ struct Cloud::Impl {
              std::string_view detail = {}) {
     store::audit(sql, clock.wall_ms(), who.account, action, object, detail);
   }
+
+  /// store.write for what may choose a node: a refusal, whose transaction is rolled back, is kept all the
+  /// same.
+  template <class F>
+  std::invoke_result_t<F&, store::Sql&> write_placing(F fn) {
+    std::optional<Decision> refused;
+    auto out = store.write([&](store::Sql& sql) {
+      auto done = fn(sql);
+      refused = engine.take_refused();
+      return done;
+    });
+    if (!out && refused) keep_refused(*refused);
+    return out;
+  }
+  void keep_refused(const Decision& refused);
 
   Result<Image> image(store::Sql& sql, const Principal& who, Deed deed, std::string_view imgid);
   Result<Instance> instance(store::Sql& sql, const Principal& who, Deed deed, std::string_view insid);

@@ -45,7 +45,7 @@ PushItem obstacle(const NodeSnapshot& node, const Version& version, bool named,
   if (node.has_image) {
     item.result = "present";
     item.reason = "has it already";
-  } else if (!node.enabled && !named) {
+  } else if (node.state != NodeState::enabled && !named) {
     item.result = "disabled";
     item.reason = "takes no new VMs; name it to push to it all the same";
   } else if (node.age_ms < 0 || node.age_ms > limits.max_age_ms) {

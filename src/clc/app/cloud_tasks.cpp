@@ -36,7 +36,7 @@ namespace {
 
 Result<TaskView> control(Cloud::Impl& impl, const Principal& who, std::string_view tid, task::Event event,
                          bool replace = false) {
-  return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
+  return impl.write_placing([&](store::Sql& sql) -> Result<TaskView> {
     auto task = impl.task(sql, who, Deed::control_task, tid);
     if (!task) return fail(task.error());
     if (event == task::Event::submit) task->replace = replace;

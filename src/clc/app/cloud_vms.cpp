@@ -102,7 +102,7 @@ Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
   if (request.kind != "VD" && request.kind != "TVD") {
     return fail(ErrorCode::invalid_argument, "'kind' must be VD or TVD", "kind");
   }
-  return impl.store.write([&](store::Sql& sql) -> Result<VmView> {
+  return impl.write_placing([&](store::Sql& sql) -> Result<VmView> {
     auto image = impl.image(sql, who, Deed::see_image, request.imgid);
     if (!image) return fail(image.error());
     if (image->deleting) return fail(ErrorCode::conflict, "image " + image->name + " is being deleted");
@@ -143,7 +143,7 @@ Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
 
 Result<TaskView> Cloud::run_vm(const Principal& who, std::string_view insid, bool lazy) {
   auto& impl = *impl_;
-  return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
+  return impl.write_placing([&](store::Sql& sql) -> Result<TaskView> {
     auto instance = impl.instance(sql, who, Deed::control_vm, insid);
     if (!instance) return fail(instance.error());
     if (instance->deleting)

@@ -28,6 +28,10 @@ Result<std::pair<int, int>> parse_port_range(const std::string& text, const std:
   return std::pair(first, last);
 }
 
+std::filesystem::path database_file(const std::filesystem::path& state_dir) {
+  return state_dir / "clc.sqlite";
+}
+
 Result<Config> load_config(const std::filesystem::path& path) {
   auto reader = config::Reader::open(path);
   if (!reader) return fail(reader.error());
@@ -36,7 +40,9 @@ Result<Config> load_config(const std::filesystem::path& path) {
   out.common.port = 8000;
   out.common.broker.user = "clc";
   std::string display_ports = "5900-5999", web_ports = "20000-20999";
-  int reserve_mib = 2048, min_disk_gib = 10;
+  std::string policy = "image_first";
+  int reserve_mib = 2048, min_disk_gib = 10, boot_slot_s = 30;
+  int backup_every_min = 15, backup_keep = 16, backup_days = 7;
   config::read_common(*reader, out.common);
   reader->require("walrus_url");
   reader->text("walrus_url", out.walrus_url, 8, 300);
@@ -47,11 +53,25 @@ Result<Config> load_config(const std::filesystem::path& path) {
   reader->number("placement.cpu_overcommit", out.placement.cpu_overcommit, 0.1, 64);
   reader->integer("placement.reserve_mib", reserve_mib, 0, 1'000'000);
   reader->integer("placement.min_disk_gib", min_disk_gib, 0, 100'000);
+  reader->text("placement.policy", policy, 4, 20);
+  reader->integer("placement.max_parallel_boots", out.gate.max_parallel, 1, 1000);
+  reader->integer("placement.boot_slot_s", boot_slot_s, 1, 600);
+  reader->integer("backup.every_min", backup_every_min, 0, 7 * 24 * 60);
+  reader->integer("backup.keep", backup_keep, 1, 1000);
+  reader->integer("backup.keep_days", backup_days, 0, 1000);
   reader->text("placement.display_ports", display_ports, 3, 11);
   reader->text("placement.web_ports", web_ports, 3, 11);
   if (auto ok = reader->finish(); !ok) return fail(ok.error());
   out.placement.reserve_mib = reserve_mib;
   out.placement.min_disk_mib = std::int64_t{min_disk_gib} * 1024;
+  out.gate.slot_ms = std::int64_t{boot_slot_s} * 1000;
+  const auto chosen = parse_policy(policy);
+  if (!chosen) return fail(chosen.error(), path.string());
+  out.placement.policy = *chosen;
+  out.backup.database = database_file(out.common.state_dir);
+  out.backup.every = std::chrono::minutes{backup_every_min};
+  out.backup.keep = static_cast<std::size_t>(backup_keep);
+  out.backup.keep_days = static_cast<std::size_t>(backup_days);
   auto display = parse_port_range(display_ports, "placement.display_ports");
   if (!display) return fail(display.error(), path.string());
   auto web = parse_port_range(web_ports, "placement.web_ports");

@@ -84,7 +84,7 @@ Result<Task> Engine::force_end(store::Sql& sql, Task task) {
   const auto node = store::find_node(sql, task.node);
   const bool registered = node && node->cluster == task.cluster;
   const auto silence_ms = heartbeats_.silence_ms(task.node, task.cluster);
-  if (registered && silence_ms <= kSilenceMs) {
+  if (registered && silence_ms <= kSilenceMs && node->lost_at == 0) {
     return fail(ErrorCode::conflict,
                 "node " + task.node + " was heard of, or clc started, " + std::to_string(silence_ms / 1000) +
                     " s ago: cancel without force, or wait until it has been silent for " +
@@ -113,6 +113,7 @@ void Engine::say_farewell(store::Sql& sql, Task was, std::int64_t patience_ms) {
 Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement,
                           const msg::TaskStatus& status) {
   task::Transition row = *judgement.transition;
+  measure(task, row.event, status);
   if (row.event == Event::failed && task.op == "image/submit") {
     msg::TaskStatus told = status;
     const auto image = store::find_image(sql, task.dst);
@@ -137,6 +138,13 @@ Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement
 }
 
 Result<> Engine::timed_out(store::Sql& sql, Task task) {
+  if (task.gated_at > 0) {
+    // Nothing was started for it: there is nothing to stop, and no answer to wait for.
+    if (auto ok = fail_here(task, timeout_text(task)); !ok) return ok;
+    store::update_task(sql, task);
+    changed(sql, task);
+    return {};
+  }
   const auto row = task::step(task.state, Event::timeout);
   if (!row) return {};
   task.errormsg = timeout_text(task);
@@ -148,6 +156,7 @@ void Engine::resend(store::Sql& sql, Task task) {
   if (task.command.empty()) return;
   auto command = msg::parse<msg::Command>(task.command);
   if (!command) return;
+  ++task.resends;
   if (store::is_in_outbox(sql, task.cmdid)) {
     // The broker is away: one copy waiting is enough, else they would pile up for as long as it is.
     task.cmd_sent_at = now();
@@ -171,6 +180,9 @@ Result<> Engine::apply(store::Sql& sql, Task& task, const task::Transition& row,
   if (auto ok = after(sql, task, row.event); !ok) return ok;
   store::update_task(sql, task);
   changed(sql, task);
+  if (moved && !is_walrus_task(task.kind)) {
+    if (auto ok = open_gate(sql, task.node); !ok) return ok;
+  }
   if (moved || task.failed) {
     obs::info("task.state", {{"tid", task.tid},
                              {"phase", to_string(task.state.phase)},
@@ -188,18 +200,7 @@ Result<> Engine::act(store::Sql& sql, Task& task, Action action, const msg::Task
   switch (action) {
     case Action::none: return {};
     case Action::send_prepare: return send(sql, task, "image/prepare");
-    case Action::send_run: {
-      auto sent = send(sql, task, "image/run");
-      if (sent) return sent;
-      // No port is free, say: that is the user's to see, not a reason to lose the node's message.
-      const auto failed = task::step(task.state, Event::failed);
-      if (!failed) return sent;
-      msg::TaskStatus refusal;
-      refusal.seq = task.seq;
-      refusal.errormsg = sent.error().message;
-      task = after_event(std::move(task), *failed, &refusal, now());
-      return {};
-    }
+    case Action::send_run: return run_or_wait(sql, task);
     case Action::send_stop: return send(sql, task, "image/stop");
     case Action::send_submit: {
       if (task.kind == TaskKind::import) return send(sql, task, "image/import");
@@ -231,45 +232,13 @@ Result<> Engine::after(store::Sql& sql, Task& task, Event event) {
   const bool ended = event == Event::stopped || event == Event::failed;
   if (is_walrus_task(task.kind) || task.state != kStopped || !ended) return {};
   store::free_ports(sql, task.insid);
-  if (task.kind != TaskKind::run || task.failed) return {};
+  if (task.kind != TaskKind::run) return {};
+  explain_stop(sql, task);
+  if (task.failed) return {};
   const auto instance = store::find_instance(sql, task.insid);
   if (!instance || (!task.insid.starts_with("TVD") && !instance->deleting)) return {};
   const auto row = task::step(task.state, Event::cancel);
   return row ? apply(sql, task, *row, nullptr) : Result<>{};
-}
-
-Result<> Engine::place(store::Sql& sql, Task& task) {
-  const auto instance = store::find_instance(sql, task.insid);
-  if (!instance) return vanished("instance " + task.insid);
-  const auto image = store::find_image(sql, task.src);
-  if (!image) return vanished("image " + task.src);
-  // An edited image stays on the version and node its overlay belongs to.
-  const bool bound = task.kind != TaskKind::run && !task.node.empty();
-  const int wanted =
-      bound ? task.source_version : (instance->version != 0 ? instance->version : image->current_version);
-  const auto version = store::find_version(sql, task.src, wanted);
-  if (!version || version->pruning) {
-    return fail(ErrorCode::conflict,
-                wanted == 0 ? "image " + image->name + " has no version yet: its import has not ended"
-                            : "image " + image->name + " has no version " + std::to_string(wanted));
-  }
-  if (auto ok = check_format(*version); !ok) return ok;
-  PlacementRequest request;
-  request.insid = task.insid;
-  request.memory_mib = instance->memory_mib;
-  request.cpus = instance->cpus;
-  request.image_mib = version->size_bytes >> 20;
-  request.cluster_pin = bound ? "" : instance->cluster_pin;
-  request.node_pin = bound ? task.node : instance->node_pin;
-  const auto& limits = options_.placement;
-  const auto nodes = heartbeats_.snapshots(store::list_nodes(sql), task.src, wanted, limits.max_age_ms);
-  auto chosen = plan(nodes, store::reservations(sql), request, limits);
-  if (!chosen) return fail(chosen.error());
-  task.node = chosen->node;
-  task.cluster = chosen->cluster;
-  task.source_version = wanted;
-  task.placement = chosen->explain().substr(0, 8000);
-  return {};
 }
 
 void Engine::queue_command(store::Sql& sql, const Task& task, const std::string& body,
@@ -294,6 +263,7 @@ TaskView Engine::view(store::Sql& sql, const Task& task) const {
   view.task = task;
   if (const auto image = store::find_image(sql, task.dst)) view.image_name = image->name;
   if (const auto instance = store::find_instance(sql, task.insid)) view.instance_name = instance->name;
+  if (task.gated_at > 0) show_queue(sql, view);
   return view;
 }
 

@@ -1,16 +1,24 @@
 #pragma once
 
 #include <functional>
+#include <mutex>
 #include <string>
 
 #include "clc/app/cloud.hpp"
 #include "clc/app/event_hub.hpp"
 #include "clc/app/heartbeats.hpp"
 #include "clc/domain/commands.hpp"
+#include "clc/domain/ledger.hpp"
+#include "clc/domain/lesson.hpp"
 #include "clc/domain/task_rules.hpp"
 #include "clc/store/tasks.hpp"
+#include "common/msg/inventory.hpp"
 
 namespace educloud::clc {
+
+namespace store {
+class Store;
+}
 
 /// Carries a task from one state to the next: the transition, what it makes necessary (commands into the
 /// outbox, versions, ports) and the event for watchers, all inside the caller's write transaction.
@@ -45,6 +53,42 @@ class Engine {
   /// Sends the present command again, the same one.
   void resend(store::Sql& sql, Task task);
 
+  // engine_reconcile.cpp: what a node's inventory makes necessary
+  struct Farewell {
+    std::string tid, node, cluster;
+    std::int64_t epoch = 0, attempt = 0;
+  };
+  /// Tells a node to forget a task that is none of its own; nobody waits for the answer.
+  void farewell(store::Sql& sql, const Farewell& to);
+  /// The node is at a later command than we know of: `task` goes on from there, as if we had just sent it.
+  /// Errors: invalid_argument (no command for a node).
+  Result<> adopt(store::Sql& sql, Task task, const msg::InventoryTask& told);
+  /// The VM of a stopped task runs.
+  void stop_stray(store::Sql& sql, Task task);
+
+  // engine_relocate.cpp: nodes that are lost
+  /// Declares it lost: its lease epoch rises, so what it does under the old one is refused.
+  Result<> lose_node(store::Sql& sql, const std::string& host);
+  /// It has shown what it holds, and nothing of it is in the way.
+  Result<> node_back(store::Sql& sql, const std::string& host);
+  /// Brings `task`, whose node is lost, on: a desktop begins again elsewhere, one that was to stop or go is
+  /// stopped or gone, anything else waits for its node and says so. `final_try`: a desktop that finds no node
+  /// now is given up. True: nothing is left to do; false: no node could take it, which its errormsg says.
+  Result<bool> relocate(store::Sql& sql, Task task, bool final_try);
+
+  /// Opens boot gates and stops what runs on drained nodes: once a second, and after a node's state changed.
+  Result<> tend_nodes(store::Store& store);
+  /// A stop for every desktop that runs or boots on a drained node; those not there yet begin again elsewhere
+  /// (500 at a time).
+  Result<> drain(store::Sql& sql);
+
+  /// The decision that refused a node since the last call. For the same transaction that place() failed in:
+  /// if that is rolled back, its ledger row is, too.
+  std::optional<Decision> take_refused();
+
+  /// How fast nodes fetched and VMs booted lately. Thread-safe.
+  Pace pace() const;
+
   TaskView view(store::Sql& sql, const Task& task) const;
   std::int64_t now() const { return clock_.wall_ms(); }
 
@@ -53,6 +97,15 @@ class Engine {
   Result<> act(store::Sql& sql, Task& task, task::Action action, const msg::TaskStatus* status);
   Result<> after(store::Sql& sql, Task& task, task::Event event);
   Result<> place(store::Sql& sql, Task& task);
+  Result<> run_or_wait(store::Sql& sql, Task& task);
+  Result<> run_now(store::Sql& sql, Task& task);
+  Result<> fail_here(Task& task, const std::string& why);
+  Result<> open_gate(store::Sql& sql, const std::string& node);
+  bool leaves(store::Sql& sql, const Task& task) const;
+  Result<> begin_elsewhere(store::Sql& sql, Task& task);
+  void explain_stop(store::Sql& sql, Task& task) const;
+  void show_queue(store::Sql& sql, TaskView& view) const;
+  void measure(const Task& task, task::Event event, const msg::TaskStatus& status);
   Result<> send(store::Sql& sql, Task& task, std::string_view op, const std::vector<int>& versions = {});
   Result<CommandParts> parts(store::Sql& sql, const Task& task, std::string_view op,
                              std::int64_t patience_ms);
@@ -61,6 +114,9 @@ class Engine {
   Result<> finish_upkeep(store::Sql& sql, Task& task);
   void release(store::Sql& sql, Task& task);
   void say_farewell(store::Sql& sql, Task was, std::int64_t patience_ms);
+  void say_lost(store::Sql& sql, Task& task, const std::string& text);
+  /// `task` is over on its lost node, as if that had said `event`; the node is told to forget it.
+  Result<bool> leave_node(store::Sql& sql, Task task, task::Event event, const std::string& why = {});
   void queue_command(store::Sql& sql, const Task& task, const std::string& body, std::int64_t deadline_at);
   void changed(store::Sql& sql, const Task& task);
 
@@ -69,6 +125,9 @@ class Engine {
   const Clock& clock_;
   const CloudOptions& options_;
   std::function<void()> wake_ = [] {};
+  std::optional<Decision> refused_;  ///< of the transaction in hand: only the writer thread touches it
+  mutable std::mutex pace_mutex_;
+  Pace pace_;
 };
 
 /// What walrus' signed statement says, if it is about this task's present command.

@@ -35,6 +35,7 @@ Result<> Engine::send(store::Sql& sql, Task& task, std::string_view op, const st
   if (!task.cmdid.empty()) ++task.attempt;
   task.op = op;
   task.op_open = true;
+  task.gated_at = 0;
   std::int64_t patience = patience_ms(task);
   if (patience == 0) patience = 10 * 60'000;
   auto gathered = parts(sql, task, op, patience);
@@ -45,7 +46,7 @@ Result<> Engine::send(store::Sql& sql, Task& task, std::string_view op, const st
   task.command = msg::serialize(command);
   task.seq = -1;  // statuses of this command are ordered among themselves
   task.cmd_sent_at = now();
-  task.news_at = 0;
+  task.news_at = task.resends = 0;
   task.deadline_at = patience_ms(task) == 0 ? 0 : now() + patience_ms(task);
   queue_command(sql, task, task.command, command.deadline);
   obs::info("command.queued", {{"tid", task.tid}, {"op", op}, {"cmdid", task.cmdid}, {"node", task.node}});

@@ -81,6 +81,9 @@ json to_json(const TaskView& view) {
           {"lazy", task.lazy ? 1 : 0},
           {"on_conflict", task.replace ? "replace" : "fail"},
           {"placement", task.placement},
+          {"queue_place", view.queue_place},
+          {"queue_length", view.queue_length},
+          {"queue_reason", view.queue_reason},
           {"op", task.op},
           {"attempt", task.attempt},
           {"created_at", task.created_at},
@@ -119,7 +122,13 @@ json to_json(const NodeView& node) {
   return {{"host", node.host},
           {"cluster", node.cluster},
           {"registered", node.registered},
-          {"enabled", node.enabled},
+          {"admin_state", to_string(node.state)},
+          {"lost_at", node.lost_at},
+          {"lease", node.lost_at > 0   ? "lost"
+                    : node.alive       ? "held"
+                    : node.age_ms >= 0 ? "suspect"
+                                       : "none"},
+          {"lease_epoch", node.lease_epoch},
           {"alive", node.alive},
           {"age_ms", node.age_ms},
           {"hypervisor", node.hypervisor},
@@ -158,6 +167,8 @@ json to_json(const StatusView& status) {
           {"nodes", status.nodes},
           {"nodes_alive", status.nodes_alive},
           {"outbox", status.outbox},
+          {"dead_letters", status.dead_letters},
+          {"backup_at", status.backup_at},
           {"clusters", std::move(clusters)},
           {"walrus_url", status.walrus_url}};
 }

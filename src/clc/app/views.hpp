@@ -6,6 +6,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "clc/domain/ledger.hpp"
+#include "clc/domain/lesson.hpp"
 #include "clc/domain/types.hpp"
 
 /// What the API shows, and its JSON. Times are unix milliseconds, 0 = never.
@@ -46,6 +48,9 @@ struct UploadTarget {
 struct TaskView {
   Task task;
   std::string image_name, instance_name;
+  int queue_place = 0;  ///< in its node's boot queue, 1 is next; 0: does not wait there
+  int queue_length = 0;
+  std::string queue_reason;
 };
 
 struct ImageCreated {
@@ -71,8 +76,11 @@ struct VmView {
 
 struct NodeView {
   std::string host, cluster;
-  bool registered = true, enabled = true, alive = false;
-  std::int64_t age_ms = -1;  ///< since the last heartbeat; -1: none since clc started
+  bool registered = true, alive = false;
+  NodeState state = NodeState::enabled;
+  std::int64_t lost_at = 0;  ///< since when it is lost; 0: it is not
+  std::int64_t lease_epoch = 0;
+  std::int64_t age_ms = -1;  ///< since the last heartbeat, which renews its lease; -1: none since clc started
   std::string hypervisor, version, address;
   int cpus = 0;
   double cpu_usage = 0;
@@ -98,6 +106,8 @@ struct StatusView {
   int images = 0, instances = 0, open_tasks = 0, failed_tasks = 0, running_vms = 0;
   int nodes = 0, nodes_alive = 0;
   std::int64_t outbox = 0;  ///< messages the broker has not confirmed yet
+  std::int64_t dead_letters = 0;
+  std::int64_t backup_at = 0;  ///< the last one
   std::vector<ClusterView> clusters;
   std::string walrus_url;
 };
@@ -133,6 +143,27 @@ struct InstanceFile {
   std::string target;    ///< path and signed query
 };
 
+/// Why a task is where it is, or is not: the last decision about it, made again.
+struct WhyView {
+  Decision decision;
+  Plan plan;
+  std::optional<TaskView> task;  ///< as it is now, if there is one
+};
+
+/// A dry run.
+struct PlanView {
+  std::string imgid, image_name;
+  int version = 0;
+  PlacementRequest request;
+  Policy policy = Policy::image_first;
+  int count = 0;
+  std::int64_t at = 0;  ///< for when it was asked; 0: now
+  Seating seating;
+  std::optional<Bottleneck> bottleneck;
+  Estimate estimate;
+  std::vector<std::string> notes;  ///< what was assumed
+};
+
 nlohmann::json to_json(const Session& session);
 nlohmann::json to_json(const ImageView& image);
 nlohmann::json to_json(const UploadTarget& upload);
@@ -145,6 +176,8 @@ nlohmann::json to_json(const StatusView& status);
 nlohmann::json to_json(const VmType& type);
 nlohmann::json to_json(const PushView& push);
 nlohmann::json to_json(const VersionUrl& url);
+nlohmann::json to_json(const WhyView& why);
+nlohmann::json to_json(const PlanView& plan);
 
 template <class T>
 nlohmann::json to_json(const Page<T>& page) {

@@ -1,5 +1,7 @@
 #include "clc/store/accounts.hpp"
 
+#include "clc/store/placements.hpp"
+
 namespace educloud::clc::store {
 
 std::optional<Account> find_account(Sql& sql, std::string_view name) {
@@ -71,6 +73,7 @@ void remove_expired(Sql& sql, std::int64_t now_ms) {
   sql.run("DELETE FROM inbox WHERE seen_at < ?", {now_ms - kDay});
   sql.run("DELETE FROM tasks WHERE state = 'gone' AND ended_at < ?", {now_ms - 30 * kDay});
   sql.run("DELETE FROM audit WHERE id <= (SELECT MAX(id) FROM audit) - 100000");
+  trim_placements(sql);
 }
 
 }  // namespace educloud::clc::store

@@ -32,7 +32,7 @@ void audit(Sql& sql, std::int64_t now_ms, std::string_view account, std::string_
            std::string_view object, std::string_view detail = {});
 
 /// Expired tokens, old lock-outs, inbox entries over a day, ended tasks over 30 days, audit past 100,000
-/// rows.
+/// rows, decisions past 10,000.
 void remove_expired(Sql& sql, std::int64_t now_ms);
 
 }  // namespace educloud::clc::store

@@ -163,29 +163,45 @@ std::vector<Cluster> list_clusters(Sql& sql) {
   return out;
 }
 
+namespace {
+
+Node node_of(const Row& row) {
+  const auto state = parse_node_state(row.text(2));
+  if (!state) throw Abort{Error{ErrorCode::corrupt, "node " + row.text(0) + " has an unknown state", {}}};
+  return {row.text(0), row.text(1), *state, row.number(3), row.number(4)};
+}
+
+}  // namespace
+
 std::vector<Node> list_nodes(Sql& sql) {
   std::vector<Node> out;
-  for (const auto& row : sql.all("SELECT host, cluster, enabled FROM nodes ORDER BY host")) {
-    out.push_back({row.text(0), row.text(1), row.flag(2)});
+  for (const auto& row :
+       sql.all("SELECT host, cluster, state, lease_epoch, lost_at FROM nodes ORDER BY host")) {
+    out.push_back(node_of(row));
   }
   return out;
 }
 
 std::optional<Node> find_node(Sql& sql, std::string_view host) {
-  const auto row = sql.one("SELECT host, cluster, enabled FROM nodes WHERE host = ?", {host});
-  if (!row) return std::nullopt;
-  return Node{row->text(0), row->text(1), row->flag(2)};
+  const auto row =
+      sql.one("SELECT host, cluster, state, lease_epoch, lost_at FROM nodes WHERE host = ?", {host});
+  return row ? std::optional(node_of(*row)) : std::nullopt;
 }
 
 void put_cluster(Sql& sql, std::string_view host) {
   sql.run("INSERT OR IGNORE INTO clusters (host) VALUES (?)", {host});
 }
 
-void put_node(Sql& sql, const Node& node) {
+void add_node(Sql& sql, std::string_view host, std::string_view cluster) {
   sql.run(
-      "INSERT INTO nodes (host, cluster, enabled) VALUES (?, ?, ?) "
-      "ON CONFLICT (host) DO UPDATE SET cluster = excluded.cluster, enabled = excluded.enabled",
-      {node.host, node.cluster, node.enabled});
+      "INSERT INTO nodes (host, cluster) VALUES (?, ?) "
+      "ON CONFLICT (host) DO UPDATE SET cluster = excluded.cluster",
+      {host, cluster});
+}
+
+void update_node(Sql& sql, const Node& node) {
+  sql.run("UPDATE nodes SET state = ?, lease_epoch = ?, lost_at = ? WHERE host = ?",
+          {to_string(node.state), node.lease_epoch, node.lost_at, node.host});
 }
 
 }  // namespace educloud::clc::store

@@ -43,6 +43,9 @@ std::vector<Cluster> list_clusters(Sql& sql);
 std::vector<Node> list_nodes(Sql& sql);
 std::optional<Node> find_node(Sql& sql, std::string_view host);
 void put_cluster(Sql& sql, std::string_view host);
-void put_node(Sql& sql, const Node& node);
+/// Registers it, or moves it to another cluster; its state stays.
+void add_node(Sql& sql, std::string_view host, std::string_view cluster);
+/// Its state and lease.
+void update_node(Sql& sql, const Node& node);
 
 }  // namespace educloud::clc::store

@@ -82,8 +82,39 @@ ALTER TABLE tasks ADD COLUMN lazy INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tasks ADD COLUMN replace_current INTEGER NOT NULL DEFAULT 0;
 )sql";
 
-constexpr std::array kMigrations{Migration{1, "accounts", kAccounts}, Migration{2, "inventory", kInventory},
-                                 Migration{3, "tasks", kTasks}, Migration{4, "image path", kImagePath}};
+constexpr std::string_view kScheduler = R"sql(
+ALTER TABLE nodes ADD COLUMN state TEXT NOT NULL DEFAULT 'enabled';
+UPDATE nodes SET state = 'no_new' WHERE enabled = 0;
+ALTER TABLE nodes DROP COLUMN enabled;
+-- waits for its node's boot gate since; 0: does not
+ALTER TABLE tasks ADD COLUMN gated_at INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX tasks_node ON tasks(node) WHERE state <> 'gone';
+-- the last decision about a task, made or refused: JSON as the API shows it
+CREATE TABLE placements (
+  tid TEXT PRIMARY KEY, owner TEXT NOT NULL, at INTEGER NOT NULL, chosen TEXT NOT NULL, decision TEXT NOT NULL) STRICT;
+CREATE INDEX placements_at ON placements(at);
+)sql";
+
+constexpr std::string_view kDeadLetters = R"sql(
+CREATE TABLE dead_letters (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, queue TEXT NOT NULL, reason TEXT NOT NULL,
+  cause TEXT NOT NULL, exchange TEXT NOT NULL, routing_key TEXT NOT NULL, sender TEXT NOT NULL,
+  body BLOB NOT NULL, retried_at INTEGER NOT NULL DEFAULT 0) STRICT;
+)sql";
+
+constexpr std::string_view kLeases = R"sql(
+-- rises when the node is declared lost: what it does under an older one is refused
+ALTER TABLE nodes ADD COLUMN lease_epoch INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE nodes ADD COLUMN lost_at INTEGER NOT NULL DEFAULT 0;
+-- how often the present command was sent again: each time it waits longer
+ALTER TABLE tasks ADD COLUMN resends INTEGER NOT NULL DEFAULT 0;
+)sql";
+
+constexpr std::array kMigrations{
+    Migration{1, "accounts", kAccounts},   Migration{2, "inventory", kInventory},
+    Migration{3, "tasks", kTasks},         Migration{4, "image path", kImagePath},
+    Migration{5, "scheduler", kScheduler}, Migration{6, "dead letters", kDeadLetters},
+    Migration{7, "leases", kLeases}};
 
 constexpr bool numbered() {
   for (std::size_t i = 0; i < kMigrations.size(); ++i) {

@@ -36,6 +36,9 @@ void add_image_read_commands(CLI::App& image, Context& context);  ///< export, u
 void add_walrus_commands(CLI::App& app, Context& context);        ///< the local store of walrus
 void add_vm_commands(CLI::App& app, Context& context);
 void add_task_commands(CLI::App& app, Context& context);
+void add_dead_letter_commands(CLI::App& app, Context& context);
+void add_backup_commands(CLI::App& app, Context& context);  ///< backup, and the local restore
+void add_plan_command(CLI::App& app, Context& context);
 
 /// Text of a JSON member for a table: strings as they are, numbers and booleans as JSON writes them, "-" for
 /// null, missing and empty.

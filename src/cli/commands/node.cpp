@@ -6,11 +6,19 @@
 namespace educloud::cli {
 namespace {
 
-/// One word for scripts: up, down, or disabled by an administrator.
+/// One word for scripts: unregistered, lost, down, or what an administrator lets it do, "up" for everything.
 void add_state(nlohmann::json& node) {
   if (!node.is_object() || node.contains("state")) return;
-  const bool disabled = node.contains("enabled") && node["enabled"] == false;
-  node["state"] = disabled ? "disabled" : node.contains("alive") && node["alive"] == true ? "up" : "down";
+  const std::string admin_state = node.value("admin_state", "enabled");
+  if (node.contains("registered") && node["registered"] == false) {
+    node["state"] = "unregistered";
+  } else if (node.contains("lease") && node["lease"] == "lost") {
+    node["state"] = "lost";
+  } else if (!node.contains("alive") || node["alive"] != true) {
+    node["state"] = "down";
+  } else {
+    node["state"] = admin_state == "enabled" ? "up" : admin_state;
+  }
 }
 
 Result<> list_nodes(Context& context, Session& session) {
@@ -59,6 +67,23 @@ Result<> show_node(Context& context, Session& session, const std::string& host) 
   return {};
 }
 
+Result<> change_node(Context& context, Session& session, const std::string& host, const char* state) {
+  auto node = session.patch("/nodes/" + http::url_encode(host), {{"state", state}});
+  if (!node) return fail(node.error());
+  add_state(*node);
+  context.console.result(*node, printable(host) + ": " + cell(*node, "state") + "\n");
+  return {};
+}
+
+void add_change(CLI::App& node, Context& context, const char* verb, const char* state, const char* about) {
+  auto* command = node.add_subcommand(verb, about);
+  auto host = std::make_shared<std::string>();
+  command->add_option("NODE", *host, "Host name")->required();
+  on_command(*command, context, [&context, host, state](Session& session) {
+    return change_node(context, session, *host, state);
+  });
+}
+
 }  // namespace
 
 void add_node_commands(CLI::App& app, Context& context) {
@@ -71,6 +96,9 @@ void add_node_commands(CLI::App& app, Context& context) {
   show->add_option("NODE", *host, "Host name")->required();
   on_command(*show, context,
              [&context, host](Session& session) { return show_node(context, session, *host); });
+  add_change(*node, context, "enable", "enabled", "Let it take VMs");
+  add_change(*node, context, "no-new", "no_new", "No new VMs; what runs there runs on");
+  add_change(*node, context, "drain", "drained", "No new VMs, and stop the desktops that run there");
 }
 
 }  // namespace educloud::cli

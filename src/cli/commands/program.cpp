@@ -60,6 +60,9 @@ std::unique_ptr<CLI::App> make_app(Context& context) {
   add_image_commands(*app, context);
   add_vm_commands(*app, context);
   add_task_commands(*app, context);
+  add_dead_letter_commands(*app, context);
+  add_backup_commands(*app, context);
+  add_plan_command(*app, context);
   add_walrus_commands(*app, context);
   return app;
 }

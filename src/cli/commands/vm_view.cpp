@@ -36,7 +36,7 @@ std::string describe_vm(const nlohmann::json& vm) {
     if (value != "-") rows.push_back({key, value});
   }
   if (const auto task = vm.find("task"); task != vm.end() && task->is_object()) {
-    for (const char* key : {"tid", "node", "prompt", "errormsg"}) {
+    for (const char* key : {"tid", "node", "queue_reason", "prompt", "errormsg"}) {
       const std::string value = cell(*task, key);
       if (value != "-") rows.push_back({key, value});
     }

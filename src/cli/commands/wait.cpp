@@ -80,10 +80,15 @@ Standing judge(const nlohmann::json& task, Goal goal) {
   return Standing::failed;
 }
 
+std::string queue_text(const nlohmann::json& task) {
+  return number_of(task, "queue_place") > 0 ? text_of(task, "queue_reason") : std::string();
+}
+
 Step step_of(const nlohmann::json& task) {
   Step step;
   step.label = text_of(task, "phase") + "/" + text_of(task, "state");
-  const std::string prompt = text_of(task, "prompt");
+  const std::string queue = queue_text(task);
+  const std::string prompt = queue.empty() ? text_of(task, "prompt") : queue;
   if (!prompt.empty()) step.label += " " + prompt;
   step.bytes_done = static_cast<std::uint64_t>(std::max<std::int64_t>(0, number_of(task, "bytes_done")));
   step.bytes_total = static_cast<std::uint64_t>(std::max<std::int64_t>(0, number_of(task, "bytes_total")));
@@ -129,7 +134,7 @@ std::string describe_task(const nlohmann::json& task) {
   std::vector<std::vector<std::string>> rows;
   rows.push_back({"tid", cell(task, "tid")});
   rows.push_back({"state", cell(task, "phase") + "/" + cell(task, "state")});
-  for (const char* key : {"kind", "insid", "node", "prompt", "errormsg"}) {
+  for (const char* key : {"kind", "insid", "node", "queue_reason", "prompt", "errormsg"}) {
     const std::string value = cell(task, key);
     if (value != "-") rows.push_back({key, value});
   }

@@ -36,6 +36,9 @@ enum class Standing { under_way, reached, failed };
 /// `task`: as the API shows it. Pure.
 Standing judge(const nlohmann::json& task, Goal goal);
 
+/// "place 3 of 12 in the boot queue of nc1: ..."; empty if it does not wait there. Pure.
+std::string queue_text(const nlohmann::json& task);
+
 /// Its progress for the printer. Pure.
 Step step_of(const nlohmann::json& task);
 

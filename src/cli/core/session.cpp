@@ -99,7 +99,7 @@ Result<http::ClientResponse> Session::call(const std::string& method, const std:
   request.target = kApi + path;
   request.headers["Accept"] = "application/json";
   if (!token_.empty()) request.headers["Authorization"] = "Bearer " + token_;
-  if (method == "POST") request.headers["Content-Type"] = "application/json";
+  if (method == "POST" || method == "PATCH") request.headers["Content-Type"] = "application/json";
   request.body = std::move(body);
   auto response = client_->send(request);
   if (!response) return fail(response.error(), url_);
@@ -117,6 +117,12 @@ Result<nlohmann::json> Session::post(const std::string& path, const nlohmann::js
   auto response = call("POST", path, body.dump());
   if (!response) return fail(response.error());
   if (response->body.empty()) return nlohmann::json::object();
+  return response->json();
+}
+
+Result<nlohmann::json> Session::patch(const std::string& path, const nlohmann::json& body) {
+  auto response = call("PATCH", path, body.dump());
+  if (!response) return fail(response.error());
   return response->json();
 }
 

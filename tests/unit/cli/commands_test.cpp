@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "cli/commands/context.hpp"
+#include "cli/commands/plan.hpp"
 #include "cli/commands/program.hpp"
 #include "cli/commands/upload_target.hpp"
 #include "cli/commands/vm_view.hpp"
@@ -45,14 +46,17 @@ std::string file(const char* name) {
 TEST(Commands, AreThoseThatAreDocumented) {
   std::vector<std::string> names;
   for (const auto& [name, options] : commands()) names.push_back(name);
-  EXPECT_THAT(names, testing::UnorderedElementsAre(
-                         "init", "login", "logout", "status", "node list", "node show", "image import",
-                         "image list", "image show", "image build", "image modify", "image submit",
-                         "image versions", "image rollback", "image prune", "image delete", "image push",
-                         "image export", "image url", "image diff", "image compact", "walrus fsck",
-                         "walrus export", "walrus gc", "walrus stats", "vm define", "vm run", "vm stop",
-                         "vm delete", "vm list", "vm show", "vm console", "vm screenshot", "task list",
-                         "task show", "task watch", "task cancel", "task submit", "task start", "task stop"));
+  EXPECT_THAT(
+      names,
+      testing::UnorderedElementsAre(
+          "init", "login", "logout", "status", "node list", "node show", "node enable", "node no-new",
+          "node drain", "plan", "dead-letter list", "dead-letter show", "dead-letter retry",
+          "dead-letter drop", "backup", "restore", "task why", "image import", "image list", "image show",
+          "image build", "image modify", "image submit", "image versions", "image rollback", "image prune",
+          "image delete", "image push", "image export", "image url", "image diff", "image compact",
+          "walrus fsck", "walrus export", "walrus gc", "walrus stats", "vm define", "vm run", "vm stop",
+          "vm delete", "vm list", "vm show", "vm console", "vm screenshot", "task list", "task show",
+          "task watch", "task cancel", "task submit", "task start", "task stop"));
 }
 
 TEST(Commands, StandInCompletionAndManualWithEveryOption) {
@@ -139,6 +143,37 @@ TEST(Step, TakesTheRateThatTheTaskTells) {
             "preparing/downloading  9%  1.0 MiB / 11.0 MiB  1.0 MiB/s  00:10 left");
   one["bytes_per_s"] = "much";
   EXPECT_EQ(step_of(one).bytes_per_s, 0);
+}
+
+TEST(Step, TellsThePlaceInTheBootQueue) {
+  json one = task("preparing", "done");
+  EXPECT_EQ(queue_text(one), "");
+  one["queue_place"] = 3, one["queue_reason"] = "place 3 of 12 in the boot queue of nc1";
+  EXPECT_EQ(step_of(one).label, "preparing/done place 3 of 12 in the boot queue of nc1");
+  EXPECT_NE(describe_task(one).find("place 3 of 12"), std::string::npos);
+}
+
+TEST(Plan, TakesALocalTimeAndNothingElse) {
+  ::setenv("TZ", "UTC", 1);
+  ::tzset();
+  EXPECT_EQ(*parse_local_time("2026-11-21T09:00"), 1'795'251'600'000);
+  EXPECT_EQ(*parse_local_time("2026-11-21 09:00"), 1'795'251'600'000);
+  for (const char* bad : {"", "soon", "2026-11-21", "2026-02-31T09:00", "2026-11-21T09:00Z", "1795251600"})
+    EXPECT_EQ(parse_local_time(bad).error().key, "at") << bad;
+}
+
+TEST(Plan, IsTold) {
+  const auto plan = json::parse(R"({"fits":14,"count":35,"missing":21,"image_name":"debian","policy":"pack",
+      "request":{"version":2,"memory_mib":4096,"cpus":1},
+      "bottleneck":{"text":"21 of 35 find no place: memory","remedy":"nc1: free 4 MiB","memory_mib_that_fits":1024},
+      "per_node":[{"host":"nc1","cluster":"cc1","vms":14,"fetch_mib":500,"reason":"memory: full","fix":"free 4 MiB"}],
+      "estimate_s":{"fetch":61,"boot":30,"total":91},"notes":["an assumed 1 Gbit/s"]})");
+  const auto text = describe_plan(plan);
+  for (const char* part : {"14 of 35 fit: debian version 2", "Short: 21 of 35",
+                           "Nearest remedy: nc1: free 4 MiB", "With 1024 MiB each all would fit",
+                           "about 01:31: 01:01 to fetch", "(an assumed 1 Gbit/s)", "memory: full"})
+    EXPECT_THAT(text, testing::HasSubstr(part));
+  EXPECT_FALSE(describe_plan(json::object()).empty());
 }
 
 TEST(SubmitBody, IsEmptyUnlessAsked) {

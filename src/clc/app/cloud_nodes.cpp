@@ -1,0 +1,95 @@
+#include "clc/app/cloud_impl.hpp"
+#include "common/obs/log.hpp"
+
+namespace educloud::clc {
+namespace {
+
+NodeView node_view(const std::string& host, const std::string& cluster,
+                   const std::optional<Heartbeats::NodeBeat>& beat, std::int64_t max_age_ms) {
+  NodeView view;
+  view.host = host;
+  view.cluster = cluster;
+  if (!beat) return view;
+  const auto& status = beat->status;
+  view.age_ms = beat->age_ms;
+  view.alive = beat->age_ms <= max_age_ms;
+  view.hypervisor = status.service_data.hypervisor;
+  view.version = status.service_data.version;
+  view.address = status.net_data.ip0;
+  view.warnings = status.service_data.warnings;
+  view.cpus = status.hardware_data.cpus;
+  view.cpu_usage = status.hardware_data.cpu_usage;
+  view.mem_mib = status.hardware_data.mem;
+  view.mem_usage_mib = status.hardware_data.mem_usage;
+  view.disk_mib = status.hardware_data.disk;
+  view.disk_usage_mib = status.hardware_data.disk_usage;
+  view.vms = msg::encode(status.vm_data);
+  view.images = msg::encode(status.images);
+  return view;
+}
+
+}  // namespace
+
+Result<Page<NodeView>> Cloud::nodes(const Principal& who) {
+  if (auto ok = check(who, Deed::see_nodes, "", "nodes"); !ok) return fail(ok.error());
+  auto& impl = *impl_;
+  return impl.store.read([&](store::Sql& sql) -> Result<Page<NodeView>> {
+    Page<NodeView> page;
+    const auto reserved = store::reservations(sql);
+    const auto max_age_ms = impl.options.placement.max_age_ms;
+    std::map<std::pair<std::string, std::string>, bool> known;
+    for (const auto& node : store::list_nodes(sql)) {
+      known[{node.cluster, node.host}] = true;
+      auto view =
+          node_view(node.host, node.cluster, impl.heartbeats.node(node.host, node.cluster), max_age_ms);
+      view.state = node.state;
+      view.lost_at = node.lost_at;
+      view.lease_epoch = node.lease_epoch;
+      for (const auto& one : reserved) {
+        if (one.node != node.host) continue;
+        view.committed_mib += one.memory_mib;
+        view.committed_cpus += one.cpus;
+      }
+      page.items.push_back(std::move(view));
+    }
+    // Whoever knocks without being registered is shown, so that the operator sees why it gets no work.
+    for (const auto& beat : impl.heartbeats.nodes()) {
+      if (known.contains({beat.cluster, beat.status.host})) continue;
+      auto view = node_view(beat.status.host, beat.cluster, beat, max_age_ms);
+      view.registered = false;
+      view.state = NodeState::no_new;
+      page.items.push_back(std::move(view));
+    }
+    return page;
+  });
+}
+
+Result<NodeView> Cloud::node(const Principal& who, std::string_view host) {
+  if (auto name = HostName::parse(host); !name) return fail(name.error());
+  auto all = nodes(who);
+  if (!all) return fail(all.error());
+  for (auto& one : all->items) {
+    if (one.host == host) return std::move(one);
+  }
+  return fail(ErrorCode::not_found, "there is no node " + std::string(host));
+}
+
+Result<NodeView> Cloud::set_node_state(const Principal& who, std::string_view host, NodeState state) {
+  auto& impl = *impl_;
+  if (auto name = HostName::parse(host); !name) return fail(name.error());
+  auto changed = impl.store.write([&](store::Sql& sql) -> Result<> {
+    if (auto ok = check(who, Deed::change_nodes, "", "node " + std::string(host)); !ok) return ok;
+    auto node = store::find_node(sql, host);
+    if (!node) return fail(ErrorCode::not_found, "there is no node " + std::string(host));
+    if (node->state == state) return {};
+    node->state = state;
+    store::update_node(sql, *node);
+    impl.audit(sql, who, "node.state", host, to_string(state));
+    obs::info("node.state", {{"node", host}, {"state", to_string(state)}, {"by", who.account}});
+    return state == NodeState::drained ? impl.engine.drain(sql) : Result<>{};
+  });
+  if (!changed) return fail(changed.error());
+  return node(who, host);
+}
+
+}  // namespace educloud::clc

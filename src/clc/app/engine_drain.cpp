@@ -1,0 +1,73 @@
+// Nodes that are being drained: what becomes of their desktops.
+#include "clc/app/engine.hpp"
+#include "clc/store/placements.hpp"
+#include "common/obs/log.hpp"
+
+namespace educloud::clc {
+
+using task::Event;
+
+namespace {
+
+constexpr std::int64_t kFarewellMs = 3'600'000;
+
+std::string drain_text(const std::string& node) {
+  return "node " + node + " is being drained: start it again and it runs elsewhere";
+}
+
+}  // namespace
+
+/// True if `task` is a desktop on a node that is being drained.
+bool Engine::leaves(store::Sql& sql, const Task& task) const {
+  if (task.kind != TaskKind::run) return false;
+  const auto node = store::find_node(sql, task.node);
+  return node && node->state == NodeState::drained;
+}
+
+Result<> Engine::drain(store::Sql& sql) {
+  for (const auto id : store::to_drain(sql)) {
+    auto task = store::find_task_by_row(sql, id);
+    if (!task) continue;
+    const std::string tid = task->tid, node = task->node;
+    Result<> done;
+    if (task->state.phase == task::Phase::preparing) {
+      done = begin_elsewhere(sql, *task);
+      // Where no other node could take it, it has failed and stays to tell.
+      if (done && task->failed) {
+        store::update_task(sql, *task);
+        changed(sql, *task);
+      }
+    } else {
+      task->prompt = drain_text(node);
+      auto stopped = user_event(sql, std::move(*task), Event::stop);
+      if (!stopped) done = fail(stopped.error());
+    }
+    // One that cannot be moved must not hold up the others.
+    if (!done) obs::error("task.not_drained", {{"tid", tid}, {"error", done.error().message}});
+    if (done) obs::info("task.drained", {{"tid", tid}, {"node", node}});
+  }
+  return {};
+}
+
+/// A desktop that does not run yet begins again on another node; if none can take it, it fails (not stored).
+Result<> Engine::begin_elsewhere(store::Sql& sql, Task& task) {
+  const Task old = task;
+  if (auto placed = place(sql, task); !placed) {
+    task = old;
+    return fail_here(task, drain_text(old.node) + "; now " + placed.error().message);
+  }
+  say_farewell(sql, old, kFarewellMs);
+  store::free_ports(sql, task.insid);
+  ++task.epoch;
+  task.gated_at = 0;
+  const auto row = task::step(task.state, Event::lost);
+  if (!row) return fail(ErrorCode::internal, "a desktop that cannot begin again");
+  return apply(sql, task, *row, nullptr);
+}
+
+/// Whoever finds his desktop stopped is told why.
+void Engine::explain_stop(store::Sql& sql, Task& task) const {
+  if (leaves(sql, task)) task.prompt = drain_text(task.node);
+}
+
+}  // namespace educloud::clc
