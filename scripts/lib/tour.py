@@ -114,7 +114,7 @@ class Tour:
         for name in ("nc_cmd_queue.nc1", "cc_cmd_queue.cc1", "walrus_cmd_queue", "cc_status_queue", "clc_status_queue",
                      "cc_heartbeat_queue", "clc_heartbeat_queue", "dead_letter_queue", "console_tap_queue"):
             assert name in lines, f"no queue {name}:\n{lines}"
-        dead = next(line.split()[1] for line in lines.splitlines() if line.startswith("dead_letter_queue"))
+        dead = len(self.cli("dead-letter", "list")["items"])
         return f"{len(lines.splitlines())} queues, {dead} dead letters"
 
     def metrics(self):

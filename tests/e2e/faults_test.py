@@ -222,14 +222,18 @@ class Faults(unittest.TestCase):
 
     def test_60_poison_on_every_queue_is_dead_lettered_alone(self):
         def dead():
-            lines = self.cloud.broker.ctl("list_queues", "name", "messages").splitlines()
-            return int(next(line.split()[1] for line in lines if line.startswith("dead_letter_queue")))
+            return len(self.cli("dead-letter", "list")["items"])
         poison = ["{", "[]", '{"type":"cmd"}', json.dumps({"type": "taskstatus", "phase": 7}), "x" * 70_000]
         targets = [("nc_cmd", "nc1"), ("cc_cmd", "cc1"), ("walrus_cmd", "walrus"), ("cc_status", "taskstatus.nc-nc1"),
                    ("clc_status", "taskstatus.cc-cc1")]
         before = dead()
         self.publish_as_administrator([(exchange, key, body) for exchange, key in targets for body in poison])
         wait_until(lambda: dead() >= before + len(poison) * len(targets), 90, f"{len(poison) * len(targets)} dead letters")
+        letters = self.cli("dead-letter", "list")["items"]
+        self.assertNotIn("delivery_limit", {one["reason"] for one in letters}, "refused at first sight")
+        self.assertTrue(all(one["cause"] for one in letters))
+        self.cli("dead-letter", "drop", "--all")
+        self.assertEqual(dead(), 0)
         insid = self.cli.define(self.image, "neighbour")
         self.cli.run(insid)
         self.cloud.guest(insid)

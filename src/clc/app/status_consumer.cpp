@@ -15,11 +15,11 @@ void count(std::string_view what) {
                        {{"result", std::string(what)}});
 }
 
-Result<msg::TaskStatus> read(const bus::Delivery& delivery) {
-  auto status = msg::parse<msg::TaskStatus>(delivery.body);
+Result<msg::TaskStatus> read(const std::string& body, const std::string& sender) {
+  auto status = msg::parse<msg::TaskStatus>(body);
   if (!status) return fail(status.error());
   if (auto tid = TaskId::parse(status->tid); !tid) return fail(tid.error());
-  if (delivery.user_id.empty()) return fail(ErrorCode::permission_denied, "sent without a user id");
+  if (sender.empty()) return fail(ErrorCode::permission_denied, "sent without a user id");
   return status;
 }
 
@@ -30,7 +30,7 @@ void StatusConsumer::subscribe(bus::Bus& bus) {
 }
 
 void StatusConsumer::take(bus::Delivery delivery) {
-  auto status = read(delivery);
+  auto status = read(delivery.body, delivery.user_id);
   if (!status) {
     count("malformed");
     obs::warn(
@@ -41,7 +41,7 @@ void StatusConsumer::take(bus::Delivery delivery) {
   }
   auto settle = delivery.settle;
   auto work = [this, status = std::move(*status), sender = delivery.user_id](store::Sql& sql) {
-    return consume(sql, status, sender);
+    return consume(sql, status, sender).map([](const std::string&) {});
   };
   const bool posted = store_.post(std::move(work), [settle](const Result<>& done) {
     if (done) {
@@ -50,18 +50,30 @@ void StatusConsumer::take(bus::Delivery delivery) {
     }
     count("error");
     obs::error("status.failed", {{"error", done.error().message}});
-    // A full disk passes; a message that breaks our rules every time must not go round for ever: the
-    // queue's delivery limit ends that.
-    settle(bus::Verdict::requeue);
+    // A full disk passes; what breaks our rules would break them each time it comes again.
+    const auto code = done.error().code;
+    const bool passes = is_retryable(code) || code == ErrorCode::exhausted;
+    settle(passes ? bus::Verdict::requeue : bus::Verdict::reject);
   });
   if (!posted) settle(bus::Verdict::requeue);
 }
 
-Result<> StatusConsumer::consume(store::Sql& sql, const msg::TaskStatus& status, const std::string& sender) {
+Result<std::string> StatusConsumer::retry(store::Sql& sql, const DeadLetter& letter) {
+  auto status = read(letter.body, letter.sender);
+  if (!status) {
+    return fail(ErrorCode::conflict, "dead letter " + std::to_string(letter.id) +
+                                         " cannot be read now either (" + status.error().message +
+                                         "): drop it");
+  }
+  return consume(sql, *status, letter.sender);
+}
+
+Result<std::string> StatusConsumer::consume(store::Sql& sql, const msg::TaskStatus& status,
+                                            const std::string& sender) {
   auto task = store::open_task(sql, status.tid);
   if (!task) {
     count("unknown_task");
-    return {};
+    return "unknown_task";
   }
   auto judgement = judge_status(*task, status, sender);
   if (judgement.verdict == Verdict::accept && !is_walrus_task(task->kind)) {
@@ -72,30 +84,32 @@ Result<> StatusConsumer::consume(store::Sql& sql, const msg::TaskStatus& status,
       !store::consume(sql, sender, status.msgid, clock_.wall_ms())) {
     judgement.verdict = Verdict::duplicate;
   }
-  count(to_string(judgement.verdict));
+  const std::string verdict(to_string(judgement.verdict));
+  count(verdict);
   switch (judgement.verdict) {
-    case Verdict::accept: return engine_.accepted(sql, std::move(*task), judgement, status);
+    case Verdict::accept:
+      if (auto ok = engine_.accepted(sql, std::move(*task), judgement, status); !ok) return fail(ok.error());
+      return verdict;
     case Verdict::duplicate:
       // Alive and with nothing new: no need to send the command again for a while.
       task->news_at = clock_.wall_ms();
       store::update_task(sql, *task);
-      return {};
+      return verdict;
     case Verdict::wrong_sender:
     case Verdict::malformed:
       obs::warn("status.dropped", {{"tid", status.tid},
-                                   {"why", to_string(judgement.verdict)},
+                                   {"why", verdict},
                                    {"sender", sender},
                                    {"nid", status.nid},
                                    {"event", status.event}});
-      return {};
+      return verdict;
     case Verdict::stale:
     case Verdict::other_command:
     case Verdict::not_allowed:
-      obs::debug("status.dropped",
-                 {{"tid", status.tid}, {"why", to_string(judgement.verdict)}, {"event", status.event}});
-      return {};
+      obs::debug("status.dropped", {{"tid", status.tid}, {"why", verdict}, {"event", status.event}});
+      return verdict;
   }
-  return {};
+  return verdict;
 }
 
 }  // namespace educloud::clc

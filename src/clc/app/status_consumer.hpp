@@ -4,6 +4,7 @@
 #include <string>
 
 #include "clc/app/engine.hpp"
+#include "clc/domain/dead_letter.hpp"
 #include "clc/store/store.hpp"
 #include "common/bus/bus.hpp"
 
@@ -21,8 +22,12 @@ class StatusConsumer {
   void subscribe(bus::Bus& bus);
   void take(bus::Delivery delivery);
 
+  /// A status that was refused once, judged again as if it came now. Returns what it is: "accept" if it
+  /// counted. Errors: conflict if it cannot be read now either; what Engine says.
+  Result<std::string> retry(store::Sql& sql, const DeadLetter& letter);
+
  private:
-  Result<> consume(store::Sql& sql, const msg::TaskStatus& status, const std::string& sender);
+  Result<std::string> consume(store::Sql& sql, const msg::TaskStatus& status, const std::string& sender);
 
   store::Store& store_;
   Engine& engine_;
