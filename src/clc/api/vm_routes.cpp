@@ -48,10 +48,21 @@ http::Response instance_file(Context& c, const Principal& who, const http::Reque
   return response;
 }
 
+std::string cache_key(const Principal& who, std::string_view what) {
+  return who.account + (who.admin ? " admin " : " user ") + std::string(what);
+}
+
 http::Response list_vms(Context& c, const Principal& who, const http::Request& request) {
   auto page = page_request(request);
   if (!page) return http::error_response(page.error());
-  return answer(c.cloud.vms(who, *page));
+  const auto key = cache_key(who, "page " + std::to_string(page->limit) + " " + page->cursor);
+  return c.vms.answer(key, c.cloud.changes(), [&] { return answer(c.cloud.vms(who, *page)); });
+}
+
+http::Response show_vm(Context& c, const Principal& who, const http::Request& request) {
+  const auto& insid = request.param("insid");
+  return c.vms.answer(cache_key(who, insid), c.cloud.changes(),
+                      [&] { return answer(c.cloud.vm(who, insid)); });
 }
 
 http::Response define_vm(Context& c, const Principal& who, const http::Request& request) {
@@ -64,10 +75,7 @@ http::Response define_vm(Context& c, const Principal& who, const http::Request& 
 void add_vm_routes(http::Router& router, const Shared& context) {
   add(router, context, "GET", "/vms", list_vms);
   add(router, context, "POST", "/vms", define_vm);
-  add(router, context, "GET", "/vms/{insid}",
-      [](Context& c, const Principal& who, const http::Request& request) {
-        return answer(c.cloud.vm(who, request.param("insid")));
-      });
+  add(router, context, "GET", "/vms/{insid}", show_vm);
   add(router, context, "DELETE", "/vms/{insid}",
       [](Context& c, const Principal& who, const http::Request& request) {
         auto force = force_asked(request);

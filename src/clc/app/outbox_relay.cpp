@@ -13,9 +13,6 @@ namespace {
 constexpr std::int64_t kFirstRetryMs = 500;
 constexpr std::int64_t kLongestRetryMs = 15'000;
 
-/// Rows looked at per round at most.
-constexpr std::size_t kLook = 4096;
-
 }  // namespace
 
 struct OutboxRelay::Impl : std::enable_shared_from_this<OutboxRelay::Impl> {
@@ -25,28 +22,30 @@ struct OutboxRelay::Impl : std::enable_shared_from_this<OutboxRelay::Impl> {
   bus::Bus& bus;
   const Clock& clock;
 
-  struct Row {
-    bool in_flight = false;
+  enum class Stage { in_flight, put_off, confirmed };
+  struct Mark {
+    Stage stage = Stage::in_flight;
     std::int64_t retry_at_boot_ms = 0;
     int failures = 0;
   };
   std::mutex mutex;
   std::condition_variable changed;
-  std::map<std::int64_t, Row> rows;  ///< in flight or put off
+  std::map<std::int64_t, Mark> rows;    ///< those published or tried, until they are deleted
+  std::vector<std::int64_t> confirmed;  ///< to be deleted with the next write
+  std::int64_t last_id = 0;             ///< the newest row in hand
   int in_flight = 0;
-  bool work = true, stopping = false;
+  bool removing = false;  ///< a write that deletes them is on its way
+  bool work = true, more = false, stopping = false;
   std::thread thread;
 
-  void outcome(std::int64_t id, bus::Outcome what, const std::string& key);
   void loop(OutboxRelay& relay);
-  bool take(const store::OutboxRow& row, std::int64_t boot_ms);
-  void forget(std::int64_t id) {
-    const std::scoped_lock guard(mutex);
-    if (const auto at = rows.find(id); at != rows.end()) {
-      if (at->second.in_flight) --in_flight;
-      rows.erase(at);
-    }
-  }
+  std::vector<store::OutboxRow> due_rows();
+  enum class Sent { published, expired, refused };  ///< refused: the bus takes no more now
+  Sent send(const store::OutboxRow& row);
+  bool take(std::int64_t id);
+  void outcome(std::int64_t id, bus::Outcome what, const std::string& key);
+  void put_off(std::int64_t id, bus::Outcome what, const std::string& key);
+  void remove_confirmed();
 };
 
 OutboxRelay::OutboxRelay(store::Store& store, bus::Bus& bus, const Clock& clock)
@@ -66,34 +65,62 @@ void OutboxRelay::wake() {
 void OutboxRelay::reconnected() {
   {
     const std::scoped_lock guard(impl_->mutex);
-    for (auto& [id, row] : impl_->rows) row.retry_at_boot_ms = 0;
+    for (auto& [id, mark] : impl_->rows) mark.retry_at_boot_ms = 0;
   }
   wake();
 }
 
 void OutboxRelay::Impl::outcome(std::int64_t id, bus::Outcome what, const std::string& key) {
-  if (what == bus::Outcome::confirmed) {
-    // Still in `rows` until the row itself is gone, else the next round would publish it again.
-    const bool posted = store.post(
-        [id](store::Sql& sql) -> Result<> {
-          store::remove_outbox(sql, id);
-          return {};
-        },
-        [self = shared_from_this(), id](const Result<>&) {
-          self->forget(id);
-          const std::scoped_lock guard(self->mutex);
-          self->work = true;
-          self->changed.notify_one();
-        });
-    if (posted) return;
+  if (what != bus::Outcome::confirmed) return put_off(id, what, key);
+  bool first = false;
+  {
+    const std::scoped_lock guard(mutex);
+    // Kept in `rows` until the row itself is gone, else a later round would publish it again.
+    rows[id].stage = Stage::confirmed;
+    --in_flight;
+    first = !std::exchange(removing, true);
+    confirmed.push_back(id);
+    work = work || more;
+    if (work) changed.notify_one();
   }
+  if (first) remove_confirmed();
+}
+
+// Deleting is not urgent: a crash before it repeats a command, which its receiver knows by its id.
+void OutboxRelay::Impl::remove_confirmed() {
+  auto gone = std::make_shared<std::vector<std::int64_t>>();
+  const bool posted = store.post_lazily(
+      [self = shared_from_this(), gone](store::Sql& sql) -> Result<> {
+        {
+          const std::scoped_lock guard(self->mutex);
+          gone->swap(self->confirmed);
+          self->removing = false;
+        }
+        for (const auto id : *gone) store::remove_outbox(sql, id);
+        return {};
+      },
+      [self = shared_from_this(), gone](const Result<>& done) {
+        const std::scoped_lock guard(self->mutex);
+        if (done) {
+          for (const auto id : *gone) self->rows.erase(id);
+          return;
+        }
+        // The disk is full, say: with the next one that is confirmed.
+        self->confirmed.insert(self->confirmed.end(), gone->begin(), gone->end());
+      });
+  if (posted) return;
   const std::scoped_lock guard(mutex);
-  auto& row = rows[id];
-  if (row.in_flight) --in_flight;
-  row.in_flight = false;
-  const auto wait = std::min(kLongestRetryMs, kFirstRetryMs << std::min(row.failures, 6));
-  ++row.failures;
-  row.retry_at_boot_ms = clock.boot_ms() + wait;
+  removing = false;
+}
+
+void OutboxRelay::Impl::put_off(std::int64_t id, bus::Outcome what, const std::string& key) {
+  const std::scoped_lock guard(mutex);
+  auto& mark = rows[id];
+  mark.stage = Stage::put_off;
+  --in_flight;
+  const auto wait = std::min(kLongestRetryMs, kFirstRetryMs << std::min(mark.failures, 6));
+  ++mark.failures;
+  mark.retry_at_boot_ms = clock.boot_ms() + wait;
   if (what == bus::Outcome::returned) {
     // The queue is missing: an operator's to mend; everything else goes on meanwhile.
     obs::error("outbox.unroutable", {{"key", key}, {"row", id}, {"retry_ms", wait}});
@@ -102,54 +129,81 @@ void OutboxRelay::Impl::outcome(std::int64_t id, bus::Outcome what, const std::s
   changed.notify_one();
 }
 
-bool OutboxRelay::Impl::take(const store::OutboxRow& row, std::int64_t boot_ms) {
+bool OutboxRelay::Impl::take(std::int64_t id) {
   const std::scoped_lock guard(mutex);
   if (in_flight >= kWindow) return false;
-  auto& mark = rows[row.id];
-  if (mark.in_flight || mark.retry_at_boot_ms > boot_ms) return false;
-  mark.in_flight = true;
+  rows[id].stage = Stage::in_flight;
+  last_id = std::max(last_id, id);
   ++in_flight;
   return true;
 }
 
-int OutboxRelay::pump() {
-  auto& impl = *impl_;
-  std::size_t look = 0;
+/// What may be published now: rows put off whose time has come, then new ones, oldest first.
+std::vector<store::OutboxRow> OutboxRelay::Impl::due_rows() {
+  std::vector<std::int64_t> again;
+  std::int64_t after = 0;
+  std::size_t room = 0;
   {
-    // Rows in flight or put off are among the oldest; past them one window's worth is enough.
-    const std::scoped_lock guard(impl.mutex);
-    look = std::min(kLook, impl.rows.size() + kWindow);
+    const std::scoped_lock guard(mutex);
+    const std::int64_t now = clock.boot_ms();
+    room = static_cast<std::size_t>(std::max(0, kWindow - in_flight));
+    for (const auto& [id, mark] : rows) {
+      if (again.size() == room) break;
+      if (mark.stage == Stage::put_off && mark.retry_at_boot_ms <= now) again.push_back(id);
+    }
+    room -= again.size();
+    after = last_id;
+    more = room == 0;
   }
-  const auto due = impl.store.read([look](store::Sql& sql) -> Result<std::vector<store::OutboxRow>> {
-    return store::outbox_after(sql, 0, static_cast<int>(look));
+  using Rows = std::vector<store::OutboxRow>;
+  auto found = store.read([&](store::Sql& sql) -> Result<Rows> {
+    Rows out;
+    for (const auto id : again) {
+      for (auto& row : store::outbox_after(sql, id - 1, 1)) {
+        if (row.id == id) out.push_back(std::move(row));
+      }
+    }
+    auto fresh = room == 0 ? Rows{} : store::outbox_after(sql, after, static_cast<int>(room));
+    std::move(fresh.begin(), fresh.end(), std::back_inserter(out));
+    return out;
   });
-  if (!due) {
-    obs::error("outbox.read_failed", {{"error", due.error().message}});
-    return 0;
+  if (!found) {
+    obs::error("outbox.read_failed", {{"error", found.error().message}});
+    return {};
   }
+  const std::scoped_lock guard(mutex);
+  more = more || found->size() == again.size() + room;
+  for (const auto id : again) {
+    const bool there =
+        std::any_of(found->begin(), found->end(), [&](const auto& row) { return row.id == id; });
+    if (!there) rows.erase(id);
+  }
+  return std::move(*found);
+}
+
+OutboxRelay::Impl::Sent OutboxRelay::Impl::send(const store::OutboxRow& row) {
+  if (!take(row.id)) return Sent::refused;
+  const std::int64_t left_ms = row.deadline_at == 0 ? 0 : row.deadline_at - clock.wall_ms();
+  if (row.deadline_at != 0 && left_ms <= 0) {
+    // Nobody would begin it any more; its task has its own deadline.
+    outcome(row.id, bus::Outcome::confirmed, row.routing_key);
+    return Sent::expired;
+  }
+  bus::Outgoing message{row.exchange, row.routing_key, row.body, row.msgid,
+                        std::chrono::milliseconds{left_ms}};
+  auto queued =
+      bus.publish(std::move(message), [shared = shared_from_this(), id = row.id, key = row.routing_key](
+                                          bus::Outcome what) { shared->outcome(id, what, key); });
+  if (!queued) outcome(row.id, bus::Outcome::failed, row.routing_key);
+  return queued ? Sent::published : Sent::refused;
+}
+
+int OutboxRelay::pump() {
   int sent = 0;
-  bool refused = false;
-  for (const auto& row : *due) {
-    const std::int64_t left_ms = row.deadline_at == 0 ? 0 : row.deadline_at - impl.clock.wall_ms();
-    const bool expired = row.deadline_at != 0 && left_ms <= 0;
-    if (refused && !expired) continue;
-    if (!impl.take(row, impl.clock.boot_ms())) continue;
-    if (expired) {
-      // Nobody would begin it any more; its task has its own deadline.
-      impl.outcome(row.id, bus::Outcome::confirmed, row.routing_key);
-      continue;
-    }
-    bus::Outgoing message{row.exchange, row.routing_key, row.body, row.msgid,
-                          std::chrono::milliseconds{left_ms}};
-    auto queued =
-        impl.bus.publish(std::move(message), [shared = impl_, id = row.id, key = row.routing_key](
-                                                 bus::Outcome what) { shared->outcome(id, what, key); });
-    if (!queued) {
-      impl.outcome(row.id, bus::Outcome::failed, row.routing_key);
-      refused = true;
-      continue;
-    }
-    ++sent;
+  for (const auto& row : impl_->due_rows()) {
+    const auto what = impl_->send(row);
+    if (what == Impl::Sent::refused) break;
+    sent += what == Impl::Sent::published ? 1 : 0;
   }
   return sent;
 }
@@ -161,7 +215,9 @@ void OutboxRelay::Impl::loop(OutboxRelay& relay) {
       // The time limit is for rows put off.
       changed.wait_for(guard, std::chrono::milliseconds{500}, [&] { return work || stopping; });
       if (stopping) return;
-      const bool nothing = !work && rows.empty();
+      const bool nothing = !work && std::none_of(rows.begin(), rows.end(), [](const auto& one) {
+        return one.second.stage == Stage::put_off;
+      });
       work = false;
       if (nothing) continue;
     }

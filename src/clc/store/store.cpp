@@ -2,7 +2,7 @@
 
 #include <fcntl.h>
 
-#include <cerrno>
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 
@@ -54,7 +54,9 @@ struct Store::Impl {
 
   std::mutex mutex;
   std::condition_variable wake;
-  std::deque<Job> queue;
+  std::atomic<std::uint64_t> commits{1};
+  std::deque<Job> queue, lazy;
+  std::chrono::steady_clock::time_point lazy_due;
   bool stopping = false;
   std::thread thread;
 
@@ -62,12 +64,13 @@ struct Store::Impl {
   std::vector<std::unique_ptr<Sql>> pool;
 
   void loop();
+  bool post(Store::Work work, std::function<void(Result<>)> on_done, bool lazily);
   void run(std::vector<Job> group);
   void run_group(std::vector<Job>& group);
+  Result<> check();
   Result<> migrate();
 };
 
-  Result<> check();
 Store::Store() : impl_(std::make_unique<Impl>()) {}
 Store::~Store() {
   close();
@@ -81,20 +84,20 @@ Result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& path, St
   auto lock = lock_database(path);
   if (!lock) return fail(lock.error());
   impl.lock = std::move(*lock);
-  // Made here with the right mode: SQLite would use the umask. Its -wal and -shm files copy it.
-  auto file = sys::open_file(path, O_RDWR | O_CREAT, 0600);
-  if (!file) return fail(file.error());
   std::error_code error;
   if (!std::filesystem::exists(path, error) && !list_backups(backup_folder(path)).empty()) {
     // An empty cloud in its place would tell the nodes to forget everything.
     return fail(ErrorCode::not_found,
                 path.string() + " is gone, but there are copies; " + restore_advice(path));
   }
+  // Made here with the right mode: SQLite would use the umask. Its -wal and -shm files copy it.
+  auto file = sys::open_file(path, O_RDWR | O_CREAT, 0600);
+  if (!file) return fail(file.error());
   file->close();
+  if (auto ok = impl.check(); !ok) return fail(ok.error());
   try {
     impl.writer = std::make_unique<Sql>(
         std::make_unique<Sql::Impl>(path.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_FULLMUTEX));
-  if (auto ok = impl.check(); !ok) return fail(ok.error());
     auto& db = impl.writer->impl().db;
     db.exec("PRAGMA journal_mode=WAL");
     db.exec("PRAGMA synchronous=FULL");
@@ -107,9 +110,6 @@ Result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& path, St
   return store;
 }
 
-Result<> Store::Impl::migrate() {
-  auto& db = writer->impl().db;
-  try {
 Result<> Store::Impl::check() {
   std::error_code error;
   const auto bytes = std::filesystem::file_size(path, error);
@@ -118,6 +118,9 @@ Result<> Store::Impl::check() {
   return fail(ErrorCode::corrupt, schema.error().message + "; " + restore_advice(path));
 }
 
+Result<> Store::Impl::migrate() {
+  auto& db = writer->impl().db;
+  try {
     const int have = db.execAndGet("PRAGMA user_version").getInt();
     const int newest = newest_schema();
     if (have > newest) {
@@ -125,12 +128,12 @@ Result<> Store::Impl::check() {
                                                    ", this program knows up to " + std::to_string(newest) +
                                                    ": it was made by a newer version");
     }
-    for (const auto& step : migrations()) {
-      if (step.version <= have) continue;
-      SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
     if (have > 0 && have < newest) {
       if (auto ok = copy_before_migration(path, have, SystemClock().wall_ms()); !ok) return ok;
     }
+    for (const auto& step : migrations()) {
+      if (step.version <= have) continue;
+      SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
       db.exec(std::string(step.sql));
       db.exec("PRAGMA user_version = " + std::to_string(step.version));
       transaction.commit();
@@ -143,16 +146,22 @@ Result<> Store::Impl::check() {
 }
 
 void Store::Impl::loop() {
+  const auto urgent = [&] { return stopping || !queue.empty(); };
+  const auto take = [](std::deque<Job>& from, std::vector<Job>& to, std::size_t most) {
+    while (!from.empty() && to.size() < most) {
+      to.push_back(std::move(from.front()));
+      from.pop_front();
+    }
+  };
   while (true) {
     std::vector<Job> group;
     {
       std::unique_lock guard(mutex);
-      wake.wait(guard, [&] { return stopping || !queue.empty(); });
-      if (queue.empty()) return;
-      while (!queue.empty() && group.size() < options.group) {
-        group.push_back(std::move(queue.front()));
-        queue.pop_front();
-      }
+      wake.wait(guard, [&] { return urgent() || !lazy.empty(); });
+      if (!urgent()) wake.wait_until(guard, lazy_due, urgent);
+      if (queue.empty() && lazy.empty()) return;
+      take(queue, group, options.group);
+      take(lazy, group, 2 * options.group);
     }
     run(std::move(group));
   }
@@ -180,6 +189,7 @@ void Store::Impl::run_group(std::vector<Job>& group) {
       db.exec("RELEASE job");
     }
     db.exec("COMMIT");
+    ++commits;
   } catch (const SQLite::Exception& exception) {
     const Error error = sqlite_error(exception, "commit");
     obs::error("store.commit_failed", {{"error", error.message}, {"jobs", group.size()}});
@@ -192,21 +202,31 @@ void Store::Impl::run_group(std::vector<Job>& group) {
   }
 }
 
-bool Store::post(Work work, std::function<void(Result<>)> on_done) {
-  if (!impl_->options.writer_thread) {
+bool Store::Impl::post(Work work, std::function<void(Result<>)> on_done, bool lazily) {
+  if (!options.writer_thread) {
     std::vector<Job> alone(1);
     alone[0].work = std::move(work);
     alone[0].on_done = std::move(on_done);
-    impl_->run(std::move(alone));
+    run(std::move(alone));
     return true;
   }
   {
-    const std::scoped_lock guard(impl_->mutex);
-    if (impl_->stopping || impl_->queue.size() >= impl_->options.queue_limit) return false;
-    impl_->queue.push_back({std::move(work), std::move(on_done), {}, {}});
+    const std::scoped_lock guard(mutex);
+    auto& target = lazily ? lazy : queue;
+    if (stopping || target.size() >= options.queue_limit) return false;
+    if (lazily && lazy.empty()) lazy_due = std::chrono::steady_clock::now() + options.lazy_wait;
+    target.push_back({std::move(work), std::move(on_done), {}, {}});
   }
-  impl_->wake.notify_one();
+  wake.notify_one();
   return true;
+}
+
+bool Store::post(Work work, std::function<void(Result<>)> on_done) {
+  return impl_->post(std::move(work), std::move(on_done), false);
+}
+
+bool Store::post_lazily(Work work, std::function<void(Result<>)> on_done) {
+  return impl_->post(std::move(work), std::move(on_done), true);
 }
 
 Result<> Store::run_write(Work work) {
@@ -265,6 +285,10 @@ Result<> Store::run_read(const Work& work) {
   const std::scoped_lock guard(impl_->pool_mutex);
   if (impl_->pool.size() < 16) impl_->pool.push_back(std::move(sql));
   return result;
+}
+
+std::uint64_t Store::commits() const {
+  return impl_->commits;
 }
 
 void Store::close() {

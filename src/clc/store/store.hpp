@@ -16,6 +16,7 @@ struct StoreOptions {
   std::size_t queue_limit = 10'000;            ///< writes waiting
   std::size_t group = 128;                     ///< writes per commit
   std::chrono::milliseconds deadline{10'000};  ///< until a write has begun
+  std::chrono::milliseconds lazy_wait{100};    ///< of what was posted lazily
   /// False: each write runs, commits and is told of on its caller's thread, of which there must be only one
   /// (the simulator's).
   bool writer_thread = true;
@@ -51,6 +52,9 @@ class Store {
   /// Like write, without waiting: `on_done` runs on the writer thread after the commit (or the failure).
   /// False if the queue is full: neither is called.
   bool post(Work work, std::function<void(Result<>)> on_done);
+  /// Like post, for what nobody waits for: it goes with the next write, so that it costs no sync of its own,
+  /// or alone after `StoreOptions::lazy_wait`.
+  bool post_lazily(Work work, std::function<void(Result<>)> on_done);
 
   /// Runs `fn(Sql&) -> Result<T>` on this thread's read-only connection, in one snapshot.
   template <class F>
@@ -63,6 +67,10 @@ class Store {
     if (!done) return fail(done.error());
     return std::move(*out);
   }
+
+  /// Rises with every commit, before anybody is told of it: what was read after this number was read is right
+  /// for as long as it stays.
+  std::uint64_t commits() const;
 
   /// Finishes what is queued and stops the writer. Idempotent.
   void close();

@@ -10,13 +10,16 @@
 
 namespace educloud::bus {
 
-/// One message to publish. It is always persistent and `mandatory`.
+/// One message to publish. It is always `mandatory`.
 struct Outgoing {
   std::string exchange;
   std::string routing_key;
   std::string body;                         ///< JSON, at most limits::kMessageBytes
   std::string msgid;                        ///< shown in the console; also how a RETURN finds its publish
   std::chrono::milliseconds expiration{0};  ///< 0: never
+  /// False: classic queues (heartbeats, leases, the console's tap) keep it in memory only and confirm at once.
+  /// Quorum queues, which is where all work goes, have everything on disk before they confirm.
+  bool persistent = true;
 };
 
 /// What became of a publish.
@@ -44,24 +47,24 @@ struct Delivery {
   std::string body;
   bool redelivered = false;
   std::function<void(Verdict)> settle;
-};
-/// Called on the bus's own consumer thread: hand over and return, never block.
-using OnDelivery = std::function<void(Delivery)>;
   std::uint64_t sent_bytes = 0;  ///< of the whole body, if `body` is its beginning only; else 0
   /// In a queue of dead letters: where it died first, why ("rejected", "expired", "delivery_limit",
   /// "maxlen"), and to which exchange it was sent. Empty elsewhere. A sender may have written these himself.
   std::string first_death_queue = {}, first_death_reason = {}, first_death_exchange = {};
+};
+/// Called on the bus's own consumer thread: hand over and return, never block.
+using OnDelivery = std::function<void(Delivery)>;
 
 struct Subscription {
   std::string queue;
   std::uint16_t prefetch = 64;
   OnDelivery on_delivery;
-};
-
-/// At-least-once messaging. Reconnects by itself for ever, with back-off; what was not confirmed
   /// Messages over limits::kMessageBytes are handed over as their beginning (Delivery::sent_bytes) instead of
   /// being rejected unread.
   bool cut_oversized = false;
+};
+
+/// At-least-once messaging. Reconnects by itself for ever, with back-off; what was not confirmed
 /// when a connection went is reported `failed`, and the owner of the message sends it again.
 class Bus {
  public:

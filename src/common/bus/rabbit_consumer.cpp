@@ -115,6 +115,7 @@ void RabbitConsumer::run() {
 
 void RabbitConsumer::close_inbox() {
   partials_.clear();
+  unsettled_.clear();
   delayed_.clear();
   if (!inbox_) return;
   const std::lock_guard lock(inbox_->mutex);
@@ -198,11 +199,11 @@ Result<> RabbitConsumer::on_frame(AmqpConnection& connection, const amqp_frame_t
     const auto& properties = *static_cast<amqp_basic_properties_t*>(frame.payload.properties.decoded);
     if ((properties._flags & AMQP_BASIC_USER_ID_FLAG) != 0)
       partial.delivery.user_id = to_string(properties.user_id);
-    partial.left_bytes = frame.payload.properties.body_size;
     if ((properties._flags & AMQP_BASIC_HEADERS_FLAG) != 0) read_death(properties.headers, partial.delivery);
+    partial.left_bytes = frame.payload.properties.body_size;
     partial.too_large = partial.left_bytes > limits::kMessageBytes;
-    partial.in_body = true;
     if (partial.too_large) partial.delivery.sent_bytes = partial.left_bytes;
+    partial.in_body = true;
     partial.delivery.body.reserve(std::min<std::uint64_t>(partial.left_bytes, limits::kMessageBytes));
   } else if (frame.frame_type == AMQP_FRAME_BODY && partial.in_body) {
     const auto& fragment = frame.payload.body_fragment;
@@ -227,6 +228,7 @@ Result<> RabbitConsumer::hand_over(AmqpConnection& connection, amqp_channel_t ch
     return settle(connection, {channel, partial.tag, Verdict::reject});
   }
   count("consumed");
+  unsettled_[channel].insert(partial.tag);
   auto settler = std::make_shared<Settler>(inbox_, channel, partial.tag);
   partial.delivery.settle = [settler](Verdict verdict) { settler->settle(verdict); };
   try {
@@ -245,12 +247,21 @@ Result<> RabbitConsumer::settle_all(AmqpConnection& connection) {
     settled.swap(inbox_->settled);
   }
   const auto now = std::chrono::steady_clock::now();
+  std::map<amqp_channel_t, std::set<std::uint64_t>> acked;
   for (const auto& one : settled) {
     if (one.verdict == Verdict::requeue && options_.requeue_delay.count() > 0) {
       delayed_.emplace_back(now + options_.requeue_delay, one);
       continue;
     }
+    if (one.verdict == Verdict::ack) {
+      acked[one.channel].insert(one.tag);
+      continue;
+    }
     auto ok = settle(connection, one);
+    if (!ok) return ok;
+  }
+  for (const auto& [channel, tags] : acked) {
+    auto ok = ack_all(connection, channel, tags);
     if (!ok) return ok;
   }
   while (!delayed_.empty() && (delayed_.front().first <= now || stopping_)) {
@@ -261,8 +272,28 @@ Result<> RabbitConsumer::settle_all(AmqpConnection& connection) {
   return {};
 }
 
+// One ack for all up to a tag, as far as nothing below it is still at work: a quorum queue writes each ack to
+// its log.
+Result<> RabbitConsumer::ack_all(AmqpConnection& connection, amqp_channel_t channel,
+                                 const std::set<std::uint64_t>& tags) {
+  auto& unsettled = unsettled_[channel];
+  for (const auto tag : tags) unsettled.erase(tag);
+  const auto rest = unsettled.empty() ? tags.end() : tags.lower_bound(*unsettled.begin());
+  if (rest != tags.begin()) {
+    const int status = amqp_basic_ack(connection.state(), channel, *std::prev(rest), /*multiple=*/1);
+    if (status != AMQP_STATUS_OK)
+      return fail(ErrorCode::unavailable, std::string("settle: ") + amqp_error_string2(status));
+  }
+  for (auto at = rest; at != tags.end(); ++at) {
+    auto ok = settle(connection, {channel, *at, Verdict::ack});
+    if (!ok) return ok;
+  }
+  return {};
+}
+
 Result<> RabbitConsumer::settle(AmqpConnection& connection, const Settlement& settlement) {
   int status = AMQP_STATUS_OK;
+  unsettled_[settlement.channel].erase(settlement.tag);
   switch (settlement.verdict) {
     case Verdict::ack:
       status = amqp_basic_ack(connection.state(), settlement.channel, settlement.tag, 0);

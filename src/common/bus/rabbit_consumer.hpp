@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "common/bus/amqp_connection_impl.hpp"
@@ -58,6 +59,7 @@ class RabbitConsumer {
   Result<> hand_over(AmqpConnection& connection, amqp_channel_t channel, Partial partial);
   Result<> settle_all(AmqpConnection& connection);
   Result<> settle(AmqpConnection& connection, const Settlement& settlement);
+  Result<> ack_all(AmqpConnection& connection, amqp_channel_t channel, const std::set<std::uint64_t>& tags);
   void close_inbox();
   void pause(std::chrono::milliseconds time);
 
@@ -71,6 +73,8 @@ class RabbitConsumer {
   // Of the thread alone, for the present connection.
   std::shared_ptr<Inbox> inbox_;
   std::map<amqp_channel_t, Partial> partials_;
+  std::map<amqp_channel_t, std::set<std::uint64_t>>
+      unsettled_;  ///< tags handed over; the prefetch bounds them
   std::deque<std::pair<Instant, Settlement>> delayed_;
 };
 

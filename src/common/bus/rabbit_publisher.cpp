@@ -226,7 +226,7 @@ Result<> RabbitPublisher::send(AmqpConnection& connection, const Outgoing& messa
   properties._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
                       AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_USER_ID_FLAG;
   properties.content_type = amqp_cstring_bytes("application/json");
-  properties.delivery_mode = AMQP_DELIVERY_PERSISTENT;
+  properties.delivery_mode = message.persistent ? AMQP_DELIVERY_PERSISTENT : AMQP_DELIVERY_NONPERSISTENT;
   properties.message_id = bytes_of(message.msgid);
   properties.user_id = bytes_of(options_.user);
   const std::string expiration = std::to_string(message.expiration.count());

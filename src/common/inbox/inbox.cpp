@@ -212,6 +212,8 @@ Result<> Inbox::Impl::report(const Report& report) {
 }
 
 void Inbox::Impl::publish(const std::string& tid, std::int64_t seq, bus::Outgoing message) {
+  // Kept for good by the quorum queue it is for; the operator's tap beside it must not be waited for.
+  message.persistent = false;
   auto queued = bus.publish(std::move(message), [self = weak_from_this(), tid, seq](bus::Outcome outcome) {
     if (auto impl = self.lock()) impl->on_outcome(tid, seq, outcome);
   });
@@ -230,10 +232,7 @@ void Inbox::Impl::on_outcome(const std::string& tid, std::int64_t seq, bus::Outc
   }
   if (outcome != bus::Outcome::confirmed || live.seq != seq || live.sent) return;
   live.sent = true;
-  if (auto ok = store->mark_sent(tid, seq); !ok) {
-    // Harmless: it is sent once more after the next start.
-    obs::warn("inbox.mark_failed", {{"tid", tid}, {"reason", ok.error().message}});
-  }
+  store->mark_sent(tid, seq);
 }
 
 void Inbox::Impl::send_unconfirmed(std::int64_t quiet_ms) {
@@ -290,6 +289,10 @@ void Inbox::Impl::send_held_back() {
 
 void Inbox::Impl::retain() {
   std::lock_guard lock(mutex);
+  if (auto ok = store->flush(); !ok) {
+    // Harmless: what was sent is sent once more after the next start.
+    obs::warn("inbox.mark_failed", {{"reason", ok.error().message}});
+  }
   const std::int64_t now = clock.boot_ms();
   if (retention_at != 0 && now < retention_at) return;
   retention_at = now + kRetentionIntervalMs;

@@ -61,9 +61,10 @@ struct Entry {
   bool finished = false;                  ///< `command` got its final status
 };
 
-/// Commands taken over for good, and the last status of each task told at least once. Everything is on disk
-/// (WAL, synchronous FULL) before a call returns, so a daemon killed at any instant goes on from
-/// `unfinished`. All calls are thread-safe; none waits for the broker.
+/// Commands taken over for good, and the last status of each task told at least once. Everything is in the
+/// file before a call returns, so a daemon killed at any instant goes on from `unfinished`. A command is also
+/// synced to the disk; a status is not: after a power cut its command is done again and tells it again, under
+/// a newer number (ADR 8). All calls are thread-safe; none waits for the broker.
 class Inbox {
  public:
   /// `bus` and `clock` must outlive it. Errors: corrupt or internal, naming the file.

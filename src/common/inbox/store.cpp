@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <map>
 
 #include <SQLiteCpp/SQLiteCpp.h>
 
@@ -53,14 +54,36 @@ struct Store::Impl {
   explicit Impl(const std::string& path) : file(path), db(path, SQLite::OPEN_READWRITE, kBusyTimeoutMs) {}
   std::string file;
   SQLite::Database db;
+  /// By text, each of which is a constant of this file. Before `db` they must not go.
+  std::map<std::string_view, std::unique_ptr<SQLite::Statement>> statements;
+  std::map<std::string, std::int64_t> sent;  ///< tid -> seq that the broker has and the file does not say yet
 
-  /// Runs `work` in one transaction; SQLite's exceptions end here.
+  enum class Sync { no, yes };
+
+  SQLite::Statement& prepared(const char* sql) {
+    auto& statement = statements[sql];
+    if (!statement) statement = std::make_unique<SQLite::Statement>(db, sql);
+    statement->reset();
+    statement->clearBindings();
+    return *statement;
+  }
+
+  /// Runs `work` and what waits in one transaction; SQLite's exceptions end here.
   template <class Work>
-  Result<> commit(const Work& work) {
+  Result<> commit(Sync sync, const Work& work) {
     try {
+      // In WAL mode NORMAL only leaves out the sync of a commit: the file is whole after any crash.
+      db.exec(sync == Sync::yes ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL");
       SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
+      for (const auto& [tid, seq] : sent) {
+        auto& put = prepared("UPDATE tasks SET sent = 1 WHERE tid = ? AND seq = ?");
+        put.bind(1, tid);
+        put.bind(2, seq);
+        put.exec();
+      }
       work();
       transaction.commit();
+      sent.clear();
       return {};
     } catch (const SQLite::Exception& e) {
       return database_error(file, e);
@@ -69,7 +92,9 @@ struct Store::Impl {
 };
 
 Store::Store(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Store::~Store() = default;
+Store::~Store() {
+  (void)flush();
+}
 
 Result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& file) {
   // Made by us and not by SQLite, so that it is never readable by others, not even for a moment.
@@ -90,6 +115,8 @@ Result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& file) {
       impl->db.exec(kSchema);
       transaction.commit();
     }
+    // Synced, so that no two starts begin at the same number.
+    impl->db.exec("UPDATE tasks SET seq = seq + " + std::to_string(kSeqStep));
     return std::unique_ptr<Store>(new Store(std::move(impl)));
   } catch (const SQLite::Exception& e) {
     return database_error(file.string(), e);
@@ -125,24 +152,24 @@ Result<std::vector<Row>> Store::load() {
 
 Result<bool> Store::knows(const std::string& cmdid) {
   try {
-    SQLite::Statement query(impl_->db, "SELECT 1 FROM inbox WHERE cmdid = ?");
+    auto& query = impl_->prepared("SELECT 1 FROM inbox WHERE cmdid = ?");
     query.bind(1, cmdid);
-    return query.executeStep();
+    const bool found = query.executeStep();
+    query.reset();
+    return found;
   } catch (const SQLite::Exception& e) {
     return database_error(impl_->file, e);
   }
 }
 
 Result<> Store::put_command(const Row& row) {
-  return impl_->commit([&] {
-    SQLite::Statement remember(impl_->db,
-                               "INSERT OR IGNORE INTO inbox(cmdid, tid, received_ms) VALUES(?, ?, ?)");
+  return impl_->commit(Impl::Sync::yes, [&] {
+    auto& remember = impl_->prepared("INSERT OR IGNORE INTO inbox(cmdid, tid, received_ms) VALUES(?, ?, ?)");
     remember.bind(1, row.cmdid);
     remember.bind(2, row.tid);
     remember.bind(3, row.updated_ms);
     remember.exec();
-    SQLite::Statement put(
-        impl_->db,
+    auto& put = impl_->prepared(
         "INSERT OR REPLACE INTO tasks(tid, cmdid, op, epoch, attempt, seq, command, status, "
         "sent, finished, updated_ms) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     put.bind(1, row.tid);
@@ -162,10 +189,9 @@ Result<> Store::put_command(const Row& row) {
 
 Result<> Store::put_status(const std::string& tid, std::int64_t seq, const std::string& status, bool finished,
                            std::int64_t now_ms) {
-  return impl_->commit([&] {
-    SQLite::Statement put(impl_->db,
-                          "UPDATE tasks SET seq = ?, status = ?, sent = 0, finished = ?, updated_ms = ? "
-                          "WHERE tid = ?");
+  return impl_->commit(Impl::Sync::no, [&] {
+    auto& put = impl_->prepared(
+        "UPDATE tasks SET seq = ?, status = ?, sent = 0, finished = ?, updated_ms = ? WHERE tid = ?");
     put.bind(1, seq);
     put.bind(2, status);
     put.bind(3, finished ? 1 : 0);
@@ -175,27 +201,26 @@ Result<> Store::put_status(const std::string& tid, std::int64_t seq, const std::
   });
 }
 
-Result<> Store::mark_sent(const std::string& tid, std::int64_t seq) {
-  return impl_->commit([&] {
-    SQLite::Statement put(impl_->db, "UPDATE tasks SET sent = 1 WHERE tid = ? AND seq = ?");
-    put.bind(1, tid);
-    put.bind(2, seq);
-    put.exec();
-  });
+void Store::mark_sent(const std::string& tid, std::int64_t seq) {
+  impl_->sent[tid] = seq;
+}
+
+Result<> Store::flush() {
+  if (impl_->sent.empty()) return {};
+  return impl_->commit(Impl::Sync::no, [] {});
 }
 
 Result<> Store::forget_task(const std::string& tid) {
-  return impl_->commit([&] {
-    SQLite::Statement drop(impl_->db, "DELETE FROM tasks WHERE tid = ?");
+  return impl_->commit(Impl::Sync::no, [&] {
+    auto& drop = impl_->prepared("DELETE FROM tasks WHERE tid = ?");
     drop.bind(1, tid);
     drop.exec();
   });
 }
 
 Result<> Store::forget_commands(std::int64_t before_ms, std::size_t keep) {
-  return impl_->commit([&] {
-    SQLite::Statement drop(
-        impl_->db,
+  return impl_->commit(Impl::Sync::no, [&] {
+    auto& drop = impl_->prepared(
         "DELETE FROM inbox WHERE cmdid NOT IN (SELECT cmdid FROM tasks) AND (received_ms < ? "
         "OR cmdid IN (SELECT cmdid FROM inbox ORDER BY received_ms DESC LIMIT -1 OFFSET ?))");
     drop.bind(1, before_ms);

@@ -25,10 +25,16 @@ struct Row {
   std::int64_t updated_ms = 0;
 };
 
-/// The inbox's database. One connection, one thread at a time (the inbox's mutex); each call is one commit.
-/// Errors of all calls: exhausted (disk full), corrupt, internal.
+/// More statuses than a task tells between two commands.
+inline constexpr std::int64_t kSeqStep = 1'000'000;
+
+/// The inbox's database. One connection, one thread at a time (the inbox's mutex). What each call wrote
+/// survives kill -9; `put_command` alone syncs, and with it all that was written before, so only that
+/// survives a power cut for certain (ADR 8). Errors of all calls: exhausted (disk full), corrupt, internal.
 class Store {
  public:
+  /// Opens or makes `file` and moves the numbers of all its statuses on by kSeqStep, since a power cut may
+  /// have taken the last ones that were told.
   static Result<std::unique_ptr<Store>> open(const std::filesystem::path& file);
   ~Store();
 
@@ -39,7 +45,10 @@ class Store {
   Result<> put_command(const Row& row);
   Result<> put_status(const std::string& tid, std::int64_t seq, const std::string& status, bool finished,
                       std::int64_t now_ms);
-  Result<> mark_sent(const std::string& tid, std::int64_t seq);
+  /// Written with the next call that writes, or by `flush`: lost, it costs one repeated status.
+  void mark_sent(const std::string& tid, std::int64_t seq);
+  /// Writes what `mark_sent` left waiting.
+  Result<> flush();
   Result<> forget_task(const std::string& tid);
   /// Forgets commands received before `before_ms`, and all but the newest `keep`; never one of a row in
   /// `tasks`.

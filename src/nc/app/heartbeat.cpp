@@ -111,6 +111,7 @@ void Heartbeat::beat() {
   }
   bus::Outgoing message{config_.exchange, config_.node_key(), std::move(body), new_command_id().str(),
                         kExpiration};
+  message.persistent = false;
   // One that is lost is followed by the next; nobody waits for it.
   auto queued = parts_.bus.publish(std::move(message), [](bus::Outcome) {});
   if (!queued) obs::debug("heartbeat.not_queued", {{"reason", queued.error().message}});

@@ -134,6 +134,41 @@ TEST_F(StoreTest, HooksRunOnlyAfterACommit) {
   EXPECT_EQ(ran, 1);
 }
 
+TEST_F(StoreTest, WhatIsPostedLazilyGoesWithTheNextWriteOrAloneAfterAWhile) {
+  StoreOptions options;
+  options.lazy_wait = std::chrono::minutes{1};
+  store_ = std::move(*Store::open(file_, options));
+  std::mutex mutex;
+  std::condition_variable changed;
+  int done = 0;
+  const auto post = [&](const std::string& name) {
+    return store_->post_lazily(
+        [name](Sql& sql) -> Result<> {
+          add_account(sql, {name, false, "x", 1});
+          return {};
+        },
+        [&](const Result<>& outcome) {
+          const std::lock_guard lock(mutex);
+          done += outcome ? 1 : 100;
+          changed.notify_all();
+        });
+  };
+  const auto before = store_->commits();
+  ASSERT_TRUE(post("ada"));
+  ASSERT_TRUE(post("bob"));
+  EXPECT_EQ(accounts(*store_), 0);
+  ASSERT_TRUE(add(*store_, "eve"));
+  EXPECT_EQ(accounts(*store_), 3);
+  EXPECT_EQ(store_->commits(), before + 1);
+  options.lazy_wait = std::chrono::milliseconds{1};
+  store_.reset();
+  store_ = std::move(*Store::open(file_, options));
+  ASSERT_TRUE(post("zoe"));
+  std::unique_lock lock(mutex);
+  EXPECT_TRUE(changed.wait_for(lock, std::chrono::seconds{30}, [&] { return done == 3; }));
+  EXPECT_EQ(accounts(*store_), 4);
+}
+
 TEST_F(StoreTest, ReadersCannotWriteAndSeeWhatIsCommitted) {
   auto& store = open();
   ASSERT_TRUE(add(store, "ann"));

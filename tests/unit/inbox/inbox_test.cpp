@@ -261,6 +261,35 @@ TEST_F(InboxTest, ARestartForgetsNothing) {
   EXPECT_GT(inbox_->find(kTid)->status->seq, seq_before);
 }
 
+TEST_F(InboxTest, APowerCutThatTakesTheLastStatusDoesNotBringItsNumberBack) {
+  const auto copy = [&](const std::filesystem::path& from, const std::filesystem::path& to) {
+    for (const char* name : {"inbox.sqlite", "inbox.sqlite-wal"}) {
+      std::filesystem::copy_file(from / name, to / name, std::filesystem::copy_options::overwrite_existing);
+    }
+  };
+  const auto synced = directory_ / "synced";
+  std::filesystem::create_directory(synced);
+  const auto run = command("image/run");
+  ASSERT_TRUE(inbox_->accept(run));
+  copy(directory_, synced);
+  std::int64_t newest = 0;
+  // Twice: what the first restart told is lost as well.
+  for (int cut = 0; cut < 2; ++cut) {
+    ASSERT_TRUE(inbox_->report(final_of(run, Event::running, {Phase::editing, State::running})));
+    const auto statuses = told();
+    ASSERT_EQ(statuses.size(), 1u);
+    EXPECT_GT(statuses[0].seq, newest);
+    newest = statuses[0].seq;
+    inbox_.reset();
+    std::filesystem::remove(directory_ / "inbox.sqlite-shm");
+    copy(synced, directory_);
+    open();
+    copy(directory_, synced);
+    ASSERT_EQ(inbox_->unfinished().size(), 1u);
+    EXPECT_EQ(inbox_->unfinished()[0].command.cmdid, run.cmdid);
+  }
+}
+
 TEST_F(InboxTest, AVmThatEndsLaterIsToldUnderTheLastCommand) {
   const auto run = command("image/run");
   ASSERT_TRUE(inbox_->accept(run));
