@@ -17,8 +17,8 @@ struct Outgoing {
   std::string body;                         ///< JSON, at most limits::kMessageBytes
   std::string msgid;                        ///< shown in the console; also how a RETURN finds its publish
   std::chrono::milliseconds expiration{0};  ///< 0: never
-  /// False: classic queues (heartbeats, leases, the console's tap) keep it in memory only and confirm at once.
-  /// Quorum queues, which is where all work goes, have everything on disk before they confirm.
+  /// False: classic queues (heartbeats, leases, the console's tap) keep it in memory only and confirm at
+  /// once. Quorum queues, which is where all work goes, have everything on disk before they confirm.
   bool persistent = true;
 };
 

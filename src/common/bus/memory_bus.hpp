@@ -52,7 +52,7 @@ class MemoryBroker {
   Outcome route(const Outgoing& message, const std::string& user_id);
   void settle(std::uint64_t tag, Verdict verdict);
   void bury(const std::string& queue, Message message);  // with mutex_ held
-  void requeue_unsettled(const std::string& queue);  // with mutex_ held
+  void requeue_unsettled(const std::string& queue);      // with mutex_ held
 
   mutable std::mutex mutex_;
   bool up_ = true;

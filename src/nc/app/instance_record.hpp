@@ -45,8 +45,8 @@ struct InstanceRecord {
 
 /// nullopt: there is none, or a power cut took what a desktop's said. Errors: corrupt, internal.
 Result<std::optional<InstanceRecord>> read_record(const Layout& layout, const InstanceId& insid);
-/// Makes the instance's folder. Durable once it returns, but for a desktop's, which nothing needs after a power
-/// cut: its VM and what was in its overlay are gone too.
+/// Makes the instance's folder. Durable once it returns, but for a desktop's, which nothing needs after a
+/// power cut: its VM and what was in its overlay are gone too.
 Result<> write_record(const Layout& layout, const InstanceId& insid, const InstanceRecord& record);
 /// The instances that have a record. One that cannot be read is an error: not knowing what is used is no
 /// reason to take it for unused.
