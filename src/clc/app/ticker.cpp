@@ -50,8 +50,8 @@ Result<> Ticker::heed_clock_jump() {
     sql.run("UPDATE tasks SET deadline_at = deadline_at + ?1 WHERE state <> 'gone' AND deadline_at > 0",
             {jump});
     sql.run(
-        "UPDATE tasks SET cmd_sent_at = cmd_sent_at + ?1, news_at = MAX(0, news_at + ?1) WHERE state <> "
-        "'gone'",
+        "UPDATE tasks SET cmd_sent_at = cmd_sent_at + ?1, news_at = MAX(0, news_at + ?1), "
+        "gated_at = CASE WHEN gated_at > 0 THEN gated_at + ?1 ELSE 0 END WHERE state <> 'gone'",
         {jump});
     return {};
   });
