@@ -15,4 +15,7 @@ Result<std::int64_t> parse_local_time(const std::string& text);
 /// A dry run, as the API answered it, for a person. Pure.
 std::string describe_plan(const nlohmann::json& plan);
 
+/// Why a task is where it is, or is not, as the API answered it, for a person. Pure.
+std::string describe_why(const nlohmann::json& why);
+
 }  // namespace educloud::cli

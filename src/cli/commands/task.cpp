@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/commands/context.hpp"
+#include "cli/commands/plan.hpp"
 #include "cli/commands/wait.hpp"
 #include "cli/core/text.hpp"
 #include "common/base/bytes.hpp"
@@ -43,35 +44,6 @@ Result<> list_tasks(Context& context, Session& session, bool all) {
   }
   context.console.result({{"items", *tasks}}, render_table(rows));
   return {};
-}
-
-std::string describe_why(const nlohmann::json& why) {
-  const std::string chosen = cell(why, "chosen");
-  const auto request = why.value("request", nlohmann::json::object());
-  std::string text = "Asked for: " + cell(request, "memory_mib") + " MiB, " + cell(request, "cpus") +
-                     " cpus, " + cell(request, "image") + " version " + cell(request, "version");
-  for (const char* pin : {"cluster", "node"}) {
-    if (cell(request, pin) != "-") text += std::string(", ") + pin + " " + cell(request, pin);
-  }
-  text += "\nPolicy: " + cell(why, "policy") + "\n" +
-          (chosen == "-" ? "No node was chosen. Nearest remedy: " + cell(why, "nearest_fix")
-                         : "Chosen: " + chosen) +
-          "\n\n";
-  std::vector<std::vector<std::string>> rows = {
-      {"RANK", "NODE", "CLUSTER", "VMS", "MEM LEFT MiB", "CPUS LEFT", "IMAGE", "WHY", "WHAT HELPS"}};
-  const auto nodes = why.value("nodes", nlohmann::json::array());
-  for (const auto& one : nodes) {
-    rows.push_back({cell(one, "rank") == "0" ? "-" : cell(one, "rank"), cell(one, "host"),
-                    cell(one, "cluster"), cell(one, "vms"), cell(one, "memory_left_mib"),
-                    cell(one, "cpus_left"), cell(one, "has_image"), cell(one, "reason"), cell(one, "fix")});
-  }
-  text = printable(text, true) + render_table(rows);
-  if (cell(why, "others") != "0") text += "and " + cell(why, "others") + " more nodes\n";
-  if (const auto task = why.find("task"); task != why.end() && task->is_object()) {
-    const std::string queue = queue_text(*task);
-    if (!queue.empty()) text += "\nNow: " + printable(queue) + "\n";
-  }
-  return text;
 }
 
 /// Until the task is over; how it ended is the exit code.

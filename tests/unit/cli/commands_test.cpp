@@ -176,6 +176,25 @@ TEST(Plan, IsTold) {
   EXPECT_FALSE(describe_plan(json::object()).empty());
 }
 
+TEST(Why, IsTold) {
+  auto why = json::parse(
+      R"({"tid":"t","policy":"image_first","chosen":"","nearest_fix":"nc2: free 144 MiB","others":3,
+      "request":{"memory_mib":4096,"cpus":1,"image":"IMG00000001","version":2,"cluster":"cc1","node":""},
+      "nodes":[{"host":"nc2","rank":0,"reason":"memory: needs 4096","fix":"free 144 MiB","has_image":true},
+               {"host":"nc1","rank":0,"reason":"lost\u001b[2J","fix":"check"}],"task":null})");
+  auto text = describe_why(why);
+  for (const char* part : {"4096 MiB, 1 cpus, IMG00000001 version 2, cluster cc1",
+                           "Nearest remedy: nc2: free 144 MiB", "memory: needs 4096", "and 3 more nodes"})
+    EXPECT_THAT(text, testing::HasSubstr(part));
+  EXPECT_EQ(text.find('\x1b'), std::string::npos);
+  why["chosen"] = "nc1";
+  why["task"] = {{"queue_place", 2}, {"queue_reason", "place 2 of 5 in the boot queue of nc1"}};
+  text = describe_why(why);
+  EXPECT_THAT(text, testing::HasSubstr("Chosen: nc1"));
+  EXPECT_THAT(text, testing::HasSubstr("Now: place 2 of 5"));
+  EXPECT_FALSE(describe_why(json::object()).empty());
+}
+
 TEST(SubmitBody, IsEmptyUnlessAsked) {
   EXPECT_EQ(submit_body(""), json::object());
   EXPECT_EQ(submit_body("replace"), json({{"on_conflict", "replace"}}));
