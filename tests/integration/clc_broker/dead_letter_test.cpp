@@ -5,6 +5,7 @@
 #include "clc/app/safety.hpp"
 #include "clc/app/setup.hpp"
 #include "clc/store/catalogue.hpp"
+#include "cli/commands/program.hpp"
 #include "cli/init/definitions.hpp"
 #include "common/base/limits.hpp"
 #include "common/bus/amqp_connection_impl.hpp"
@@ -158,6 +159,15 @@ class ClcBrokerTest : public ::testing::Test {
     return out;
   }
 
+  /// The command, which must end with `code`; what it prints.
+  nlohmann::json educloud(const std::vector<std::string>& words, int code = 0) {
+    std::vector<const char*> argv{"educloud", "--json"};
+    for (const auto& word : words) argv.push_back(word.c_str());
+    ::testing::internal::CaptureStdout();
+    EXPECT_EQ(cli::run_program(static_cast<int>(argv.size()), argv.data()), code) << words[0] << words.back();
+    return nlohmann::json::parse(::testing::internal::GetCapturedStdout(), nullptr, false);
+  }
+
   static constexpr const char* kImage = "IMG00000001";
   educloud::testing::TempDir dir_;
   Outcomes outcomes_;
@@ -238,6 +248,36 @@ TEST_F(ClcBrokerTest, ACommandThatNobodyTookInTimeSaysWhoIsMissing) {
   EXPECT_EQ(died.queue, "cc_cmd_queue.cc1");
   EXPECT_THAT(died.cause, HasSubstr("is cc on cc1 up"));
   EXPECT_EQ(app_->cloud().safety().retry_dead_letter(admin, died.id).error().code, ErrorCode::conflict);
+}
+
+TEST_F(ClcBrokerTest, TheCommandLineShowsRetriesDropsBacksUpAndRestores) {
+  publish_defect({{"clc_status", "taskstatus.x"}}, "poison");
+  const auto id = std::to_string(wait_for_letters(1).at(0).id);
+  ::setenv("EDUCLOUD_TOKEN_FILE", (dir_ / "token").c_str(), 1);
+  ::setenv("EDUCLOUD_URL", ("http://127.0.0.1:" + std::to_string(app_->port())).c_str(), 1);
+  broker->write("password", "correct horse", 0600);
+  educloud({"login", "--password-file", broker->file("password")});
+  EXPECT_EQ(educloud({"dead-letter", "list"})["items"].size(), 1u);
+  EXPECT_EQ(educloud({"dead-letter", "show", id})["body"], "poison");
+  educloud({"dead-letter", "retry", id}, 5);
+  EXPECT_EQ(educloud({"dead-letter", "drop", id})["dropped"], 1);
+  educloud({"dead-letter", "drop", id}, 4);
+  EXPECT_EQ(educloud({"dead-letter", "drop", "--all"})["dropped"], 0);
+  const auto copy = (dir_ / "copy.sqlite").string();
+  const auto made = educloud({"backup", "--to", copy});
+  EXPECT_EQ(made["bytes"], std::filesystem::file_size(copy));
+  educloud({"backup", "--to", copy}, 5);
+  EXPECT_EQ(educloud({"backup", "--list"})["items"].size(), 2u);
+  educloud({"restore", copy, "--state-dir", dir_.path().string()}, 5);
+  app_.reset();
+  EXPECT_EQ(educloud({"restore", copy, "--state-dir", dir_.path().string()})["images"], 1);
+  start();
+  ::setenv("EDUCLOUD_URL", ("http://127.0.0.1:" + std::to_string(app_->port())).c_str(), 1);
+  educloud({"status"}, 3);
+  educloud({"login", "--password-file", broker->file("password")});
+  EXPECT_EQ(educloud({"status"})["images"], 1);
+  ::unsetenv("EDUCLOUD_TOKEN_FILE");
+  ::unsetenv("EDUCLOUD_URL");
 }
 
 TEST_F(ClcBrokerTest, NoneIsLostWhileClcIsAway) {
