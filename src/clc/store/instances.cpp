@@ -107,9 +107,8 @@ void free_ports(Sql& sql, std::string_view insid) {
 
 std::vector<std::string> unowned_ports(Sql& sql) {
   std::vector<std::string> out;
-  for (const auto& row :
-       sql.all("SELECT DISTINCT insid FROM ports p WHERE NOT EXISTS "
-               "(SELECT 1 FROM tasks t WHERE t.insid = p.insid AND t.state <> 'gone')")) {
+  for (const auto& row : sql.all("SELECT DISTINCT insid FROM ports p WHERE NOT EXISTS "
+                                 "(SELECT 1 FROM tasks t WHERE t.insid = p.insid AND t.state <> 'gone')")) {
     out.push_back(row.text(0));
   }
   return out;

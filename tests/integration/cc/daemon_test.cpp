@@ -3,6 +3,8 @@
 #include "common/base/ids.hpp"
 #include "common/msg/command.hpp"
 #include "common/msg/host_status.hpp"
+#include "common/msg/inventory.hpp"
+#include "common/msg/lease.hpp"
 #include "common/msg/task_status.hpp"
 #include "integration/bus/collector.hpp"
 #include "integration/bus/definitions.hpp"
@@ -22,11 +24,12 @@ nlohmann::json cloud_definitions() {
            {exchange("cc_cmd", "direct"), exchange("nc_cmd", "direct"), exchange("cc_status", "topic"),
             exchange("clc_status", "topic"), exchange("dead_letter", "topic")}},
           {"queues",
-           {work_queue("cc_cmd_queue.cc1"), work_queue("nc_cmd_queue.nc1"), work_queue("cc_status_queue"),
-            work_queue("clc_status_queue"), queue("cc_heartbeat_queue"), queue("clc_heartbeat_queue"),
-            queue("dead")}},
+           {work_queue("cc_cmd_queue.cc1"), work_queue("nc_cmd_queue.nc1"), queue("nc_lease_queue.nc1"),
+            work_queue("cc_status_queue"), work_queue("clc_status_queue"), queue("cc_heartbeat_queue"),
+            queue("clc_heartbeat_queue"), queue("dead")}},
           {"bindings",
            {bind("cc_cmd", "cc_cmd_queue.cc1", "cc1"), bind("nc_cmd", "nc_cmd_queue.nc1", "nc1"),
+            bind("nc_cmd", "nc_lease_queue.nc1", "lease.nc1"),
             bind("cc_status", "cc_status_queue", "taskstatus.#"),
             bind("cc_status", "cc_heartbeat_queue", "nodestatus.#"),
             bind("clc_status", "clc_status_queue", "taskstatus.#"),
@@ -37,7 +40,7 @@ nlohmann::json cloud_definitions() {
 const std::vector<TestBroker::User> kUsers{
     {"clc", "^cc_cmd$", "^(clc_(status|heartbeat)_queue|dead)$"},
     {"cc-cc1", "^(nc_cmd|clc_status)$", "^(cc_cmd_queue\\.cc1|cc_(status|heartbeat)_queue)$"},
-    {"nc-nc1", "^cc_status$", "^nc_cmd_queue\\.nc1$"}};
+    {"nc-nc1", "^cc_status$", "^nc_(cmd|lease)_queue\\.nc1$"}};
 
 /// educloud-cc as a process between a real broker, walrus' data routes, and a clc and a node made of test
 /// code. One broker and one cc for all tests here; each uses ids of its own.
@@ -77,6 +80,7 @@ class CcDaemonTest : public ::testing::Test {
     clc_->subscribe({"clc_status_queue", 64, statuses_.sink()});
     clc_->subscribe({"clc_heartbeat_queue", 64, heartbeats_.sink()});
     node_->subscribe({"nc_cmd_queue.nc1", 64, commands_.sink()});
+    node_->subscribe({"nc_lease_queue.nc1", 1, leases_.sink()});
     clc_->start({});
     node_->start({});
   }
@@ -126,9 +130,33 @@ class CcDaemonTest : public ::testing::Test {
 
   static inline World* world = nullptr;
   Outcomes outcomes_;
-  Deliveries commands_, statuses_, heartbeats_;
+  Deliveries commands_, leases_, statuses_, heartbeats_;
   std::unique_ptr<bus::Bus> clc_, node_;
 };
+
+TEST_F(CcDaemonTest, LeasesGoDownAndInventoriesComeUp) {
+  msg::Lease lease;
+  lease.ccid = "cc1";
+  lease.grants = {{"nc1", 3}, {"nc9", 1}};
+  publish(*clc_, "cc_cmd", "cc1", msg::serialize(lease), "lease");
+  ASSERT_TRUE(leases_.wait(1));
+  const auto own = msg::parse<msg::Lease>(leases_.all()[0].body);
+  ASSERT_TRUE(own);
+  ASSERT_EQ(own->grants.size(), 1u);
+  EXPECT_EQ(own->grants[0].epoch, 3);
+
+  msg::Inventory inventory;
+  inventory.host = "nc1";
+  inventory.round = "r1";
+  publish(*node_, "cc_status", "nodestatus.nc-nc1", msg::serialize(inventory), "inventory");
+  const auto has_come = [&] {
+    for (const auto& one : heartbeats_.all()) {
+      if (msg::is_type(one.body, "inventory")) return msg::parse<msg::Inventory>(one.body)->ccid == "cc1";
+    }
+    return false;
+  };
+  EXPECT_TRUE(wait_until(has_come));
+}
 
 TEST_F(CcDaemonTest, CommandsGoDownAndStatusesComeUp) {
   const auto order = command();
