@@ -18,7 +18,8 @@ class Process {
   virtual const Life& life() const = 0;
   /// A place where a kill -9 shows: before and after each effect on the world. May throw Crash.
   virtual void crash_point() = 0;
-  /// Lets the process do something; a Crash ends it.
+  /// Lets the process do something, later if it is stopped now: so `what` refers to nothing on the stack. A
+  /// Crash ends it.
   virtual void run(const std::function<void()>& what) = 0;
 };
 

@@ -97,8 +97,8 @@ void SimBus::send(std::uint64_t id, Pending& pending) {
       publish_free_, session,
       [this, id, session, message = pending.message] {
         const auto outcome = broker_.route(message, user_);
-        carry(confirm_free_, session, [this, id, outcome] { process_.run([&] { finish(id, outcome); }); },
-              {});
+        carry(confirm_free_, session,
+              [this, id, outcome] { process_.run([this, id, outcome] { finish(id, outcome); }); }, {});
       },
       // It was on the wire when the connection or its process ended.
       [&broker, user = user_, message = pending.message] {
@@ -120,7 +120,7 @@ void SimBus::fail_if(const std::function<bool(const Pending&)>& is_lost) {
     if (is_lost(pending)) lost.push_back(id);
   }
   if (lost.empty()) return;
-  process_.run([&] {
+  process_.run([this, lost = std::move(lost)] {
     for (const auto id : lost) finish(id, bus::Outcome::failed);
   });
 }

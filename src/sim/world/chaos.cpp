@@ -4,7 +4,7 @@ namespace educloud::sim {
 
 Chaos::Chaos(World& world, std::uint64_t seed) : world_(world), rng_(seed) {
   for (const auto kind : {Kind::kill, Kind::reboot, Kind::broker, Kind::wipe, Kind::block, Kind::cut,
-                          Kind::hang_up, Kind::unbind, Kind::guest, Kind::clock}) {
+                          Kind::hang_up, Kind::unbind, Kind::guest, Kind::clock, Kind::pause}) {
     if (rng_.chance(0.4)) kinds_.push_back(kind);
   }
   pause_ms_ = rng_.between(2'000, 30'000);
@@ -48,6 +48,21 @@ std::string Chaos::any_user() {
   for (const auto& cc : world_.ccs) users.push_back("cc-" + cc->name());
   for (const auto& nc : world_.ncs) users.push_back("nc-" + nc->name());
   return rng_.pick(users);
+}
+
+/// A stopped process neither hears nor says anything; the broker hangs up on it.
+void Chaos::pause_one() {
+  const auto time = rng_.between(500, 120'000);
+  Host* host = world_.clc.get();
+  std::string user = "clc";
+  if (rng_.chance(0.7)) {
+    host = rng_.pick(world_.ncs).get();
+    user = "nc-" + host->name();
+  }
+  world_.surroundings.tell("fault: " + host->name() + " is stopped for " + std::to_string(time / 1000) +
+                           " s");
+  host->pause(time);
+  world_.broker.cut(user, time);
 }
 
 void Chaos::strike(Kind kind) {
@@ -94,6 +109,7 @@ void Chaos::strike(Kind kind) {
       tell("clock of " + host.name() + " jumps to " + std::to_string(skew / 1000) + " s");
       return host.clock().set_skew(skew);
     }
+    case Kind::pause: return pause_one();
   }
 }
 

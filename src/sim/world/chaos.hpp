@@ -15,11 +15,12 @@ class Chaos {
   void end();
 
  private:
-  enum class Kind { kill, reboot, broker, wipe, block, cut, hang_up, unbind, guest, clock };
+  enum class Kind { kill, reboot, broker, wipe, block, cut, hang_up, unbind, guest, clock, pause };
   void next();
   void strike(Kind kind);
   void plan_restart(Host& host);
   std::string any_user();
+  void pause_one();
 
   World& world_;
   Rng rng_;

@@ -64,7 +64,13 @@ void Checks::look_at_nodes() {
 void Checks::look_at_clc() {
   const auto reserved = read<std::vector<clc::Reservation>>(
       world_, [](clc::store::Sql& sql) -> Result<std::vector<clc::Reservation>> {
-        return clc::store::reservations(sql);
+        auto all = clc::store::reservations(sql);
+        // Counted until the node has answered, though a task that was stopped holds nothing there.
+        std::erase_if(all, [&](const auto& one) {
+          const auto task = clc::store::open_task_of_instance(sql, one.insid);
+          return !task || task->state.state == task::State::deleting;
+        });
+        return all;
       });
   if (!reserved) return;
   for (const auto& nc : world_.ncs) {

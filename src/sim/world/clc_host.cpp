@@ -3,6 +3,7 @@
 #include "clc/app/cloud_impl.hpp"
 #include "clc/app/event_hub.hpp"
 #include "clc/app/heartbeats.hpp"
+#include "clc/app/leases.hpp"
 #include "clc/app/outbox_relay.hpp"
 #include "clc/app/setup.hpp"
 #include "clc/app/status_consumer.hpp"
@@ -53,7 +54,10 @@ struct ClcHost::Parts {
         bus(host.broker_.connect("clc", host)),
         relay(*store, *bus, host.clock_),
         statuses(*store, cloud.impl().engine, host.clock_),
-        ticker(*store, cloud.impl().engine, heartbeats, host.clock_) {}
+        leases(*store, cloud.impl().engine, heartbeats, *bus, host.clock_),
+        ticker(*store, cloud.impl().engine, heartbeats, host.clock_) {
+    ticker.also([this] { return leases.tick(); });
+  }
 
   // In the order of App::Impl.
   std::unique_ptr<clc::store::Store> store;
@@ -63,6 +67,7 @@ struct ClcHost::Parts {
   std::unique_ptr<bus::Bus> bus;
   clc::OutboxRelay relay;
   clc::StatusConsumer statuses;
+  clc::Leases leases;
   clc::Ticker ticker;
 };
 
@@ -84,7 +89,7 @@ Result<> ClcHost::boot() {
   parts_ = std::make_unique<Parts>(*this, std::move(*opened));
   auto& parts = *parts_;
   const auto pump_soon = [this, &parts] {
-    world_.timeline.after(life(), 1, [this, &parts] { run([&] { parts.relay.pump(); }); });
+    world_.timeline.after(life(), 1, [this, &parts] { run([&parts] { parts.relay.pump(); }); });
   };
   parts.cloud.on_outbox([this, &parts, pump_soon] {
     crash_point();

@@ -28,6 +28,7 @@ class ClcHost : public Host {
   template <class F>
   auto call(F use_case) -> std::optional<decltype(use_case(std::declval<clc::Cloud&>()))> {
     std::optional<decltype(use_case(std::declval<clc::Cloud&>()))> answer;
+    if (is_paused()) return answer;
     run([&] {
       auto result = use_case(cloud());
       crash_point();

@@ -14,10 +14,15 @@ void Host::start() {
 void Host::crash() {
   if (!is_up()) return;
   life_.reset();
+  paused_until_ = 0;
   world_.tell(name_ + " is killed");
   world_.timeline.note(name_);
   wreck();
   on_crash();
+}
+
+void Host::pause(std::int64_t for_ms) {
+  paused_until_ = std::max(paused_until_, world_.timeline.now_ms() + for_ms);
 }
 
 void Host::crash_point() {
@@ -26,6 +31,10 @@ void Host::crash_point() {
 
 void Host::run(const std::function<void()>& what) {
   if (!is_up()) return;
+  if (is_paused() && depth_ == 0) {
+    const auto left_ms = paused_until_ - world_.timeline.now_ms();
+    return world_.timeline.after(life_, left_ms, [this, what] { run(what); });
+  }
   // Inside of what it does already: a crash unwinds all of it.
   if (depth_ > 0) return what();
   bool killed = false;
@@ -42,8 +51,9 @@ void Host::run(const std::function<void()>& what) {
 }
 
 void Host::every(std::int64_t period_ms, std::function<void()> what) {
-  world_.timeline.every(life_, rng_.between(1, period_ms), period_ms,
-                        [this, what = std::move(what)] { run(what); });
+  world_.timeline.every(life_, rng_.between(1, period_ms), period_ms, [this, what = std::move(what)] {
+    if (!is_paused()) run(what);
+  });
 }
 
 }  // namespace educloud::sim

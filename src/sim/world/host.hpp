@@ -31,6 +31,9 @@ class Host : public Process {
   void start();
   /// kill -9.
   void crash();
+  /// SIGSTOP, and SIGCONT after that time: what would have happened meanwhile happens then.
+  void pause(std::int64_t for_ms);
+  bool is_paused() const { return world_.timeline.now_ms() < paused_until_; }
 
   double crash_chance = 0;  ///< at each crash point
   std::function<void()> on_crash = [] {};
@@ -52,6 +55,7 @@ class Host : public Process {
 
  private:
   Life life_;
+  std::int64_t paused_until_ = 0;
   int depth_ = 0;
 };
 

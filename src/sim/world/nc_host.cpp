@@ -9,6 +9,7 @@ namespace educloud::sim {
 namespace {
 
 constexpr std::int64_t kHeartbeatMs = 5000;
+constexpr std::int64_t kUpkeepMs = 1000;
 constexpr std::int64_t kInboxTickMs = 1000;  ///< the daemon's is 200 ms; nothing depends on it
 constexpr std::int64_t kHostMib = 512;       ///< what the host takes for itself
 constexpr std::uint64_t kDiskBytes = 200ull << 30;
@@ -142,6 +143,14 @@ Result<> NcHost::boot() {
   operations.limits.max_memory_mib = options_.memory_mib - kHostMib;
   operations.limits.max_cpus = options_.cpus;
   operations.limits.advertise = "10.0.0.3";
+  operations.state_dir = prefix();
+  operations.may_start = [this](std::stop_token stop) { return lease_->may_start(std::move(stop)); };
+  nc::LeaseKeeper::Options lease;
+  lease.host = name_;
+  lease.state_dir = prefix();
+  lease.patience = std::chrono::milliseconds{0};
+  lease.on_new_epoch = [this] { inventory_->soon(); };
+  lease_ = std::make_unique<nc::LeaseKeeper>(std::move(lease), hypervisor_, clock_);
   node_ = std::make_unique<nc::Node>(std::move(operations), name_, *inbox_, hypervisor_, *images_, clock_);
   node_->recover();
   auto listening = hypervisor_.start([this](const nc::VmEvent& event) {
@@ -149,21 +158,49 @@ Result<> NcHost::boot() {
     work_soon();
   });
   if (!listening) return listening;
+  subscribe();
+  node_->redo_unfinished();
+  for (std::size_t i = 0; i <= inbox_->unfinished().size(); ++i) work_soon();
+  open_upkeep();
+  bus_->start([this] {
+    inbox_->resend();
+    inventory_->soon();
+  });
+  every(kInboxTickMs, [this] { inbox_->tick(); });
+  every(kHeartbeatMs, [this] { beat(); });
+  every(kUpkeepMs, [this] {
+    lease_->tick();
+    inventory_->tick();
+    sweeper_->tick();
+  });
+  return {};
+}
+
+void NcHost::subscribe() {
   bus_->subscribe({"nc_cmd_queue." + name_, 4, [this](bus::Delivery delivery) {
                      node_->handle(std::move(delivery));
                      work_soon();
                    }});
-  node_->redo_unfinished();
-  for (std::size_t i = 0; i <= inbox_->unfinished().size(); ++i) work_soon();
-  bus_->start([this] { inbox_->resend(); });
-  every(kInboxTickMs, [this] { inbox_->tick(); });
-  every(kHeartbeatMs, [this] { beat(); });
-  return {};
+  bus_->subscribe(
+      {"nc_lease_queue." + name_, 1, [this](const bus::Delivery& delivery) { lease_->take(delivery); }});
+}
+
+void NcHost::open_upkeep() {
+  nc::InventoryReporter::Options options;
+  options.layout = nc::Layout(prefix());
+  options.host = name_;
+  options.routing_key = "nodestatus.nc-" + name_;
+  inventory_ = std::make_unique<nc::InventoryReporter>(std::move(options), *inbox_, hypervisor_, *bus_,
+                                                       clock_, [this] { return lease_->epoch(); });
+  sweeper_ = std::make_unique<nc::OrphanSweeper>(nc::Layout(prefix()), *inbox_, hypervisor_, *node_, clock_);
 }
 
 void NcHost::wreck() {
   hypervisor_.stop();
+  sweeper_.reset();
+  inventory_.reset();
   node_.reset();
+  lease_.reset();
   images_.reset();
   inbox_.reset();
   bus_.reset();
@@ -235,7 +272,7 @@ void NcHost::end_guest(const std::string& insid, bool crashed) {
   const auto id = InstanceId::parse(insid);
   if (!id) return;
   const auto kind = crashed ? nc::VmEvent::Kind::crashed : nc::VmEvent::Kind::stopped;
-  if (!is_up()) return hypervisor_.end(*id, kind, true);
+  if (!is_up() || is_paused()) return hypervisor_.end(*id, kind, true);
   run([&] { hypervisor_.end(*id, kind, rng_.chance(0.3)); });
 }
 

@@ -4,7 +4,10 @@
 #include <memory>
 #include <set>
 
+#include "nc/app/inventory.hpp"
+#include "nc/app/lease_keeper.hpp"
 #include "nc/app/node.hpp"
+#include "nc/app/sweeper.hpp"
 #include "nc/hypervisor/fake_hypervisor.hpp"
 #include "sim/bus/broker.hpp"
 #include "sim/world/host.hpp"
@@ -76,6 +79,8 @@ class NcHost : public Host {
   void work_soon();
   void work();
   void beat();
+  void subscribe();
+  void open_upkeep();
   msg::NodeStatus status();
   std::filesystem::path prefix() const { return options_.folder / name_; }
 
@@ -89,7 +94,10 @@ class NcHost : public Host {
   std::unique_ptr<bus::Bus> bus_;
   std::unique_ptr<inbox::Inbox> inbox_;
   std::unique_ptr<Images> images_;
+  std::unique_ptr<nc::LeaseKeeper> lease_;
   std::unique_ptr<nc::Node> node_;
+  std::unique_ptr<nc::InventoryReporter> inventory_;
+  std::unique_ptr<nc::OrphanSweeper> sweeper_;
 };
 
 }  // namespace educloud::sim

@@ -20,6 +20,7 @@ transfer::Receipt WalrusHost::seed_version(const std::string& imgid) {
 
 Result<std::string> WalrusHost::publish(const Submit& submit) {
   Result<std::string> answer = fail(ErrorCode::unavailable, "walrus does not answer");
+  if (is_paused()) return answer;
   run([&] {
     auto done = publish_now(submit);
     crash_point();
@@ -90,7 +91,7 @@ void WalrusHost::handle(const bus::Delivery& delivery) {
 
 void WalrusHost::execute(const walrus::Order& order) {
   world_.timeline.after(life(), rng_.between(1, kSlowestMs), [this, order] {
-    run([&] {
+    run([this, order] {
       if (order.operation == walrus::Operation::forget) return report(order, walrus::deleted_news());
       const auto done = carry_out(order);
       crash_point();

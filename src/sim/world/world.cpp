@@ -14,6 +14,7 @@ constexpr std::int64_t kSettleMs = 30 * 60 * kSecond;
 constexpr std::int64_t kInsistMs = 5 * kSecond;
 constexpr std::int64_t kLookMs = 2 * kSecond;
 constexpr std::int64_t kHeartbeatTtlMs = 30 * kSecond;
+constexpr std::int64_t kLeaseTtlMs = 10 * kSecond;
 
 const std::string kDataKey(64, 'a');
 
@@ -29,7 +30,10 @@ void make_queues(Broker& broker, const std::vector<std::string>& clusters,
                  const std::vector<std::pair<std::string, std::string>>& nodes) {
   constexpr QueueRules kHeartbeats{kHeartbeatTtlMs, 2000, false};
   for (const auto& cluster : clusters) broker.bind("cc_cmd", cluster, "cc_cmd_queue." + cluster);
-  for (const auto& [node, cluster] : nodes) broker.bind("nc_cmd", node, "nc_cmd_queue." + node);
+  for (const auto& [node, cluster] : nodes) {
+    broker.bind("nc_cmd", node, "nc_cmd_queue." + node);
+    broker.bind("nc_cmd", "lease." + node, "nc_lease_queue." + node, {kLeaseTtlMs, 1, false});
+  }
   broker.bind("walrus_cmd", "walrus", "walrus_cmd_queue");
   for (const std::string level : {"cc", "clc"}) {
     broker.bind(level + "_status", "taskstatus.#", level + "_status_queue");
@@ -150,9 +154,13 @@ void live(World& world, bool faults) {
   timeline.every(acting, 1, world.rng.between(500, 6'000), [&] { world.users->act(); });
   if (faults) chaos.begin();
   world.run_until(timeline.now_ms() + world.rng.between(20, 150) * kSecond);
-  chaos.end();
-  checks.healed();
   acting.reset();
+  chaos.end();
+  world.run_until(timeline.now_ms() + kSettleMs, [&] {
+    const auto all = world.hosts();
+    return std::none_of(all.begin(), all.end(), [](const Host* host) { return host->is_paused(); });
+  });
+  checks.healed();
 
   world.users->settle();
   timeline.every(life, 1, kInsistMs, [&] { world.users->insist(); });
