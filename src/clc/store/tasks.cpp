@@ -181,10 +181,10 @@ void update_task(Sql& sql, const Task& task) {
 
 std::vector<Task> overdue_tasks(Sql& sql, std::int64_t now_ms) {
   // resend_after_ms, in SQL: those that wait longer must not take the places of those that are due.
-  static const std::string kQuery =
-      kSelect +
-      "WHERE state <> 'gone' AND ((op_open = 1 AND MAX(cmd_sent_at, news_at) + "
-      "MIN(?1 << MIN(resends, 8), ?2) <= ?3) OR (deadline_at > 0 AND deadline_at <= ?3)) ORDER BY id LIMIT 500";
+  static const std::string kQuery = kSelect +
+                                    "WHERE state <> 'gone' AND ((op_open = 1 AND MAX(cmd_sent_at, news_at) + "
+                                    "MIN(?1 << MIN(resends, 8), ?2) <= ?3) OR (deadline_at > 0 AND "
+                                    "deadline_at <= ?3)) ORDER BY id LIMIT 500";
   return select(sql, kQuery, {kResendMs, kLongestResendMs, now_ms});
 }
 
