@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <condition_variable>
 #include <cstdio>
 #include <deque>
@@ -86,6 +88,9 @@ class Run {
                    task["tid"].get<std::string>().c_str(), phase.c_str(), state.c_str());
     }
     const std::lock_guard lock(mutex_);
+    // Others may have desktops too. The name is told from the first event on, but no more after the end.
+    const bool is_ours = task["instance_name"].get<std::string>().starts_with(prefix_);
+    if (!is_ours && !desktops_.contains(insid)) return;
     auto& one = desktops_[insid];
     if (task["failed"] == 1 && failure_.empty())
       failure_ = insid + ": " + task["errormsg"].get<std::string>();
@@ -177,7 +182,9 @@ class Run {
     request.method = "POST";
     request.target = "/clc/api/1.0/vms";
     request.headers = api_.headers();
-    request.body = nlohmann::json{{"imgid", imgid_}, {"kind", "TVD"}, {"memory_mib", 64}, {"cpus", 1}}.dump();
+    nlohmann::json body{{"imgid", imgid_}, {"kind", "TVD"}, {"memory_mib", 64}, {"cpus", 1}};
+    body["name"] = prefix_ + std::to_string(++named_);
+    request.body = body.dump();
     const auto posted = std::chrono::steady_clock::now();
     auto answer = client.send(request);
     if (!answer) return fail(answer.error());
@@ -202,6 +209,8 @@ class Run {
   const std::string imgid_;
   const int count_;
   const std::string mode_;
+  const std::string prefix_ = "bench" + std::to_string(::getpid()) + "-";
+  std::atomic<int> named_{0};
   std::FILE* trace_ = nullptr;
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -187,6 +187,10 @@ class Site:
         words = ["lifecycles", self.url, imgid, count, clients, mode] + ([trace] if trace else [])
         return self.driver(*[str(word) for word in words])
 
+    def popen_lifecycles(self, imgid, count, clients):
+        words = ["lifecycles", self.url, imgid, str(count), str(clients), "pipeline"]
+        return self.host.popen([self.bin / "bench_control", *words], stdout=subprocess.DEVNULL, env={"EDUCLOUD_BENCH_TOKEN": self.token})
+
     def read(self, seconds, connections, targets):
         return self.driver("reads", self.url, str(seconds), str(connections), *targets)
 
