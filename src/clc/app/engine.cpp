@@ -114,6 +114,10 @@ Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement
                           const msg::TaskStatus& status) {
   task::Transition row = *judgement.transition;
   measure(task, row.event, status);
+  if (row.event == Event::failed && task.op == "image/stop" && task.state.phase == task::Phase::editing &&
+      task.state.state != task::State::deleting) {
+    return stop_failed(sql, std::move(task), status);
+  }
   if (row.event == Event::failed && task.op == "image/submit") {
     msg::TaskStatus told = status;
     const auto image = store::find_image(sql, task.dst);
@@ -135,6 +139,18 @@ Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement
     return apply(sql, task, *failed, &refused);
   }
   return apply(sql, task, row, &status);
+}
+
+/// The VM was not ended, so the task stays where it is and keeps its ports; a stop of a VM that runs is sent
+/// anew when its time is up.
+Result<> Engine::stop_failed(store::Sql& sql, Task task, const msg::TaskStatus& status) {
+  task.seq = status.seq;
+  task.news_at = task.updated_at = now();
+  task.errormsg = status.errormsg.substr(0, 2000);
+  obs::warn("task.not_stopped", {{"tid", task.tid}, {"node", task.node}, {"error", task.errormsg}});
+  store::update_task(sql, task);
+  changed(sql, task);
+  return {};
 }
 
 Result<> Engine::timed_out(store::Sql& sql, Task task) {
