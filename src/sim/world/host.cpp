@@ -22,6 +22,7 @@ void Host::crash() {
 }
 
 void Host::pause(std::int64_t for_ms) {
+  if (!is_up()) return;
   paused_until_ = std::max(paused_until_, world_.timeline.now_ms() + for_ms);
 }
 
