@@ -87,8 +87,9 @@ Result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& path, St
   std::error_code error;
   if (!std::filesystem::exists(path, error) && !list_backups(backup_folder(path)).empty()) {
     // An empty cloud in its place would tell the nodes to forget everything.
-    return fail(ErrorCode::not_found,
-                path.string() + " is gone, but there are copies; " + restore_advice(path));
+    return fail(ErrorCode::not_found, path.string() + " is gone, but there are copies; " +
+                                          restore_advice(path) + "; to begin with an empty cloud, move " +
+                                          backup_folder(path).string() + " away");
   }
   // Made here with the right mode: SQLite would use the umask. Its -wal and -shm files copy it.
   auto file = sys::open_file(path, O_RDWR | O_CREAT, 0600);

@@ -54,8 +54,9 @@ Result<> show_status(Context& context, Session& session) {
   std::vector<std::vector<std::string>> rows = {{"cloud", session.url()}};
   for (const auto& [key, value] : status->items()) {
     if (!value.is_structured())
-      rows.push_back({key, key == "started_at" && value.is_number() ? format_time(value.get<std::int64_t>())
-                                                                    : cell(*status, key)});
+      rows.push_back({key, key.ends_with("_at") && value.is_number_integer()
+                               ? format_time(value.get<std::int64_t>())
+                               : cell(*status, key)});
   }
   std::string text = render_table(rows);
   const auto clusters = status->find("clusters");
