@@ -38,8 +38,10 @@ Result<> Engine::node_back(store::Sql& sql, const std::string& host) {
   store::audit(sql, now(), kWho, "node.back", host);
   for (auto& task : store::open_tasks_of_node(sql, host)) {
     if (!task.failed || !task.errormsg.starts_with(lost_text(host))) continue;
-    task.failed = false;
-    task.errormsg.clear();
+    // What had failed before, with nothing under way, does not go on by itself.
+    const bool waits = task::is_transient(task.state) && !task.op_open;
+    task.failed = waits;
+    task.errormsg = waits ? "node " + host + " was lost and is back: start again or cancel" : "";
     task.updated_at = now();
     store::update_task(sql, task);
     changed(sql, task);
