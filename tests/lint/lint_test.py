@@ -67,6 +67,11 @@ class Includes(unittest.TestCase):
                  for line in p.read_text().splitlines() if impure.match(line)]
         self.assertEqual(wrong, [])
 
+    def test_only_the_simulator_repeats_random_numbers(self):
+        wrong = [rel(p) for p in SOURCES if "RepeatableRandom" in p.read_text()
+                 and part_of(p) not in ("common/base", "sim/world")]
+        self.assertEqual(wrong, [])
+
     def test_heavy_headers_stay_in_cpp_files(self):
         heavy = re.compile(r"#include <(boost/(asio|beast)|SQLiteCpp/|toml|spdlog/|prometheus/)")
         # A header that no other part includes is a matter of its own part.
