@@ -118,6 +118,8 @@ Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement
       task.state.state != task::State::deleting) {
     return stop_failed(sql, std::move(task), status);
   }
+  if (row.event == Event::failed && task.op == "image/run" && status.seq == 0)
+    return run_undeliverable(sql, std::move(task), status);
   if (row.event == Event::failed && task.op == "image/submit") {
     msg::TaskStatus told = status;
     const auto image = store::find_image(sql, task.dst);
@@ -151,6 +153,15 @@ Result<> Engine::stop_failed(store::Sql& sql, Task task, const msg::TaskStatus& 
   store::update_task(sql, task);
   changed(sql, task);
   return {};
+}
+
+/// The cc says that its node has no queue (its seq is 0, a node's never is). Another copy of the command may
+/// be under way all the same: the VM counts as stopped, and its ports are free, when the node has said so.
+Result<> Engine::run_undeliverable(store::Sql& sql, Task task, const msg::TaskStatus& status) {
+  const auto row = task::step(task.state, Event::timeout);
+  if (!row) return fail(ErrorCode::internal, "no way to give up a boot from here");
+  task.errormsg = status.errormsg.substr(0, 2000);
+  return apply(sql, task, *row, nullptr);
 }
 
 Result<> Engine::timed_out(store::Sql& sql, Task task) {

@@ -96,6 +96,7 @@ class Engine {
   Result<> apply(store::Sql& sql, Task& task, const task::Transition& row, const msg::TaskStatus* status);
   Result<> act(store::Sql& sql, Task& task, task::Action action, const msg::TaskStatus* status);
   Result<> stop_failed(store::Sql& sql, Task task, const msg::TaskStatus& status);
+  Result<> run_undeliverable(store::Sql& sql, Task task, const msg::TaskStatus& status);
   Result<> after(store::Sql& sql, Task& task, task::Event event);
   Result<> place(store::Sql& sql, Task& task);
   Result<> run_or_wait(store::Sql& sql, Task& task);

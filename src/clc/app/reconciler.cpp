@@ -22,9 +22,14 @@ Knowledge read_knowledge(store::Sql& sql, const Holdings& holdings) {
   out.here = store::open_tasks_of_node(sql, holdings.host);
   std::erase_if(out.here, [&](const Task& task) { return task.cluster != holdings.cluster; });
   for (const auto& task : out.here) out.by_tid.emplace(task.tid, task);
-  for (const auto& vm : holdings.vms) {
-    if (out.by_tid.contains(vm.tid)) continue;
-    if (auto task = store::find_task(sql, vm.tid)) out.by_tid.emplace(vm.tid, std::move(*task));
+  const auto look_up = [&](const std::string& tid) {
+    if (out.by_tid.contains(tid)) return;
+    if (auto task = store::find_task(sql, tid)) out.by_tid.emplace(tid, std::move(*task));
+  };
+  for (const auto& vm : holdings.vms) look_up(vm.tid);
+  // A node remembers for a week what it has deleted.
+  for (const auto& told : holdings.tasks) {
+    if (told.op != "task/delete") look_up(told.tid);
   }
   return out;
 }

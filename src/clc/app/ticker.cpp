@@ -9,14 +9,23 @@ namespace {
 
 constexpr std::int64_t kSweepMs = 60'000;
 constexpr std::int64_t kCountMs = 15'000;
-constexpr std::int64_t kJumpMs = 5'000;  ///< NTP slews less than this in a second
+constexpr std::int64_t kGraceMs = 60'000;  ///< after a start: the answer may be waiting in the queue
+constexpr std::int64_t kJumpMs = 5'000;    ///< NTP slews less than this in a second
 
 }  // namespace
 
 Result<> Ticker::prepare() {
+  const std::int64_t now = clock_.wall_ms();
   return store_.write([&](store::Sql& sql) -> Result<> {
-    sql.run("UPDATE tasks SET deadline_at = MAX(deadline_at, ?) WHERE state <> 'gone' AND deadline_at > 0",
-            {clock_.wall_ms() + 60'000});
+    for (auto& task : store::open_tasks(sql)) {
+      // Later than this only if the clock was set back meanwhile.
+      const auto last = now + std::max(patience_ms(task), kGraceMs);
+      if (task.deadline_at > 0) task.deadline_at = std::clamp(task.deadline_at, now + kGraceMs, last);
+      task.cmd_sent_at = std::min(task.cmd_sent_at, now);
+      task.news_at = std::min(task.news_at, now);
+      task.gated_at = std::min(task.gated_at, now);
+      store::update_task(sql, task);
+    }
     return {};
   });
 }

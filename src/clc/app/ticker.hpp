@@ -32,7 +32,8 @@ class Ticker {
   Ticker(const Ticker&) = delete;
   Ticker& operator=(const Ticker&) = delete;
 
-  /// Deadlines that passed while clc was down get a minute more: the answer may be waiting in the queue.
+  /// Before the first round. Deadlines that passed while clc was down get a minute more; those that a clock
+  /// set back meanwhile has put off are brought near.
   Result<> prepare();
   /// `part` is called in each round, on the same thread; its errors are logged. Before `start`.
   void also(std::function<Result<>()> part) { parts_.push_back(std::move(part)); }

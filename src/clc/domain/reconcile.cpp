@@ -85,6 +85,7 @@ std::optional<Fix> look_at_task(const Task& task, const View& view, std::int64_t
   return std::nullopt;
 }
 
+/// Above everything the node has of `vm`, which may be no more than the name of one.
 Fix farewell_to(const msg::InventoryVm& vm, const View& view, const Task* task, std::string why) {
   Fix fix;
   fix.kind = Fix::Kind::farewell;
@@ -125,6 +126,24 @@ std::optional<Fix> look_at_vm(const msg::InventoryVm& vm, const Holdings& holdin
   return std::nullopt;
 }
 
+/// A task without a VM that the node remembers, and may hold files for: its farewell was lost.
+std::optional<Fix> look_at_leftover(const msg::InventoryTask& told, const Holdings& holdings,
+                                    const Knowledge& knowledge, const View& view, std::int64_t now_ms) {
+  if (told.op == "task/delete") return std::nullopt;
+  const auto tid = TaskId::parse(told.tid);
+  const auto at = knowledge.by_tid.find(told.tid);
+  if (!tid || at == knowledge.by_tid.end()) return std::nullopt;
+  const Task& task = at->second;
+  if (is_younger(task.updated_at, kUnsettledMs, now_ms)) return std::nullopt;
+  const bool has_ended = task.state.state == State::gone;
+  if (!has_ended && task.node == holdings.host && task.cluster == holdings.cluster) return std::nullopt;
+  msg::InventoryVm name;
+  name.insid = tid->instance.str();
+  name.tid = told.tid;
+  return farewell_to(name, view, &task,
+                     has_ended ? "its task has ended" : "its task is on node " + task.node);
+}
+
 }  // namespace
 
 std::string_view to_string(Fix::Kind kind) {
@@ -152,6 +171,13 @@ std::vector<Fix> reconcile(const Holdings& holdings, const Knowledge& knowledge,
   for (const auto& vm : holdings.vms) {
     if (mended.contains(vm.tid)) continue;
     auto fix = look_at_vm(vm, holdings, knowledge, view, now_ms);
+    if (!fix) continue;
+    mended.insert(fix->tid);
+    out.push_back(std::move(*fix));
+  }
+  for (const auto& told : holdings.tasks) {
+    if (mended.contains(told.tid)) continue;
+    auto fix = look_at_leftover(told, holdings, knowledge, view, now_ms);
     if (fix) out.push_back(std::move(*fix));
   }
   return out;

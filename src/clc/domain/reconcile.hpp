@@ -20,8 +20,10 @@ struct Holdings {
 
 /// What we know of it.
 struct Knowledge {
-  std::vector<Task> here;              ///< open tasks on that node
-  std::map<std::string, Task> by_tid;  ///< for the tids of its VMs: the open task, else the last that ended
+  std::vector<Task> here;  ///< open tasks on that node
+  /// For the tids of its VMs, and of its tasks that were not deleted: the open task, else the last that
+  /// ended.
+  std::map<std::string, Task> by_tid;
 };
 
 /// One thing to mend.

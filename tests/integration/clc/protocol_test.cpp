@@ -66,6 +66,40 @@ TEST_F(Protocol, MalformedMessagesAreDeadLetteredAndNeighboursLive) {
   EXPECT_EQ(at(tid), "preparing/downloading");
 }
 
+TEST_F(Protocol, AnUndeliverableBootKeepsItsPortsUntilTheNodeHasStoppedIt) {
+  const auto ports = [this] {
+    return store
+        ->read(
+            [](store::Sql& sql) -> Result<std::int64_t> { return sql.number("SELECT COUNT(*) FROM ports"); })
+        .value();
+  };
+  const auto tid = start_vm();
+  say(Event::prepared);
+  EXPECT_EQ(ops(), "image/run");
+  auto undeliverable = answer(last(), Event::failed);
+  undeliverable.seq = 0;
+  undeliverable.errormsg = "node nc1 has no queue";
+  tell(undeliverable);
+  EXPECT_EQ(at(tid), "editing/stopped!");
+  EXPECT_EQ(ops(), "image/stop") << "another copy of the boot may have come through";
+  EXPECT_EQ(ports(), 2);
+  say(Event::stopped);
+  EXPECT_EQ(ports(), 0);
+}
+
+TEST_F(Protocol, AClockSetBackWhileClcWasDownPutsNothingOff) {
+  const auto tid = start_vm();
+  halt();
+  clock.jump_wall(-std::chrono::hours{1});
+  boot();
+  beat();
+  EXPECT_EQ(ops(), "");
+  advance(31);
+  EXPECT_EQ(ops(), "image/prepare") << "sent again for want of news";
+  for (int minutes = 0; minutes < 6; ++minutes) advance(60);
+  EXPECT_EQ(at(tid), "preparing/init!");
+}
+
 TEST_F(Protocol, TheSameCommandIsSentAgainUntilThereIsNews) {
   const auto tid = start_vm();
   const auto cmdid = last().cmdid;

@@ -114,6 +114,26 @@ TEST(Reconcile, WhatIsLeftOfAnEndedTaskIsTakenAway) {
   EXPECT_EQ(world.kinds(), "") << "it may be going right now";
 }
 
+TEST(Reconcile, AFarewellThatWasLostIsSaidAgain) {
+  World world(running_task());
+  world.holdings.vms.clear();
+  world.task.state = {Phase::submitting, State::gone};
+  const auto fixes = world.fixes();
+  ASSERT_EQ(fixes.size(), 1u);
+  EXPECT_EQ(fixes[0].kind, Fix::Kind::farewell);
+  EXPECT_EQ(fixes[0].insid, "VD00000002");
+  EXPECT_EQ(fixes[0].epoch, 3);
+  EXPECT_EQ(fixes[0].attempt, 3);
+  world.task.state = {Phase::editing, State::running};
+  world.task.node = "nc2";
+  EXPECT_EQ(world.kinds(), "farewell") << "its desktop went elsewhere";
+  world.holdings.tasks[0].op = "task/delete";
+  EXPECT_EQ(world.kinds(), "") << "the node has heard it";
+  world.holdings.tasks[0].op = "image/run";
+  world.is_known = false;
+  EXPECT_EQ(world.kinds(), "") << "of a task that was never known here";
+}
+
 TEST(Reconcile, AVmThatNobodyKnowsIsAnOrphanAndFilesAreNeverTouched) {
   World world(running_task());
   world.is_known = false;
