@@ -78,6 +78,8 @@ Result<Config> load_config(const std::filesystem::path& path) {
   if (!web) return fail(web.error(), path.string());
   std::tie(out.display_port_first, out.display_port_last) = *display;
   std::tie(out.web_port_first, out.web_port_last) = *web;
+  out.placement.max_seats =
+      std::min(display->second - display->first, web->second - web->first) + 1;  // a VM takes one of each
   if (auto url = http::Url::parse(out.walrus_url); !url)
     return fail(url.error(), path.string() + ": walrus_url");
   while (out.walrus_url.ends_with('/')) out.walrus_url.pop_back();

@@ -14,7 +14,7 @@ json row_of(const NodeFacts& node) {
   return json::array({node.host, node.cluster, to_string(node.state), node.lost, node.cluster_alive,
                       node.has_image, node.age_ms, node.cpus, node.cpu_usage, node.mem_mib,
                       node.memory_left_mib, node.disk_left_mib, node.committed_mib, node.committed_cpus,
-                      node.vms});
+                      node.vms, node.seats});
 }
 
 /// Throws json's exceptions.
@@ -35,6 +35,7 @@ NodeFacts facts_of(const json& row) {
   node.committed_mib = row.at(12).get<std::int64_t>();
   node.committed_cpus = row.at(13).get<int>();
   node.vms = row.at(14).get<int>();
+  node.seats = row.size() > 15 ? row.at(15).get<int>() : node.vms;  // written before ports were counted
   return node;
 }
 
@@ -80,6 +81,7 @@ std::string serialize(const Decision& decision) {
                  {"reserve_mib", limits.reserve_mib},
                  {"min_disk_mib", limits.min_disk_mib},
                  {"max_age_ms", limits.max_age_ms},
+                 {"max_seats", limits.max_seats},
                  {"others", decision.others},
                  {"nodes", std::move(nodes)}};
   return out.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -103,6 +105,7 @@ Result<Decision> parse_decision(std::string_view text) {
     out.limits.reserve_mib = in.at("reserve_mib").get<std::int64_t>();
     out.limits.min_disk_mib = in.at("min_disk_mib").get<std::int64_t>();
     out.limits.max_age_ms = in.at("max_age_ms").get<std::int64_t>();
+    out.limits.max_seats = in.value("max_seats", 0);
     out.others = in.at("others").get<int>();
     for (const auto& row : in.at("nodes")) out.nodes.push_back(facts_of(row));
   } catch (const json::exception& exception) {

@@ -12,6 +12,7 @@ void take_one(NodeFacts& node, const PlacementRequest& request) {
   node.committed_mib += request.memory_mib;
   node.committed_cpus += request.cpus;
   ++node.vms;
+  ++node.seats;
 }
 
 bool lacks(const Share& share, Resource resource) {
@@ -34,6 +35,7 @@ std::int64_t short_by(Resource resource, const std::vector<const Share*>& nodes,
       for (const auto* one : nodes) sum += shortage_of(one->next.facts, request, limits).disk_mib;
       return sum;
     }
+    case Resource::ports: return missing;
     case Resource::load:
     case Resource::pin:
     case Resource::state:
@@ -77,6 +79,7 @@ std::string text_of(const Bottleneck& out, const Seating& seating, const Placeme
              where;
     case Resource::cpu: return who + "cpus, " + amount + " short on " + where;
     case Resource::disk: return who + "disk, " + amount + " MiB short on " + where;
+    case Resource::ports: return who + "display or web ports, " + amount + " short on " + where;
     case Resource::load: return who + "busy at this moment: " + where;
     case Resource::pin: return who + "outside of the pins: " + where;
     case Resource::state: return who + "taking no new VMs: " + where;
@@ -131,14 +134,14 @@ std::optional<Bottleneck> bottleneck_of(const Seating& seating, const PlacementR
   const bool any_could = std::any_of(seating.shares.begin(), seating.shares.end(), could_serve);
   std::vector<const Share*> most;
   for (const Resource resource : {Resource::memory, Resource::cpu, Resource::disk, Resource::load,
-                                  Resource::state, Resource::lease, Resource::pin}) {
+                                  Resource::ports, Resource::state, Resource::lease, Resource::pin}) {
     std::vector<const Share*> those;
     for (const auto& one : seating.shares) {
       if (lacks(one, resource) && (!any_could || could_serve(one))) those.push_back(&one);
     }
     // Where no node may be used, that is what is wrong with the cloud, however full they are besides.
-    const bool capacity = resource == Resource::memory || resource == Resource::cpu ||
-                          resource == Resource::disk || resource == Resource::load;
+    const bool capacity =
+        resource != Resource::state && resource != Resource::lease && resource != Resource::pin;
     if (capacity != any_could || those.size() <= most.size()) continue;
     most = std::move(those);
     out.resource = resource;

@@ -23,6 +23,15 @@ std::int64_t fetch_mib(const NodeFacts& node, const PlacementRequest& request) {
   return node.has_image ? 0 : request.image_mib;
 }
 
+// A class must not pile up on the one node that has its image while the others idle: fetching it costs
+// seconds, a crowded node the whole lesson.
+constexpr std::int64_t kImagePercent = 25;
+
+std::int64_t room_percent(const NodeFacts& node) {
+  return node.memory_left_mib * 100 / std::max<std::int64_t>(1, node.mem_mib) +
+         (node.has_image ? kImagePercent : 0);
+}
+
 }  // namespace
 
 std::string_view to_string(Policy policy) {
@@ -48,6 +57,7 @@ std::string_view to_string(Resource resource) {
     case Resource::cpu: return "cpu";
     case Resource::disk: return "disk";
     case Resource::load: return "load";
+    case Resource::ports: return "ports";
     case Resource::pin: return "pin";
     case Resource::state: return "state";
     case Resource::lease: return "lease";
@@ -83,6 +93,8 @@ std::vector<NodeFacts> facts_of(const std::vector<NodeSnapshot>& nodes,
     const auto at = by_name.find(one.node);
     if (at == by_name.end() || one.insid == insid) continue;
     auto& entry = at->second;
+    ++entry.facts.seats;
+    if (!one.runs) continue;
     ++entry.facts.vms;
     entry.facts.committed_mib += one.memory_mib;
     entry.facts.committed_cpus += one.cpus;
@@ -111,6 +123,7 @@ Shortage shortage_of(const NodeFacts& node, const PlacementRequest& request, con
   if (node.age_ms < 0) return out;  // nothing is known of its hardware
   out.memory_mib = std::max<std::int64_t>(0, need_mib(request, limits) - node.memory_left_mib);
   out.cpus = std::max(0, static_cast<int>(std::ceil(request.cpus - cpus_left(node, limits))));
+  if (limits.max_seats > 0) out.ports = std::max(0, node.seats + 1 - limits.max_seats);
   if (limits.max_cpu_usage < 100 && node.cpu_usage >= limits.max_cpu_usage)
     out.load = std::max(0.001, node.cpu_usage - limits.max_cpu_usage);
   out.disk_mib =
@@ -125,15 +138,16 @@ std::int64_t capacity_of(const NodeFacts& node, const PlacementRequest& request,
       (node.memory_left_mib - limits.reserve_mib) / std::max<std::int64_t>(1, request.memory_mib);
   const auto by_cpus =
       static_cast<std::int64_t>(std::floor(cpus_left(node, limits) / std::max(1, request.cpus)));
-  return std::min(by_memory, by_cpus);
+  const std::int64_t by_ports = limits.max_seats > 0 ? limits.max_seats - node.seats : by_memory;
+  return std::min({by_memory, by_cpus, by_ports});
 }
 
 bool is_better(const NodeFacts& a, const NodeFacts& b, Policy policy) {
   const auto image = [](const NodeFacts& node) { return node.has_image ? 0 : 1; };
   switch (policy) {
     case Policy::image_first:
-      return std::tuple(image(a), -a.memory_left_mib, std::string_view(a.host)) <
-             std::tuple(image(b), -b.memory_left_mib, std::string_view(b.host));
+      return std::tuple(-room_percent(a), image(a), -a.memory_left_mib, std::string_view(a.host)) <
+             std::tuple(-room_percent(b), image(b), -b.memory_left_mib, std::string_view(b.host));
     case Policy::spread:
       return std::tuple(a.vms, -a.memory_left_mib, image(a), std::string_view(a.host)) <
              std::tuple(b.vms, -b.memory_left_mib, image(b), std::string_view(b.host));

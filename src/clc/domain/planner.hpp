@@ -12,7 +12,7 @@ namespace educloud::clc {
 
 /// Which of the nodes that fit gets the VM. Every order ends with the node's name, so it is total.
 enum class Policy {
-  image_first,  ///< has the image; then most memory left
+  image_first,  ///< most memory left, where having the image counts for a quarter of a node's memory
   spread,       ///< fewest VMs; then most memory left; then has the image
   pack,         ///< least memory left that still fits; then has the image
 };
@@ -26,6 +26,7 @@ struct PlacementLimits {
   std::int64_t reserve_mib = 2048;  ///< memory that stays for the host
   std::int64_t min_disk_mib = 10 * 1024;  ///< disk that stays free
   std::int64_t max_age_ms = 15'000;       ///< of a heartbeat
+  int max_seats = 0;                      ///< VMs for which a node has ports; 0: no limit
   Policy policy = Policy::image_first;
 };
 
@@ -44,11 +45,12 @@ struct NodeSnapshot {
   std::map<std::string, std::int64_t> resident_mib;  ///< insid -> memory its VM has really taken
 };
 
-/// Capacity promised to a task that is open.
+/// What is promised to a task that is open.
 struct Reservation {
   std::string node, insid;
   std::int64_t memory_mib = 0;
   int cpus = 0;
+  bool runs = true;  ///< false: it holds its ports only, as a build does that was stopped
 };
 
 struct PlacementRequest {
@@ -72,6 +74,7 @@ struct NodeFacts {
   std::int64_t disk_left_mib = 0;
   std::int64_t committed_mib = 0;
   int committed_cpus = 0, vms = 0;
+  int seats = 0;  ///< VMs that have ports here or will take them
   bool operator==(const NodeFacts&) const = default;
 };
 
@@ -79,19 +82,20 @@ struct NodeFacts {
 std::vector<NodeFacts> facts_of(const std::vector<NodeSnapshot>& nodes,
                                 const std::vector<Reservation>& reservations, const std::string& insid);
 
-/// What may stand against a node. The first four can be short by an amount.
-enum class Resource { memory, cpu, disk, load, pin, state, lease };
+/// What may stand against a node. The first five can be short by an amount.
+enum class Resource { memory, cpu, disk, load, ports, pin, state, lease };
 std::string_view to_string(Resource resource);
 
 /// What a node lacks for one VM, in numbers.
 struct Shortage {
   std::int64_t memory_mib = 0, disk_mib = 0;
-  int cpus = 0;
+  int cpus = 0, ports = 0;
   double load = 0;  ///< percent above the limit
   bool pinned_away = false, closed = false, away = false;
   /// True if the node fits.
   bool none() const {
-    return memory_mib == 0 && disk_mib == 0 && cpus == 0 && load == 0 && !pinned_away && !closed && !away;
+    return memory_mib == 0 && disk_mib == 0 && cpus == 0 && ports == 0 && load == 0 && !pinned_away &&
+           !closed && !away;
   }
 };
 Shortage shortage_of(const NodeFacts& node, const PlacementRequest& request, const PlacementLimits& limits);

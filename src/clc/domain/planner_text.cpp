@@ -97,6 +97,13 @@ void judge_rest(Against& against, const NodeFacts& node, const Shortage& lack,
                     ? "ask for at most " + number(static_cast<std::int64_t>(std::floor(total))) + " cpus"
                     : "stop VMs that hold " + number(lack.cpus) + " cpus");
   }
+  if (lack.ports > 0) {
+    against.add(Resource::ports, static_cast<double>(lack.ports) / limits.max_seats,
+                "ports: " + number(node.seats) + " VMs hold all " + number(limits.max_seats) +
+                    " of its display or web ports",
+                "stop " + number(lack.ports) + (lack.ports == 1 ? " VM" : " VMs") +
+                    " there or widen display_ports and web_ports in clc.conf");
+  }
   if (lack.load > 0) {
     against.add(Resource::load, lack.load / 100,
                 "cpu: busy " + percent(node.cpu_usage) + " (limit " + percent(limits.max_cpu_usage) + ")",

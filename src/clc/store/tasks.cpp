@@ -195,8 +195,9 @@ std::vector<Reservation> reservations(Sql& sql) {
                "JOIN instances i ON i.insid = t.insid WHERE t.state <> 'gone' AND t.node <> ''")) {
     const auto phase = task::parse_phase(row.text(4));
     const auto state = task::parse_state(row.text(5));
-    if (!phase || !state || !task::holds_capacity({*phase, *state})) continue;
-    out.push_back({row.text(0), row.text(1), row.number(2), static_cast<int>(row.number(3))});
+    const bool runs = phase && state && task::holds_capacity({*phase, *state});
+    const std::int64_t memory_mib = runs ? row.number(2) : 0, cpus = runs ? row.number(3) : 0;
+    out.push_back({row.text(0), row.text(1), memory_mib, static_cast<int>(cpus), runs});
   }
   return out;
 }

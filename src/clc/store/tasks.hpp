@@ -30,7 +30,8 @@ void update_task(Sql& sql, const Task& task);
 /// Open tasks with a command without an answer or news for resend_after_ms, or past their deadline.
 std::vector<Task> overdue_tasks(Sql& sql, std::int64_t now_ms);
 
-/// Memory and cpus of open tasks that hold capacity: what the planner must not promise twice.
+/// Of open tasks on a node: memory and cpus if they hold capacity, else only their ports (`runs` is false).
+/// What the planner must not promise twice.
 std::vector<Reservation> reservations(Sql& sql);
 
 std::optional<Instance> find_instance(Sql& sql, std::string_view insid);

@@ -182,11 +182,43 @@ TEST(Planner, FollowsThePolicy) {
     for (const auto& one : plan->verdicts) out += one.facts.host + std::to_string(one.rank) + " ";
     return out;
   };
-  EXPECT_EQ(ranked(Policy::image_first), "nc31 nc12 nc23 ");
+  EXPECT_EQ(ranked(Policy::image_first), "nc11 nc22 nc33 ");
   EXPECT_EQ(ranked(Policy::spread), "nc11 nc32 nc23 ");
   EXPECT_EQ(ranked(Policy::pack), "nc31 nc22 nc13 ");
   for (const char* name : {"image_first", "spread", "pack"}) EXPECT_EQ(to_string(*parse_policy(name)), name);
   EXPECT_THAT(parse_policy("best").error().message, HasSubstr("image_first, spread, pack"));
+}
+
+TEST(Planner, DoesNotCrowdTheNodeWithTheImage) {
+  auto with_image = node("nc1");
+  with_image.has_image = true;
+  std::vector<Reservation> held;
+  std::map<std::string, int> vms;
+  for (int i = 0; i < 6; ++i) {
+    auto request = desktop();
+    request.memory_mib = 2048;
+    const auto plan = clc::plan({with_image, node("nc2"), node("nc3")}, held, request, {});
+    ASSERT_TRUE(plan) << plan.error().message;
+    held.push_back({plan->node, "VD0000000" + std::to_string(i), 2048, 1});
+    ++vms[plan->node];
+  }
+  EXPECT_THAT(
+      vms, testing::ElementsAre(testing::Pair("nc1", 4), testing::Pair("nc2", 1), testing::Pair("nc3", 1)));
+}
+
+TEST(Planner, GivesNoNodeMoreVmsThanItHasPorts) {
+  PlacementLimits limits;
+  limits.max_seats = 2;
+  const std::vector<Reservation> held{{"nc1", "VD0000000a", 1024, 1},
+                                      {"nc1", "TMP0000000b", 0, 0, false}};  // stopped, its ports kept
+  auto with_image = node("nc1");
+  with_image.has_image = true;
+  EXPECT_EQ(clc::plan({with_image, node("nc2")}, held, desktop(), limits)->node, "nc2");
+  const auto plan = clc::plan({with_image}, held, desktop(), limits);
+  ASSERT_FALSE(plan);
+  EXPECT_THAT(plan.error().message,
+              HasSubstr("ports: 2 VMs hold all 2 of its display or web ports -> stop 1 VM there or widen"));
+  EXPECT_EQ(facts_of({with_image}, held, "").front().vms, 1);
 }
 
 TEST(Planner, LongRefusalsStayReadable) {
