@@ -1,4 +1,4 @@
-"""A whole cloud on hosts of the laboratory: clc and walrus on `main`, cc1, and nodes, each with its own directories."""
+"""A whole cloud on hosts of the laboratory: clc and walrus on `main`, cc1 (and more), nodes, each with its own directories."""
 import os
 import pathlib
 import re
@@ -27,11 +27,13 @@ def add_table(path, text):
 class Cloud:
     """Context manager. `start(name)`, `daemons[name]` (Process), `cli`, `guest(insid)`."""
 
-    def __init__(self, nodes=2, small_disks=None, min_disk_gib=1):
-        """`small_disks`: {daemon: size} puts that daemon's prefix on a tmpfs of e.g. "300m", inside its host."""
+    def __init__(self, nodes=2, small_disks=None, min_disk_gib=1, clusters=1):
+        """`small_disks`: {daemon: size} puts that daemon's prefix on a tmpfs of e.g. "300m", inside its host.
+        `clusters`: the nodes are dealt out to them in turn; with two, nc1 and nc3 belong to cc1, nc2 to cc2."""
         self.lab = Lab()
         self.min_disk_gib, self.limited = min_disk_gib, set()
         self.small_disks = small_disks or {}
+        self.cluster_names = [f"cc{i + 1}" for i in range(clusters)]
         self.node_names = [f"nc{i + 1}" for i in range(nodes)]
         self.daemons, self.libvirtd, self.hosts = {}, {}, {}
 
@@ -55,7 +57,7 @@ class Cloud:
         self.lab.__exit__(kind, error, trace)
 
     def _deploy(self):
-        for name in ["main", "cc1", *self.node_names]:
+        for name in ["main", *self.cluster_names, *self.node_names]:
             self.hosts[name] = self.lab.host(name)
         self.main = self.hosts["main"]
         self.dir = pathlib.Path(self.lab.dir) / "cloud"
@@ -64,15 +66,19 @@ class Cloud:
         self.conf = self.dir / "config"
         (self.dir / "password").write_text(PASSWORD)
         (self.dir / "password").chmod(0o600)
-        words = [BIN / "educloud", "init", "--host", "main", "--cluster", "cc1", "--config-dir", self.conf, "--state-dir",
+        words = [BIN / "educloud", "init", "--host", "main", "--config-dir", self.conf, "--state-dir",
                  self.dir / "state", "--prefix", self.dir / "storage", "--in-place", "--admin", "admin",
                  "--admin-password-file", self.dir / "password"]
-        for name in self.node_names:
-            words += ["--node", name]
+        for name in self.cluster_names:
+            words += ["--cluster", name]
+        for number, name in enumerate(self.node_names):
+            words += ["--node", f"{name}@{self.cluster_names[number % len(self.cluster_names)]}"]
         for name, host in self.hosts.items():
             words += ["--address", f"{name}={host.address}"]
         self.main.run(words)
-        self.config_files = {"clc": self.conf / "clc.conf", "walrus": self.conf / "walrus.conf", "cc1": self.conf / "cc.conf"}
+        self.config_files = {"clc": self.conf / "clc.conf", "walrus": self.conf / "walrus.conf"}
+        for name in self.cluster_names:
+            self.config_files[name] = self.conf / (f"cc-{name}.conf" if len(self.cluster_names) > 1 else "cc.conf")
         add_table(self.config_files["clc"], "[placement]\nmax_cpu_usage = 100\nreserve_mib = 256\n"
                   f"min_disk_gib = {self.min_disk_gib}")
         for name in self.node_names:
