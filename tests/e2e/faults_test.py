@@ -1,7 +1,6 @@
 #!/usr/bin/python3
 """What the cloud must stand, on real hosts and guests: every daemon and the broker killed in the middle of a prepare and of
 a submit, full disks, hostile files and messages. Transfers are slowed by tbf so that there is a middle."""
-import base64
 import json
 import os
 import subprocess
@@ -10,7 +9,7 @@ import unittest
 
 from cloud import BIN, Cloud
 from cloud_cli import CommandError
-from lab import wait_until
+from lab import injected, wait_until
 
 
 NOISE = 12 << 20
@@ -77,6 +76,8 @@ class Faults(unittest.TestCase):
         for name in ("walrus", "clc", "cc1", "nc1"):
             self.wait_progress(tid, "preparing/downloading")
             self.cloud.restart(name)
+            injected("daemon-killed")
+            injected("transfer-cut")
             self.assertEqual(self.partial_images("nc1"), "")
         self.cloud.limit_rate("cc1", None)
         self.cloud.limit_rate("nc1", None)
@@ -100,6 +101,8 @@ class Faults(unittest.TestCase):
         for name in ("nc1", "cc1", "clc", "walrus"):
             self.wait_progress(tid, "submitting/uploading")
             self.cloud.restart(name)
+            injected("daemon-killed")
+            injected("transfer-cut")
             self.assertEqual(self.partial_images("walrus"), "")
         self.cloud.limit_rate("cc1", None)
         self.cloud.limit_rate("main", None)
@@ -124,6 +127,7 @@ class Faults(unittest.TestCase):
         tid = self.cli("vm", "run", insid)["task"]["tid"]
         self.wait_progress(tid, "preparing/downloading")
         self.cloud.broker.kill()
+        injected("broker-killed")
         self.cloud.broker.start()
         self.cloud.limit_rate("nc1", None)
         self.cloud.wait_task(tid, ["editing/running"], 240)
@@ -137,6 +141,7 @@ class Faults(unittest.TestCase):
         guest = self.cloud.guest(insid)
         guest.add_note("before")
         self.cloud.libvirtd["nc1"].kill()
+        injected("hypervisor")
         self.cloud.libvirtd["nc1"].start()
         self.cloud.restart("nc1")
         self.assertIn("before", self.cloud.guest(insid).notes(), "the same guest, not another one")
@@ -148,8 +153,10 @@ class Faults(unittest.TestCase):
         insid = self.cli.define(self.image, "killed")
         self.cli.run(insid)
         self.cloud.guest(insid)
-        self.cloud.libvirtd["nc1"].virsh("destroy", insid)
-        wait_until(lambda: self.cli("vm", "show", insid)["state"] in ("stopped", "failed", "defined"), 60, "the end to be seen")
+        pid = self.in_host("nc1", "pgrep", "-f", f"guest={insid},").split()[0]
+        self.in_host("nc1", "kill", "-KILL", pid)
+        injected("hypervisor")
+        wait_until(lambda: self.cli("vm", "show", insid)["state"] in ("stopped", "failed", "defined"), 30, "the end to be seen")
         self.cli.run(insid)
         self.cloud.guest(insid)
         self.cli("vm", "delete", insid, "--wait")
@@ -157,6 +164,7 @@ class Faults(unittest.TestCase):
     def fill(self, name):
         path = self.cloud.storage(name) / "filler"
         self.in_host(name, "bash", "-c", f"dd if=/dev/zero of={path} bs=1M 2>/dev/null; true")
+        injected("bad-disk")
 
     def free(self, name):
         self.in_host(name, "rm", "-f", str(self.cloud.storage(name) / "filler"))
@@ -227,7 +235,8 @@ class Faults(unittest.TestCase):
         targets = [("nc_cmd", "nc1"), ("cc_cmd", "cc1"), ("walrus_cmd", "walrus"), ("cc_status", "taskstatus.nc-nc1"),
                    ("clc_status", "taskstatus.cc-cc1")]
         before = dead()
-        self.publish_as_administrator([(exchange, key, body) for exchange, key in targets for body in poison])
+        self.cloud.publish([(exchange, key, body) for exchange, key in targets for body in poison])
+        injected("poison", len(poison) * len(targets))
         wait_until(lambda: dead() >= before + len(poison) * len(targets), 90, f"{len(poison) * len(targets)} dead letters")
         letters = self.cli("dead-letter", "list")["items"]
         self.assertNotIn("delivery_limit", {one["reason"] for one in letters}, "refused at first sight")
@@ -238,15 +247,6 @@ class Faults(unittest.TestCase):
         self.cli.run(insid)
         self.cloud.guest(insid)
         self.cli("vm", "delete", insid, "--wait")
-
-    def publish_as_administrator(self, messages):
-        """By rabbitmqctl, past all rights: what a defect in a daemon of ours could do."""
-        properties = "rabbit_framing_amqp_0_9_1:decode_properties(60, <<0,0>>)"
-        calls = [f'rabbit_basic:publish({{resource, <<"/">>, exchange, <<"{exchange}">>}}, <<"{key}">>, {properties}, '
-                 f'base64:decode(<<"{base64.b64encode(body.encode()).decode()}">>))' for exchange, key, body in messages]
-        # A command line is bounded: a few at a time.
-        for at in range(0, len(calls), 5):
-            self.cloud.broker.ctl("eval", ", ".join(calls[at:at + 5]) + ".")
 
     def test_70_bad_requests_are_refused_by_key(self):
         main = self.cloud.main
