@@ -84,6 +84,12 @@ SubmitRelay::Options submit_options(const std::string& data_key) {
   return out;
 }
 
+/// Null where the nodes use the same broker and vhost as clc.
+std::unique_ptr<bus::Bus> own_cluster_bus(const Config& config) {
+  if (config.cluster_broker == config.common.broker) return nullptr;
+  return bus::make_rabbit_bus(daemon::rabbit_options(config.common, config.cluster_broker, "cc"));
+}
+
 }  // namespace
 
 struct App::Impl {
@@ -101,7 +107,8 @@ struct App::Impl {
         peers({config.peers, data_key}, peer_table, nodes, manifests, clock),
         proxy(nodes, clock, data_key),
         bus(bus::make_rabbit_bus(daemon::rabbit_options(config.common, "cc"))),
-        bridge(*bus, clock, nodes, peer_table, config.common.host),
+        cluster_bus(own_cluster_bus(config)),
+        bridge({*bus, cluster_bus ? *cluster_bus : *bus}, clock, nodes, peer_table, config.common.host),
         server(server_options(config), routes()) {}
 
   http::Router routes() {
@@ -119,7 +126,7 @@ struct App::Impl {
     return http::json_response({{"daemon", "cc"},
                                 {"host", config.common.host},
                                 {"version", daemon::version()},
-                                {"broker", bus->is_ready()},
+                                {"broker", bridge.is_ready()},
                                 {"nodes", nodes.size()}});
   }
 
@@ -142,6 +149,7 @@ struct App::Impl {
   Peers peers;
   NodeProxy proxy;
   const std::unique_ptr<bus::Bus> bus;
+  const std::unique_ptr<bus::Bus> cluster_bus;  // null: the nodes are on `bus` too
   Bridge bridge;
   http::Server server;
   std::jthread heart;
@@ -179,11 +187,14 @@ void App::Impl::heartbeat(std::stop_token stop) {
   std::condition_variable_any tick;
   while (!stop.stop_requested()) {
     try {
-      const bool ready = bus->is_ready();
-      obs::metrics().gauge("educloud_cc_broker_connected", "1 while both connections to the broker are up",
-                           ready);
+      const bool ready = bridge.is_ready();
+      obs::metrics().gauge("educloud_cc_broker_connected",
+                           "1 while all connections to clc's and the nodes' brokers are up", ready);
       obs::metrics().gauge("educloud_cc_nodes", "Nodes heard of", static_cast<double>(nodes.size()));
-      if (ready) bridge.send_heartbeat(measure(sampler));
+      if (ready) {
+        bridge.retry_parked();
+        bridge.send_heartbeat(measure(sampler));
+      }
       // What came since the last commit would be fetched again after a kill.
       if (auto flushed = store->flush(); !flushed) {
         obs::error("cache.broken",
@@ -195,7 +206,7 @@ void App::Impl::heartbeat(std::stop_token stop) {
     std::unique_lock lock(mutex);
     // Until the broker answers for the first time, look more often: clc then knows us at once.
     const auto pause =
-        bus->is_ready() ? std::chrono::milliseconds{limits::kHeartbeat} : std::chrono::milliseconds{250};
+        bridge.is_ready() ? std::chrono::milliseconds{limits::kHeartbeat} : std::chrono::milliseconds{250};
     tick.wait_for(lock, stop, pause, [] { return false; });
   }
 }
@@ -223,6 +234,7 @@ Result<> App::start() {
   if (auto ok = impl_->server.start(); !ok) return ok;
   impl_->bridge.subscribe();
   impl_->bus->start({});
+  if (impl_->cluster_bus) impl_->cluster_bus->start({});
   impl_->heart = std::jthread([this](std::stop_token stop) { impl_->heartbeat(std::move(stop)); });
   impl_->check = std::jthread([this](std::stop_token stop) {
     check_after_reboot(*impl_->store, impl_->config.common.prefix / "chunks" / "checked_boot", stop);
@@ -244,6 +256,7 @@ void App::stop() {
     impl_->check.join();
   }
   impl_->bus->stop();
+  if (impl_->cluster_bus) impl_->cluster_bus->stop();
   impl_->submits.stop();
   impl_->chunks.stop();
   impl_->server.stop();
@@ -256,7 +269,7 @@ int App::port() const {
 }
 
 bool App::is_ready() const {
-  return impl_->bus->is_ready();
+  return impl_->bridge.is_ready();
 }
 
 }  // namespace educloud::cc

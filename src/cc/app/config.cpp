@@ -43,6 +43,8 @@ Result<Config> load_config(const std::filesystem::path& path) {
   out.common.port = 8002;
   out.common.state_dir = "/var/lib/educloud/cc";
   config::read_common(*reader, out.common);
+  out.cluster_broker = out.common.broker;
+  config::read_broker(*reader, "cluster_broker", out.cluster_broker);
   reader->require("walrus_url");
   reader->text("walrus_url", out.walrus_url, 1, 255);
   reader->text("walrus_ca_file", out.walrus_ca_file);

@@ -13,8 +13,9 @@ namespace educloud::cc {
 /// /etc/educloud/cc.conf; config/cc.conf is the commented example.
 struct Config {
   config::DaemonConfig common;
-  std::string walrus_url;      ///< "http://walrus:8001"
-  std::string walrus_ca_file;  ///< for https; empty: the system's
+  config::BrokerConfig cluster_broker;  ///< where the nodes are; `common.broker` unless told otherwise
+  std::string walrus_url;               ///< "http://walrus:8001"
+  std::string walrus_ca_file;           ///< for https; empty: the system's
   std::filesystem::path data_key_file;
   std::int64_t cache_bytes = 100ll << 30;  ///< of chunks on disk
   bool peers = true;                       ///< nodes may take chunks from each other

@@ -2,6 +2,15 @@
 
 namespace educloud::config {
 
+void read_broker(Reader& reader, const std::string& table, BrokerConfig& out) {
+  reader.text(table + ".host", out.host, 1, 255);
+  reader.integer(table + ".port", out.port, 1, 65535);
+  reader.text(table + ".vhost", out.vhost, 1, 255);
+  reader.text(table + ".user", out.user, 1, 64);
+  reader.path(table + ".password_file", out.password_file);
+  reader.text(table + ".tls_ca_file", out.tls_ca_file);
+}
+
 void read_common(Reader& reader, DaemonConfig& out) {
   reader.require("host");
   reader.host_name("host", out.host);
@@ -12,14 +21,9 @@ void read_common(Reader& reader, DaemonConfig& out) {
   reader.text("listen", out.listen, 1, 64);
   reader.integer("port", out.port, 0, 65535);
   reader.text("advertise", out.advertise, 0, 64);
-  reader.text("broker.host", out.broker.host, 1, 255);
-  reader.integer("broker.port", out.broker.port, 1, 65535);
-  reader.text("broker.vhost", out.broker.vhost, 1, 255);
   reader.require("broker.user");
-  reader.text("broker.user", out.broker.user, 1, 64);
   reader.require("broker.password_file");
-  reader.path("broker.password_file", out.broker.password_file);
-  reader.text("broker.tls_ca_file", out.broker.tls_ca_file);
+  read_broker(reader, "broker", out.broker);
   reader.text("tls.certificate_file", out.tls.certificate_file);
   reader.text("tls.key_file", out.tls.key_file);
 }

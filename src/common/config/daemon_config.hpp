@@ -15,6 +15,8 @@ struct BrokerConfig {
   std::string user;  ///< for instance nc-nc1
   std::filesystem::path password_file;
   std::string tls_ca_file;  ///< set: TLS
+
+  bool operator==(const BrokerConfig&) const = default;
 };
 
 /// Certificate of the daemon's own HTTP server ([tls]); both empty: plain HTTP.
@@ -36,6 +38,10 @@ struct DaemonConfig {
   BrokerConfig broker;
   TlsConfig tls;
 };
+
+/// Reads the keys of a broker's table, for instance "broker", into `out`, whose present values are the
+/// defaults.
+void read_broker(Reader& reader, const std::string& table, BrokerConfig& out);
 
 /// Reads the common keys into `out`, whose present values are the defaults.
 void read_common(Reader& reader, DaemonConfig& out);

@@ -90,7 +90,11 @@ std::string_view version() {
 }
 
 bus::RabbitOptions rabbit_options(const config::DaemonConfig& config, std::string_view role) {
-  const auto& broker = config.broker;
+  return rabbit_options(config, config.broker, role);
+}
+
+bus::RabbitOptions rabbit_options(const config::DaemonConfig& config, const config::BrokerConfig& broker,
+                                  std::string_view role) {
   bus::RabbitOptions out;
   out.host = broker.host;
   out.port = broker.port;

@@ -42,6 +42,9 @@ std::string_view version();
 
 /// The broker of [broker], under the connection name "<role>-<host>".
 bus::RabbitOptions rabbit_options(const config::DaemonConfig& config, std::string_view role);
+/// Another broker of a daemon that talks to two, under the same connection name.
+bus::RabbitOptions rabbit_options(const config::DaemonConfig& config, const config::BrokerConfig& broker,
+                                  std::string_view role);
 /// The daemon's own HTTP server: listen, port and [tls].
 http::ServerOptions server_options(const config::DaemonConfig& config, std::string_view role);
 

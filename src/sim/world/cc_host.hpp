@@ -22,7 +22,7 @@ class CcHost : public Host {
   struct Parts {
     Parts(Broker& broker, CcHost& host)
         : bus(broker.connect("cc-" + host.name(), host)),
-          bridge(*bus, host.clock_, nodes, peers, host.name()) {}
+          bridge({*bus, *bus}, host.clock_, nodes, peers, host.name()) {}
     cc::NodeRegistry nodes;
     cc::PeerTable peers;
     std::unique_ptr<bus::Bus> bus;

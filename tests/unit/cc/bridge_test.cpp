@@ -50,7 +50,7 @@ class BridgeTest : public ::testing::Test {
   PeerTable peers_;
   std::unique_ptr<bus::Bus> cc_ = broker_.connect("cc-cc1"), clc_ = broker_.connect("clc"),
                             node_ = broker_.connect("nc-nc1");
-  Bridge bridge_{*cc_, clock_, nodes_, peers_, "cc1"};
+  Bridge bridge_{{*cc_, *cc_}, clock_, nodes_, peers_, "cc1"};
   std::vector<Delivery> commands_, statuses_, heartbeats_;
 };
 
@@ -132,7 +132,7 @@ TEST_F(BridgeTest, ACommandIsNotAckedBeforeTheNodesQueueHasIt) {
     std::vector<std::pair<bus::Outgoing, bus::OnOutcome>> published;
     std::vector<bus::Subscription> subscriptions;
   } slow;
-  Bridge bridge(slow, clock_, nodes_, peers_, "cc1");
+  Bridge bridge({slow, slow}, clock_, nodes_, peers_, "cc1");
   bridge.subscribe();
   std::vector<Verdict> verdicts;
   Delivery delivery;

@@ -41,6 +41,31 @@ TEST(CcConfig, TheExampleLoadsAndTellsTheDefaults) {
   EXPECT_EQ(all->common.log_level, config->common.log_level);
   EXPECT_EQ(all->common.broker.port, config->common.broker.port);
   EXPECT_EQ(all->walrus_ca_file, config->walrus_ca_file);
+  EXPECT_EQ(config->cluster_broker, config->common.broker);
+  EXPECT_EQ(all->cluster_broker, config->cluster_broker);
+}
+
+TEST(CcConfig, TheNodesBrokerIsClcsUnlessAKeySaysOtherwise) {
+  const testing::TempDir dir;
+  const auto load = [&](const std::string& table) {
+    return load_config(dir.write(
+        "cc.conf",
+        "host = \"cc2\"\nwalrus_url = \"http://w:1\"\ndata_key_file = \"/k\"\n[broker]\nhost = \"mq\"\n"
+        "port = 5671\nuser = \"cc-cc2\"\npassword_file = \"/p\"\ntls_ca_file = \"/ca\"\n[cluster_broker]\n" +
+            table));
+  };
+  const auto same = load("");
+  ASSERT_TRUE(same) << same.error().message;
+  EXPECT_EQ(same->cluster_broker, same->common.broker);
+  const auto other = load("vhost = \"cc2\"\n");
+  ASSERT_TRUE(other) << other.error().message;
+  EXPECT_EQ(other->common.broker.vhost, "/");
+  EXPECT_EQ(other->cluster_broker.vhost, "cc2");
+  EXPECT_EQ(other->cluster_broker.host, "mq");
+  EXPECT_EQ(other->cluster_broker.tls_ca_file, "/ca");
+  const auto wrong = load("port = 0\n");
+  ASSERT_FALSE(wrong);
+  EXPECT_NE(wrong.error().message.find("cluster_broker.port"), std::string::npos);
 }
 
 TEST(CcConfig, AWrongFileIsNamedWithItsKey) {
