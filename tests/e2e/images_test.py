@@ -13,7 +13,7 @@ import unittest
 
 from cloud import BIN, Cloud
 from cloud_cli import CommandError
-from lab import wait_until
+from lab import injected, wait_until
 
 MIB = 1 << 20
 EXIT_CONFLICT = 5
@@ -219,6 +219,7 @@ class Images(unittest.TestCase):
         pusher.start()
         wait_until(lambda: received() - start > 70 * MIB, 120, "most of the image to arrive")
         self.cloud.restart("nc2")
+        injected("transfer-cut")
         again = received()
         pusher.join()
         self.cloud.limit_rate("nc2", None)

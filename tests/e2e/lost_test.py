@@ -4,7 +4,7 @@ import time
 import unittest
 
 from cloud import Cloud
-from lab import wait_until
+from lab import injected, wait_until
 
 
 class Lost(unittest.TestCase):
@@ -66,6 +66,7 @@ class Lost(unittest.TestCase):
     def test_10_cut_off(self):
         host = self.cloud.hosts[self.victim]
         host.link_down()
+        injected("partition")
         try:
             self.wait_elsewhere()
             self.assertEqual(sorted(self.where()), ["nc1", "nc2"], "the old one runs on, where nobody reaches it")
@@ -75,6 +76,7 @@ class Lost(unittest.TestCase):
 
     def test_20_nc_stopped_past_its_lease(self):
         self.cloud.daemons[self.victim].pause()
+        injected("nc-stopped")
         try:
             self.wait_elsewhere()
         finally:

@@ -14,7 +14,7 @@ have no names, so any number of runs go on side by side. EDUCLOUD_KEEP=1 keeps t
 from .broker import Broker, start_broker
 from .hosts import Host, Lab, Process
 from .libvirtd import Libvirtd, start_libvirtd
-from .waiting import CommandFailed, LabError, LabTimeout, tail, wait_until
+from .waiting import CommandFailed, LabError, LabTimeout, injected, tail, wait_until
 
-__all__ = ["Broker", "CommandFailed", "Host", "Lab", "LabError", "LabTimeout", "Libvirtd", "Process", "start_broker",
-           "start_libvirtd", "tail", "wait_until"]
+__all__ = ["Broker", "CommandFailed", "Host", "Lab", "LabError", "LabTimeout", "Libvirtd", "Process", "injected",
+           "start_broker", "start_libvirtd", "tail", "wait_until"]

@@ -153,10 +153,6 @@ class Host:
         return self.namespaces.in_thread(function, net=True)
 
     def on_switch(self, command):
-        """Runs a command (`ip`, `tc` on `self.port`) in the switch's network namespace."""
-        subprocess.run(self._switch.enter("net") + command, check=True)
-
-    def on_switch(self, command):
         """Runs a command where the other end of our cable is (`port`): rates, losses, captures. Returns its output."""
         done = subprocess.run(self._switch.enter("net") + [str(word) for word in command], capture_output=True, text=True,
                               timeout=60, check=False)

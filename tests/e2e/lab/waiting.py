@@ -15,6 +15,11 @@ class LabTimeout(LabError):
     """Something did not happen before its deadline."""
 
 
+def injected(row, count=1):
+    """Tells scripts/faults that a fault of that row of tests/faults/table.py was injected `count` times."""
+    print(f"\nFAULT {row} {count}", flush=True)
+
+
 def tail(path, lines=25):
     """The last lines of a log, ready to print; says so if there is no such file. Reads at most 64 KiB."""
     try:
