@@ -40,7 +40,8 @@ class Cli:
             return json.loads(lines[-1]) if lines else None
 
     def raw(self, *words, timeout_s=120):
-        code, out, err = self._run([str(word) for word in words], timeout_s)
+        words = [str(word) for word in words]
+        code, out, err = self._run(words, timeout_s)
         if code != 0:
             raise CommandError(words, code, out + err)
         return out
