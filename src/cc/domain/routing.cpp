@@ -17,6 +17,7 @@ struct Relayed {
   std::string_view op;
   task::Phase phase;
   task::State on_failure;
+  bool is_operation = false;  ///< the VM stays as it is when it cannot be done
 };
 constexpr std::array kOps{
     Relayed{"image/prepare", task::Phase::preparing, task::State::init},
@@ -24,6 +25,14 @@ constexpr std::array kOps{
     Relayed{"image/stop", task::Phase::editing, task::State::stopped},
     Relayed{"image/submit", task::Phase::submitting, task::State::init},
     Relayed{"task/delete", task::Phase::editing, task::State::deleting},
+    Relayed{"instance/pause", task::Phase::editing, task::State::running, true},
+    Relayed{"instance/resume", task::Phase::editing, task::State::paused, true},
+    Relayed{"instance/restart", task::Phase::editing, task::State::running, true},
+    Relayed{"instance/limit", task::Phase::editing, task::State::running, true},
+    Relayed{"instance/migrate", task::Phase::editing, task::State::running, true},
+    Relayed{"snapshot/take", task::Phase::editing, task::State::running, true},
+    Relayed{"snapshot/restore", task::Phase::editing, task::State::stopped, true},
+    Relayed{"snapshot/delete", task::Phase::editing, task::State::running, true},
 };
 
 const Relayed* find_op(std::string_view op) {
@@ -99,7 +108,8 @@ msg::TaskStatus undeliverable(const msg::Command& command, std::string_view own_
   status.seq = 0;
   status.final = 1;
   status.ts = now_ms;
-  status.event = std::string(task::to_string(task::Event::failed));
+  const bool stays = op != nullptr && op->is_operation;
+  status.event = std::string(task::to_string(stays ? task::Event::refused : task::Event::failed));
   return status;
 }
 

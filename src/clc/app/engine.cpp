@@ -77,6 +77,16 @@ Result<Task> Engine::user_event(store::Sql& sql, Task task, Event event) {
   return task;
 }
 
+Result<Task> Engine::operate(store::Sql& sql, Task task, Operation operation) {
+  auto row = user_transition(task, Event::operate);
+  if (!row) return fail(row.error());
+  operation_ = std::move(operation);
+  auto ok = apply(sql, task, *row, nullptr);
+  operation_.reset();
+  if (!ok) return fail(ok.error());
+  return task;
+}
+
 Result<Task> Engine::force_end(store::Sql& sql, Task task) {
   if (is_walrus_task(task.kind)) return fail(ErrorCode::conflict, "task " + task.tid + " is on no node");
   if (task.state.state == task::State::gone)
@@ -172,7 +182,9 @@ Result<> Engine::timed_out(store::Sql& sql, Task task) {
     changed(sql, task);
     return {};
   }
-  const auto row = task::step(task.state, Event::timeout);
+  // An operation that is not answered leaves the VM as it is; its inventory tells what became of it.
+  const bool harmless = task.op_open && is_operation(task.op);
+  const auto row = task::step(task.state, harmless ? Event::refused : Event::timeout);
   if (!row) return {};
   task.errormsg = timeout_text(task);
   obs::warn("task.timeout", {{"tid", task.tid}, {"op", task.op}, {"node", task.node}});
@@ -229,6 +241,9 @@ Result<> Engine::act(store::Sql& sql, Task& task, Action action, const msg::Task
     case Action::send_prepare: return send(sql, task, "image/prepare");
     case Action::send_run: return run_or_wait(sql, task);
     case Action::send_stop: return send(sql, task, "image/stop");
+    case Action::send_operation:
+      if (!operation_) return fail(ErrorCode::internal, "an operation that nobody asked for");
+      return send(sql, task, operation_->op);
     case Action::send_submit: {
       if (task.kind == TaskKind::import) return send(sql, task, "image/import");
       if (task.kind == TaskKind::use) return send(sql, task, "image/use");

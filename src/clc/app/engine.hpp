@@ -40,6 +40,9 @@ class Engine {
   /// start, stop, submit or cancel by a user. Errors: conflict, exhausted.
   Result<Task> user_event(store::Sql& sql, Task task, task::Event event);
 
+  /// Does something to the task's VM. Errors: conflict (no VM, or it is busy), exhausted.
+  Result<Task> operate(store::Sql& sql, Task task, Operation operation);
+
   /// Cancels `task` and ends it without its node's answer, for a node that does not come back. If it does, it
   /// gets a task/delete. Errors: conflict (the node is alive, or was within kSilenceMs; walrus' tasks).
   Result<Task> force_end(store::Sql& sql, Task task);
@@ -127,7 +130,8 @@ class Engine {
   const Clock& clock_;
   const CloudOptions& options_;
   std::function<void()> wake_ = [] {};
-  std::optional<Decision> refused_;  ///< of the transaction in hand: only the writer thread touches it
+  std::optional<Operation> operation_;  ///< that operate() is sending: only the writer thread touches it
+  std::optional<Decision> refused_;     ///< of the transaction in hand: only the writer thread touches it
   mutable std::mutex pace_mutex_;
   Pace pace_;
 };

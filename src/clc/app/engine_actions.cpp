@@ -63,6 +63,7 @@ Result<CommandParts> Engine::parts(store::Sql& sql, const Task& task, std::strin
         {"PUT", transfer::version_path(task.dst, task.target_version), task.node, expires_s});
     return out;
   }
+  if (is_operation(op)) out.operation = operation_;
   if (op != "image/prepare" && op != "image/run") return out;
   const auto instance = store::find_instance(sql, task.insid);
   const auto image = store::find_image(sql, task.src);
@@ -79,6 +80,8 @@ Result<CommandParts> Engine::parts(store::Sql& sql, const Task& task, std::strin
   if (!has_vm) return out;
   const auto ostype = store::find_ostype(sql, image->ostype);
   out.memory_mib = instance->memory_mib;
+  out.limits = instance->limits;
+  out.first_boot = instance->first_boot;
   out.cpus = instance->cpus;
   out.ostype = image->ostype;
   out.usage = image->usage;

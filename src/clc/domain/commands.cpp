@@ -23,6 +23,8 @@ msg::RuntimeOption runtime_option(const Task& task, const CommandParts& parts) {
   out.web_ip = parts.access.address;
   out.web_port = parts.access.web_port;
   out.display_password = parts.access.display_password;
+  if (parts.limits != msg::Limits{}) out.limits = parts.limits;
+  if (parts.first_boot != msg::FirstBoot{}) out.first_boot = parts.first_boot;
   return out;
 }
 
@@ -65,6 +67,11 @@ msg::Command make_command(const Task& task, std::string_view op, const CommandPa
   // Walrus publishes only if that version is in use still. A build makes an image of its own.
   if (op == "image/submit" && task.kind == TaskKind::modify && !task.replace)
     command.if_current = task.src + "/" + std::to_string(task.source_version);
+  if (parts.operation) {
+    command.snapshot = parts.operation->snapshot;
+    command.with_memory = parts.operation->with_memory ? 1 : 0;
+    if (op == "instance/limit") command.limits = parts.operation->limits;
+  }
   if (op == "image/prune" || op == "image/delete") {
     command.target_imgid = task.dst;
     command.versions = parts.versions;

@@ -8,6 +8,14 @@
 
 namespace educloud::clc {
 
+/// What is to be done to a VM that runs, or has run.
+struct Operation {
+  std::string op;  ///< instance/... or snapshot/..., see msg::Command
+  msg::Limits limits;
+  std::string snapshot;
+  bool with_memory = false;
+};
+
 /// What a command needs beside its task; only what its op uses is read.
 struct CommandParts {
   std::optional<Version> source;  ///< prepare, run
@@ -19,6 +27,9 @@ struct CommandParts {
   int cpus = 1;
   std::string ostype, usage, disk_type, nic_type;
   Access access;
+  msg::Limits limits;  ///< of the VM: run
+  msg::FirstBoot first_boot;
+  std::optional<Operation> operation;
 };
 
 /// The next command of `task`. `op` as in CONTRACT.md; `patience_ms`: from now, how long it may be begun.

@@ -5,6 +5,7 @@
 #include <set>
 #include <tuple>
 
+#include "clc/domain/task_rules.hpp"
 #include "common/base/ids.hpp"
 
 namespace educloud::clc {
@@ -14,6 +15,7 @@ using task::Phase;
 using task::State;
 
 constexpr task::TaskState kRunning{Phase::editing, State::running};
+constexpr task::TaskState kPaused{Phase::editing, State::paused};
 constexpr task::TaskState kStopped{Phase::editing, State::stopped};
 
 bool is_up(const msg::InventoryVm& vm) {
@@ -59,7 +61,8 @@ bool is_younger(std::int64_t at_ms, std::int64_t age_ms, std::int64_t now_ms) {
 std::optional<Fix> look_at_task(const Task& task, const View& view, std::int64_t now_ms) {
   if (is_walrus_task(task.kind) || task.cmdid.empty()) return std::nullopt;
   if (is_younger(std::max(task.cmd_sent_at, task.updated_at), kUnsettledMs, now_ms)) return std::nullopt;
-  const bool vm_is_missing = task.state == kRunning && !task.op_open && !view.is_up(task.tid);
+  const bool is_here = task.state == kRunning || task.state == kPaused;
+  const bool vm_is_missing = is_here && !task.op_open && !view.is_up(task.tid);
   const auto* told = view.task(task.tid);
   if (told == nullptr) {
     if (task.op_open) return make_fix(Fix::Kind::resend, task, "the node does not have its command");
@@ -186,7 +189,7 @@ std::vector<Fix> reconcile(const Holdings& holdings, const Knowledge& knowledge,
 Result<task::TaskState> state_before(std::string_view op) {
   if (op == "image/prepare") return task::TaskState{Phase::preparing, State::init};
   if (op == "image/run") return task::TaskState{Phase::preparing, State::done};
-  if (op == "image/stop") return kRunning;
+  if (op == "image/stop" || is_operation(op)) return kRunning;
   if (op == "image/submit") return task::TaskState{Phase::submitting, State::init};
   if (op == "task/delete") return task::TaskState{Phase::editing, State::deleting};
   return fail(ErrorCode::invalid_argument, "op '" + std::string(op) + "' is not for nodes", "op");

@@ -13,6 +13,7 @@ using task::State;
 
 constexpr task::TaskState kStopped{Phase::editing, State::stopped};
 constexpr task::TaskState kRunning{Phase::editing, State::running};
+constexpr task::TaskState kPaused{Phase::editing, State::paused};
 constexpr task::TaskState kDeleting{Phase::editing, State::deleting};
 constexpr task::TaskState kSubmitInit{Phase::submitting, State::init};
 constexpr task::TaskState kSubmitted{Phase::submitting, State::done};
@@ -32,6 +33,10 @@ bool edits_image(const Task& task) {
 }
 
 }  // namespace
+
+bool is_operation(std::string_view op) {
+  return op.starts_with("instance/") || op.starts_with("snapshot/");
+}
 
 std::int64_t resend_after_ms(std::int64_t resends) {
   return std::min(kResendMs << std::clamp<std::int64_t>(resends, 0, 8), kLongestResendMs);
@@ -59,6 +64,11 @@ Result<task::Transition> user_transition(const Task& task, Event event) {
         return refuse(task, "submitted", "it is being submitted already");
       }
       if (!row) return refuse(task, "submitted", "stop its VM first");
+      break;
+    case Event::operate:
+      if (is_walrus_task(task.kind) || task.kind == TaskKind::push || !row)
+        return refuse(task, "changed that way", "it has no VM that runs");
+      if (task.op_open) return refuse(task, "changed that way", "it is busy with " + task.op);
       break;
     case Event::cancel:
       if (is_maintenance(task.kind) && !task.failed) {
@@ -135,8 +145,8 @@ Judgement judge_status(const Task& task, const msg::TaskStatus& status, std::str
   }
   const auto event = task::parse_event(status.event);
   if (!event || *event == Event::start || *event == Event::submit || *event == Event::cancel ||
-      *event == Event::stop || *event == Event::timeout || *event == Event::fetched ||
-      *event == Event::lost) {
+      *event == Event::stop || *event == Event::operate || *event == Event::timeout ||
+      *event == Event::fetched || *event == Event::lost) {
     return out;  // those are ours to say
   }
   out.event = *event;
@@ -185,9 +195,15 @@ Task after_event(Task task, const task::Transition& transition, const msg::TaskS
           status && !status->errormsg.empty() ? status->errormsg.substr(0, 2000) : "failed without a reason";
       break;
     case Event::timeout: task.failed = true; break;
+    case Event::refused:  // the VM is as well as it was
+      if (status) task.errormsg = status->errormsg.substr(0, 2000);
+      break;
     default: task.failed = false; task.errormsg.clear();
   }
-  if (status && answers(task.op, transition.event)) task.op_open = false;
+  // An operation tells the VM's state all the while; its last word is its answer.
+  const bool answered =
+      status && (is_operation(task.op) ? status->final == 1 : answers(task.op, transition.event));
+  if (answered || transition.event == Event::refused) task.op_open = false;
   // Given up: the user decides, so nothing is sent again behind his back.
   if (transition.event == Event::timeout && transition.action == task::Action::none) task.op_open = false;
   if (task.kind == TaskKind::run && transition.event == Event::running) task.achieved = true;
@@ -207,7 +223,9 @@ std::int64_t patience_ms(const Task& task) {
   if (task.gated_at > 0) return BootGate::kPatienceMs;
   if (task.state == kDeleting || task.state == kSubmitted)
     return kMinute;  // asked again for as long as it takes
-  if (task.state == kRunning) return task.op_open && task.op == "image/stop" ? 3 * kMinute : 0;
+  if (task.op_open && is_operation(task.op)) return 10 * kMinute;
+  if (task.state == kRunning || task.state == kPaused)
+    return task.op_open && task.op == "image/stop" ? 3 * kMinute : 0;
   if (task.state == kStopped || !task.op_open) return 0;
   if (is_maintenance(task.kind)) return 10 * kMinute;
   if (task.kind == TaskKind::push) return 60 * kMinute;         // whoever waits for a desktop goes first

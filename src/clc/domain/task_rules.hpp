@@ -17,7 +17,10 @@ inline constexpr std::int64_t kResendMs = 30'000;  ///< without news the same co
 inline constexpr std::int64_t kLongestResendMs = 300'000;  ///< ... each time after twice as long, up to this
 std::int64_t resend_after_ms(std::int64_t resends);
 
-/// The row for a user's `event` (start, stop, submit, cancel) on `task`.
+/// True for instance/... and snapshot/...: done to a VM that stays, which tells its state meanwhile.
+bool is_operation(std::string_view op);
+
+/// The row for a user's `event` (start, stop, submit, cancel, operate) on `task`.
 /// Errors: conflict saying what the task is at and what can be done instead.
 Result<task::Transition> user_transition(const Task& task, task::Event event);
 

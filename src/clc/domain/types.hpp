@@ -6,6 +6,7 @@
 
 #include "common/base/ids.hpp"
 #include "common/base/result.hpp"
+#include "common/msg/command.hpp"
 #include "common/task/state.hpp"
 
 /// What clc knows, as plain values. Times are unix milliseconds, 0 = never; sizes carry their unit.
@@ -54,12 +55,14 @@ struct VmType {
   std::string name;
   std::int64_t memory_mib = 0;
   int cpus = 1;
+  msg::Limits limits;
 };
 
 struct OsType {
   std::string name;
-  std::string disk_type;  ///< virtio | sata | ide
-  std::string nic_type;   ///< virtio | e1000 | rtl8139
+  std::string disk_type;            ///< virtio | sata | ide
+  std::string nic_type;             ///< virtio | e1000 | rtl8139
+  std::string sound_type = "none";  ///< none | ac97 | ich6 | ich9
 };
 
 struct Cluster {
@@ -95,7 +98,9 @@ struct Instance {
   std::int64_t memory_mib = 0;
   int cpus = 1;
   std::string cluster_pin, node_pin;  ///< empty: any
-  bool deleting = false;              ///< removed as soon as its task is gone
+  msg::Limits limits;                 ///< its type's where they are 0
+  msg::FirstBoot first_boot;
+  bool deleting = false;  ///< removed as soon as its task is gone
   std::int64_t created_at = 0;
 };
 

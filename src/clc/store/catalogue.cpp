@@ -1,5 +1,7 @@
 #include "clc/store/catalogue.hpp"
 
+#include "clc/store/stored.hpp"
+
 namespace educloud::clc::store {
 namespace {
 
@@ -45,6 +47,14 @@ Version version_of(const Row& row) {
   version.created_at = row.number(8);
   version.receipt = row.text(9);
   return version;
+}
+
+VmType vmtype_of(const Row& row) {
+  return {row.text(0), row.number(1), static_cast<int>(row.number(2)), stored<msg::Limits>(row.text(3))};
+}
+
+OsType ostype_of(const Row& row) {
+  return {row.text(0), row.text(1), row.text(2), row.text(3)};
 }
 
 }  // namespace
@@ -131,30 +141,49 @@ void remove_version(Sql& sql, std::string_view imgid, int version) {
 
 std::vector<VmType> list_vmtypes(Sql& sql) {
   std::vector<VmType> out;
-  for (const auto& row : sql.all("SELECT name, memory_mib, cpus FROM vmtypes ORDER BY name")) {
-    out.push_back({row.text(0), row.number(1), static_cast<int>(row.number(2))});
-  }
+  for (const auto& row : sql.all("SELECT name, memory_mib, cpus, limits FROM vmtypes ORDER BY name"))
+    out.push_back(vmtype_of(row));
   return out;
 }
 
 std::optional<VmType> find_vmtype(Sql& sql, std::string_view name) {
-  const auto row = sql.one("SELECT name, memory_mib, cpus FROM vmtypes WHERE name = ?", {name});
-  if (!row) return std::nullopt;
-  return VmType{row->text(0), row->number(1), static_cast<int>(row->number(2))};
+  const auto row = sql.one("SELECT name, memory_mib, cpus, limits FROM vmtypes WHERE name = ?", {name});
+  return row ? std::optional(vmtype_of(*row)) : std::nullopt;
+}
+
+void put_vmtype(Sql& sql, const VmType& one) {
+  sql.run(
+      "INSERT INTO vmtypes (name, memory_mib, cpus, limits) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name) DO "
+      "UPDATE SET memory_mib = ?2, cpus = ?3, limits = ?4",
+      {one.name, one.memory_mib, one.cpus, to_column(one.limits)});
+}
+
+bool remove_vmtype(Sql& sql, std::string_view name) {
+  return sql.run("DELETE FROM vmtypes WHERE name = ?", {name}) > 0;
 }
 
 std::optional<OsType> find_ostype(Sql& sql, std::string_view name) {
-  const auto row = sql.one("SELECT name, disk_type, nic_type FROM ostypes WHERE name = ?", {name});
-  if (!row) return std::nullopt;
-  return OsType{row->text(0), row->text(1), row->text(2)};
+  const auto row =
+      sql.one("SELECT name, disk_type, nic_type, sound_type FROM ostypes WHERE name = ?", {name});
+  return row ? std::optional(ostype_of(*row)) : std::nullopt;
 }
 
 std::vector<OsType> list_ostypes(Sql& sql) {
   std::vector<OsType> out;
-  for (const auto& row : sql.all("SELECT name, disk_type, nic_type FROM ostypes ORDER BY name")) {
-    out.push_back({row.text(0), row.text(1), row.text(2)});
-  }
+  for (const auto& row : sql.all("SELECT name, disk_type, nic_type, sound_type FROM ostypes ORDER BY name"))
+    out.push_back(ostype_of(row));
   return out;
+}
+
+void put_ostype(Sql& sql, const OsType& one) {
+  sql.run(
+      "INSERT INTO ostypes (name, disk_type, nic_type, sound_type) VALUES (?1, ?2, ?3, ?4) ON CONFLICT "
+      "(name) DO UPDATE SET disk_type = ?2, nic_type = ?3, sound_type = ?4",
+      {one.name, one.disk_type, one.nic_type, one.sound_type});
+}
+
+bool remove_ostype(Sql& sql, std::string_view name) {
+  return sql.run("DELETE FROM ostypes WHERE name = ?", {name}) > 0;
 }
 
 std::vector<Cluster> list_clusters(Sql& sql) {

@@ -38,6 +38,12 @@ std::vector<VmType> list_vmtypes(Sql& sql);
 std::optional<VmType> find_vmtype(Sql& sql, std::string_view name);
 std::optional<OsType> find_ostype(Sql& sql, std::string_view name);
 std::vector<OsType> list_ostypes(Sql& sql);
+void put_vmtype(Sql& sql, const VmType& one);
+/// False: there is none.
+bool remove_vmtype(Sql& sql, std::string_view name);
+void put_ostype(Sql& sql, const OsType& one);
+/// False: there is none. An image of it is in the way: constraint.
+bool remove_ostype(Sql& sql, std::string_view name);
 
 std::vector<Cluster> list_clusters(Sql& sql);
 std::vector<Node> list_nodes(Sql& sql);

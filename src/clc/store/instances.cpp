@@ -1,3 +1,4 @@
+#include "clc/store/stored.hpp"
 #include "clc/store/tasks.hpp"
 
 namespace educloud::clc::store {
@@ -5,7 +6,7 @@ namespace {
 
 const std::string kSelect =
     "SELECT insid, name, owner, imgid, version, vmtype, memory_mib, cpus, cluster_pin, node_pin, deleting, "
-    "created_at, id "
+    "created_at, id, limits, first_boot "
     "FROM instances ";
 
 Instance instance_of(const Row& row) {
@@ -22,6 +23,8 @@ Instance instance_of(const Row& row) {
   one.node_pin = row.text(9);
   one.deleting = row.flag(10);
   one.created_at = row.number(11);
+  one.limits = stored<msg::Limits>(row.text(13));
+  one.first_boot = stored<msg::FirstBoot>(row.text(14));
   return one;
 }
 
@@ -53,10 +56,13 @@ std::vector<Instance> instances_of_image(Sql& sql, std::string_view imgid) {
 void add_instance(Sql& sql, const Instance& one) {
   sql.run(
       "INSERT INTO instances (insid, name, owner, imgid, version, vmtype, memory_mib, cpus, cluster_pin, "
-      "node_pin, "
-      "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      "node_pin, created_at, limits, first_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
       {one.insid, one.name, one.owner, one.imgid, one.version, one.vmtype, one.memory_mib, one.cpus,
-       one.cluster_pin, one.node_pin, one.created_at});
+       one.cluster_pin, one.node_pin, one.created_at, to_column(one.limits), to_column(one.first_boot)});
+}
+
+void set_instance_limits(Sql& sql, std::string_view insid, const msg::Limits& limits) {
+  sql.run("UPDATE instances SET limits = ? WHERE insid = ?", {to_column(limits), insid});
 }
 
 void set_instance_deleting(Sql& sql, std::string_view insid) {

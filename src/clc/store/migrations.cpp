@@ -110,11 +110,31 @@ ALTER TABLE nodes ADD COLUMN lost_at INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tasks ADD COLUMN resends INTEGER NOT NULL DEFAULT 0;
 )sql";
 
+constexpr std::string_view kServers = R"sql(
+-- JSON of msg::Limits and msg::FirstBoot
+ALTER TABLE vmtypes ADD COLUMN limits TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE instances ADD COLUMN limits TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE instances ADD COLUMN first_boot TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE ostypes ADD COLUMN sound_type TEXT NOT NULL DEFAULT 'none';
+-- a server image's version has a second disk; empty digest: it has none
+ALTER TABLE versions ADD COLUMN database_digest TEXT NOT NULL DEFAULT '';
+ALTER TABLE versions ADD COLUMN database_size_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE versions ADD COLUMN database_virtual_size_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE versions ADD COLUMN database_receipt TEXT NOT NULL DEFAULT '';
+-- how its nodes reach database disks: iscsi, copy or nbd
+ALTER TABLE clusters ADD COLUMN database_mode TEXT NOT NULL DEFAULT 'iscsi';
+CREATE TABLE snapshots (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, snapid TEXT NOT NULL UNIQUE, insid TEXT NOT NULL REFERENCES instances(insid) ON DELETE CASCADE,
+  name TEXT NOT NULL, state TEXT NOT NULL, with_memory INTEGER NOT NULL, node TEXT NOT NULL, error TEXT NOT NULL DEFAULT '',
+  created_at INTEGER NOT NULL) STRICT;
+CREATE INDEX snapshots_instance ON snapshots(insid);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "accounts", kAccounts},   Migration{2, "inventory", kInventory},
     Migration{3, "tasks", kTasks},         Migration{4, "image path", kImagePath},
     Migration{5, "scheduler", kScheduler}, Migration{6, "dead letters", kDeadLetters},
-    Migration{7, "leases", kLeases}};
+    Migration{7, "leases", kLeases},       Migration{8, "servers", kServers}};
 
 constexpr bool numbered() {
   for (std::size_t i = 0; i < kMigrations.size(); ++i) {

@@ -51,6 +51,45 @@ struct IptableRule {
   }
 };
 
+/// What one VM may take of its node; 0: as much as it gets.
+struct Limits {
+  int cpu_percent = 0;  ///< of one cpu, so 200 is two; never less than kCpuFloorPercent
+  int cpu_weight = 0;   ///< its share where cpus are short, 100 is the usual one
+  std::int64_t disk_iops = 0;
+  std::int64_t disk_mib_s = 0;
+  std::int64_t net_mbit_s = 0;  ///< each way
+
+  /// Under this a guest does not even shut down.
+  static constexpr int kCpuFloorPercent = 10;
+
+  static constexpr auto fields() {
+    using T = Limits;
+    return std::make_tuple(option("cpu_percent", &T::cpu_percent, range(0, 25600)),
+                           option("cpu_weight", &T::cpu_weight, range(0, 10000)),
+                           option("disk_iops", &T::disk_iops, range(0, 1e7)),
+                           option("disk_mib_s", &T::disk_mib_s, range(0, 1e6)),
+                           option("net_mbit_s", &T::net_mbit_s, range(0, 1e6)));
+  }
+  bool operator==(const Limits&) const = default;
+};
+
+/// What a guest is told when it boots for the first time (cloud-init's NoCloud).
+struct FirstBoot {
+  std::string hostname;
+  std::string user;
+  std::string ssh_key;        ///< one line of authorized_keys
+  std::string password_hash;  ///< crypt(3); secret: never logged
+  bool operator==(const FirstBoot&) const = default;
+
+  static constexpr auto fields() {
+    using T = FirstBoot;
+    return std::make_tuple(option("hostname", &T::hostname, text(0, 63)),
+                           option("user", &T::user, text(0, 32)),
+                           option("ssh_key", &T::ssh_key, text(0, 1024)),
+                           option("password_hash", &T::password_hash, text(0, 256)));
+  }
+};
+
 /// How a VM is to be run. The predecessor's names.
 struct RuntimeOption {
   std::string protocol = "vnc";
@@ -70,6 +109,8 @@ struct RuntimeOption {
   std::vector<IptableRule> iptable_rules;
   int run_with_snapshot = 1;
   std::string display_password;  ///< secret: never logged
+  std::optional<Limits> limits;
+  std::optional<FirstBoot> first_boot;
 
   static constexpr auto fields() {
     using T = RuntimeOption;
@@ -84,7 +125,8 @@ struct RuntimeOption {
         option("web_ip", &T::web_ip, text(0, 45)), option("web_port", &T::web_port, range(0, 65535)),
         option("iptable_rules", &T::iptable_rules, list(64)),
         option("run_with_snapshot", &T::run_with_snapshot, range(0, 1)),
-        option("display_password", &T::display_password, text(0, 8)));
+        option("display_password", &T::display_password, text(0, 8)), option("limits", &T::limits),
+        option("first_boot", &T::first_boot));
   }
 };
 
@@ -130,6 +172,14 @@ struct Command {
   std::string priority = "user";  ///< image/prepare: who waits for the bytes
   int lazy = 0;                   ///< image/prepare, image/run: 1: start while the image still arrives
   std::vector<int> versions;      ///< image/prune: the versions to remove
+  std::optional<ImageVersion> database;  ///< server: what the VM's database disk is first made from
+  std::string database_mode = "iscsi";   ///< how the node reaches it
+  std::string database_grant;            ///< query string that opens that disk at the cc, for this node only
+  std::optional<Limits> limits;          ///< instance/limit
+  std::string snapshot;                  ///< snapshot/...: its id, `snap-` and 8 hex
+  int with_memory = 0;                   ///< snapshot/take: 1: the guest's memory too
+  std::string to_nid;                    ///< instance/migrate: node that takes the VM
+  std::string to_address;                ///< and its IPv4 address
 
   static constexpr auto fields() {
     using T = Command;
@@ -137,7 +187,9 @@ struct Command {
         field("type", &T::type, choice("cmd")),
         field("op", &T::op,
               choice("image/prepare|image/run|image/stop|image/submit|task/delete|"
-                     "image/import|image/use|image/prune|image/delete")),
+                     "image/import|image/use|image/prune|image/delete|"
+                     "instance/pause|instance/resume|instance/restart|instance/limit|instance/migrate|"
+                     "snapshot/take|snapshot/restore|snapshot/delete")),
         field("tid", &T::tid, text(1, 64)), field("cmdid", &T::cmdid, text(36, 36)),
         option("nid", &T::nid, text(0, 40)), option("ccid", &T::ccid, text(0, 40)),
         option("v", &T::v, range(1, 1000)), field("epoch", &T::epoch, range(0, 9.0e15)),
@@ -149,7 +201,12 @@ struct Command {
         option("target_grant", &T::target_grant, text(0, 512)),
         option("if_current", &T::if_current, text(0, 64)),
         option("priority", &T::priority, choice("user|prefetch|replication")),
-        option("lazy", &T::lazy, range(0, 1)), option("versions", &T::versions, list(1000)));
+        option("lazy", &T::lazy, range(0, 1)), option("versions", &T::versions, list(1000)),
+        option("database", &T::database),
+        option("database_mode", &T::database_mode, choice("iscsi|copy|nbd")),
+        option("database_grant", &T::database_grant, text(0, 512)), option("limits", &T::limits),
+        option("snapshot", &T::snapshot, text(0, 20)), option("with_memory", &T::with_memory, range(0, 1)),
+        option("to_nid", &T::to_nid, text(0, 40)), option("to_address", &T::to_address, text(0, 45)));
   }
 };
 

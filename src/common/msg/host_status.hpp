@@ -62,6 +62,7 @@ struct VmData {
   std::string state;         ///< running, paused, shutdown, shutoff, crashed
   double phy_cpu = 0;        ///< percent of one cpu, mean since the last report
   std::int64_t phy_mem = 0;  ///< MiB resident
+  std::string hostname, ip;  ///< as its guest agent tells; empty: it has none
 
   static constexpr auto fields() {
     using T = VmData;
@@ -69,7 +70,8 @@ struct VmData {
         field("insid", &T::insid, text(1, 20)), field("uuid", &T::uuid, text(0, 36)),
         field("guest_os", &T::guest_os, text(0, 64)), field("mem", &T::mem, range(0, 9.0e15)),
         field("vcpu", &T::vcpu, range(0, 1024)), field("state", &T::state, text(0, 20)),
-        field("phy_cpu", &T::phy_cpu, range(0, 9.0e6)), field("phy_mem", &T::phy_mem, range(0, 9.0e15)));
+        field("phy_cpu", &T::phy_cpu, range(0, 9.0e6)), field("phy_mem", &T::phy_mem, range(0, 9.0e15)),
+        option("hostname", &T::hostname, text(0, 64)), option("ip", &T::ip, text(0, 45)));
   }
 };
 

@@ -32,6 +32,8 @@ struct TaskStatus {
   std::int64_t ts = 0;           ///< unix milliseconds at the sender
   std::string event;    ///< task::Event that this reports: the wire states alone do not tell them all apart
   std::string receipt;  ///< of a submit or import: what walrus published, signed (transfer/receipt.hpp)
+  std::string database_receipt;  ///< the same of the version's database disk
+  std::string snapshot;          ///< snapshot/...: the one it is about
 
   static constexpr auto fields() {
     using T = TaskStatus;
@@ -48,7 +50,9 @@ struct TaskStatus {
         option("final", &T::final, range(0, 1)), option("bytes_done", &T::bytes_done, range(0, 9.0e15)),
         option("bytes_total", &T::bytes_total, range(0, 9.0e15)),
         option("bytes_per_s", &T::bytes_per_s, range(0, 9.0e15)), option("ts", &T::ts, range(0, 9.0e15)),
-        option("event", &T::event, text(0, 20)), option("receipt", &T::receipt, text(0, 1024)));
+        option("event", &T::event, text(0, 20)), option("receipt", &T::receipt, text(0, 1024)),
+        option("database_receipt", &T::database_receipt, text(0, 1024)),
+        option("snapshot", &T::snapshot, text(0, 20)));
   }
 };
 

@@ -38,13 +38,16 @@ enum class Event {
   stop,
   submit,
   cancel,
+  operate,  ///< pause, resume, snapshot ...: an operation on the VM, which tells its state afterwards
   // the node (walrus for an import) tells
   downloading,
   cloning,
   prepared,
   booting,
   running,
+  paused,
   stopped,
+  refused,  ///< the operation was not done: the VM is as it was
   uploading,
   submitted,
   deleted,
@@ -62,6 +65,7 @@ enum class Action {
   send_prepare,
   send_run,
   send_stop,
+  send_operation,
   send_submit,
   send_delete,
   publish_version,  ///< record the new version, then send_delete

@@ -11,6 +11,7 @@ constexpr TaskState kCloning{Phase::preparing, State::cloning};
 constexpr TaskState kPrepared{Phase::preparing, State::done};
 constexpr TaskState kBooting{Phase::editing, State::booting};
 constexpr TaskState kRunning{Phase::editing, State::running};
+constexpr TaskState kPaused{Phase::editing, State::paused};
 constexpr TaskState kStopped{Phase::editing, State::stopped};
 constexpr TaskState kDeleting{Phase::editing, State::deleting};
 constexpr TaskState kSubmitInit{Phase::submitting, State::init};
@@ -18,8 +19,9 @@ constexpr TaskState kUploading{Phase::submitting, State::uploading};
 constexpr TaskState kSubmitted{Phase::submitting, State::done};
 constexpr TaskState kGone{Phase::submitting, State::gone};
 
-constexpr std::array kStates{kPrepareInit, kDownloading, kCloning,    kPrepared,  kBooting,   kRunning,
-                             kStopped,     kDeleting,    kSubmitInit, kUploading, kSubmitted, kGone};
+constexpr std::array kStates{kPrepareInit, kDownloading, kCloning, kPrepared, kBooting,
+                             kRunning,     kPaused,      kStopped, kDeleting, kSubmitInit,
+                             kUploading,   kSubmitted,   kGone};
 
 // One block per state, in the order of a task's life. A node may skip a state (an image that is
 // cached needs no download) and may repeat one (progress); it may never go back on its own. A push has no
@@ -76,6 +78,20 @@ constexpr std::array kTable{
     Transition{kRunning, Event::timeout, kRunning, Action::send_stop},
     Transition{kRunning, Event::cancel, kDeleting, Action::send_delete},
     Transition{kRunning, Event::lost, kPrepareInit, Action::send_prepare},
+    Transition{kRunning, Event::paused, kPaused, Action::none},
+    Transition{kRunning, Event::operate, kRunning, Action::send_operation},
+    Transition{kRunning, Event::refused, kRunning, Action::none},
+    // editing/paused: its memory is kept, its cpus stand still
+    Transition{kPaused, Event::paused, kPaused, Action::none},
+    Transition{kPaused, Event::running, kRunning, Action::none},
+    Transition{kPaused, Event::stop, kPaused, Action::send_stop},
+    Transition{kPaused, Event::stopped, kStopped, Action::none},
+    Transition{kPaused, Event::failed, kStopped, Action::none},
+    Transition{kPaused, Event::timeout, kPaused, Action::send_stop},
+    Transition{kPaused, Event::cancel, kDeleting, Action::send_delete},
+    Transition{kPaused, Event::lost, kPrepareInit, Action::send_prepare},
+    Transition{kPaused, Event::operate, kPaused, Action::send_operation},
+    Transition{kPaused, Event::refused, kPaused, Action::none},
     // editing/stopped: the user's turn
     Transition{kStopped, Event::start, kPrepareInit, Action::send_prepare},
     Transition{kStopped, Event::stop, kStopped, Action::none},
@@ -84,6 +100,8 @@ constexpr std::array kTable{
     Transition{kStopped, Event::failed, kStopped, Action::none},
     Transition{kStopped, Event::timeout, kStopped, Action::none},
     Transition{kStopped, Event::cancel, kDeleting, Action::send_delete},
+    Transition{kStopped, Event::operate, kStopped, Action::send_operation},
+    Transition{kStopped, Event::refused, kStopped, Action::none},
     // submitting/init: waiting for the node (or for an upload to begin), or failed and waiting for the user
     Transition{kSubmitInit, Event::submit, kSubmitInit, Action::send_submit},
     Transition{kSubmitInit, Event::uploading, kUploading, Action::none},
@@ -186,11 +204,12 @@ std::span<const TaskState> states() {
 }
 
 bool is_transient(TaskState state) {
-  return state != kRunning && state != kStopped && state != kGone;
+  return state != kRunning && state != kPaused && state != kStopped && state != kGone;
 }
 
 bool holds_capacity(TaskState state) {
-  return state.phase == Phase::preparing || state == kBooting || state == kRunning || state == kDeleting;
+  return state.phase == Phase::preparing || state == kBooting || state == kRunning || state == kPaused ||
+         state == kDeleting;
 }
 
 }  // namespace educloud::task

@@ -8,13 +8,15 @@
 namespace educloud::task {
 namespace {
 
-constexpr std::array kEvents{
-    Event::start,    Event::stop,    Event::submit,  Event::cancel,  Event::downloading, Event::cloning,
-    Event::prepared, Event::booting, Event::running, Event::stopped, Event::uploading,   Event::submitted,
-    Event::deleted,  Event::failed,  Event::fetched, Event::timeout, Event::lost};
+constexpr std::array kEvents{Event::start,       Event::stop,    Event::submit,    Event::cancel,
+                             Event::downloading, Event::cloning, Event::prepared,  Event::booting,
+                             Event::running,     Event::stopped, Event::uploading, Event::submitted,
+                             Event::deleted,     Event::failed,  Event::fetched,   Event::timeout,
+                             Event::lost,        Event::operate, Event::paused,    Event::refused};
 constexpr std::array kActions{
-    Action::none,        Action::send_prepare, Action::send_run,        Action::send_stop,
-    Action::send_submit, Action::send_delete,  Action::publish_version, Action::release};
+    Action::none,          Action::send_prepare, Action::send_run,        Action::send_stop,
+    Action::send_submit,   Action::send_delete,  Action::publish_version, Action::release,
+    Action::send_operation};
 constexpr TaskState kStart{Phase::preparing, State::init};
 /// An import begins here: its upload is what is awaited.
 constexpr TaskState kImportStart{Phase::submitting, State::init};
