@@ -116,11 +116,10 @@ ALTER TABLE vmtypes ADD COLUMN limits TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE instances ADD COLUMN limits TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE instances ADD COLUMN first_boot TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE ostypes ADD COLUMN sound_type TEXT NOT NULL DEFAULT 'none';
--- a server image's version has a second disk; empty digest: it has none
-ALTER TABLE versions ADD COLUMN database_digest TEXT NOT NULL DEFAULT '';
-ALTER TABLE versions ADD COLUMN database_size_bytes INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE versions ADD COLUMN database_virtual_size_bytes INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE versions ADD COLUMN database_receipt TEXT NOT NULL DEFAULT '';
+-- a server image's database disk is an image of its own (usage 'database', listed nowhere), whose versions go with
+-- the image's; empty and 0: none
+ALTER TABLE images ADD COLUMN database_imgid TEXT NOT NULL DEFAULT '';
+ALTER TABLE versions ADD COLUMN database_version INTEGER NOT NULL DEFAULT 0;
 -- how its nodes reach database disks: iscsi, copy or nbd
 ALTER TABLE clusters ADD COLUMN database_mode TEXT NOT NULL DEFAULT 'iscsi';
 CREATE TABLE snapshots (
