@@ -98,7 +98,12 @@ int campaign(sim::CampaignOptions options) {
   if (!report.failures.empty())
     std::printf("replay: educloud-sim --seed %llu -v\n",
                 static_cast<unsigned long long>(report.failures.front().seed));
-  std::printf("%llu seeds, %zu failed; %.1f virtual hours, %llu events in %.1f s\n",
+  std::printf("injected:");
+  for (std::size_t i = 0; i < sim::kFaults.size(); ++i) {
+    std::printf("%s %s %llu", i > 0 ? "," : "", sim::kFaults.at(i),
+                static_cast<unsigned long long>(report.faults.at(i)));
+  }
+  std::printf("\n%llu seeds, %zu failed; %.1f virtual hours, %llu events in %.1f s\n",
               static_cast<unsigned long long>(report.runs), report.failures.size(), report.virtual_hours,
               static_cast<unsigned long long>(report.events), report.seconds);
   return report.failures.empty() && report.runs == options.count ? 0 : 1;

@@ -45,10 +45,15 @@ bus::Outcome Broker::route(const bus::Outgoing& message, const std::string& user
     if (ttl > 0) life = life > 0 ? std::min(life, ttl) : ttl;
     const Stored stored{message, user, 0, life > 0 ? timeline_.now_ms() + life : 0};
     if (rng_.chance(weather.duplicate)) {
+      ++duplicated;
       timeline_.after(life_, rng_.between(1, kLateCopyMs),
                       [this, name = binding.queue, stored] { keep(name, stored); });
     }
-    if (!rng_.chance(weather.lose)) keep(binding.queue, stored);
+    if (rng_.chance(weather.lose)) {
+      ++lost;
+    } else {
+      keep(binding.queue, stored);
+    }
   }
   return routed ? bus::Outcome::confirmed : bus::Outcome::returned;
 }
@@ -57,6 +62,7 @@ void Broker::keep(const std::string& name, Stored stored) {
   auto& queue = queues_.at(name);
   auto at = queue.messages.end();
   if (!queue.messages.empty() && rng_.chance(weather.reorder)) {
+    ++reordered;
     at -= rng_.between(1, static_cast<std::int64_t>(std::min<std::size_t>(4, queue.messages.size())));
   }
   queue.messages.insert(at, std::move(stored));

@@ -53,6 +53,7 @@ class Broker {
 
   // What may befall it.
   Weather weather;
+  std::uint64_t duplicated = 0, reordered = 0, lost = 0;  ///< messages so far, by the weather
   /// Nobody reaches it for that long; with `wipe` it comes back without any message.
   void restart(std::int64_t down_ms, bool wipe);
   /// Its memory alarm: nobody may publish for that long.

@@ -27,6 +27,7 @@ struct Told {
 struct Board {
   std::atomic<std::uint64_t> next, runs, events, virtual_ms;
   std::atomic<std::size_t> failures;
+  std::array<std::atomic<std::uint64_t>, kFaults.size()> faults;
   std::array<std::atomic<std::uint64_t>, kMostJobs> at;  ///< the seed a process works on; 0: none
   std::array<Told, kMostFailures> told;
 };
@@ -53,6 +54,7 @@ void work(Board& board, int job, const CampaignOptions& options) {
     ++board.runs;
     board.events += outcome.events;
     board.virtual_ms += static_cast<std::uint64_t>(outcome.virtual_ms);
+    for (std::size_t i = 0; i < kFaults.size(); ++i) board.faults.at(i) += outcome.faults.at(i);
     if (!outcome.defect.empty()) tell_failure(board, seed, outcome.defect);
   }
 }
@@ -95,6 +97,7 @@ CampaignReport run_campaign(const CampaignOptions& options) {
   CampaignReport report;
   report.runs = board.runs;
   report.events = board.events;
+  for (std::size_t i = 0; i < kFaults.size(); ++i) report.faults.at(i) = board.faults.at(i);
   report.virtual_hours = static_cast<double>(board.virtual_ms) / 3.6e6;
   for (std::size_t i = 0; i < std::min<std::size_t>(board.failures, kMostFailures); ++i)
     report.failures.push_back({board.told.at(i).seed, board.told.at(i).text.data()});

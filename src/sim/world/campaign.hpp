@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <vector>
 
+#include "sim/world/world.hpp"
+
 namespace educloud::sim {
 
 struct CampaignOptions {
@@ -23,6 +25,7 @@ struct CampaignReport {
   std::uint64_t runs = 0;
   std::uint64_t events = 0;
   double virtual_hours = 0, seconds = 0;
+  FaultCounts faults{};
   std::vector<Failure> failures;  ///< by seed
 };
 

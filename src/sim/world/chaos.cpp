@@ -31,6 +31,7 @@ void Chaos::begin() {
 }
 
 void Chaos::plan_restart(Host& host) {
+  count(Kind::kill);
   // systemd starts it again after 2 s; a host that was switched off takes longer.
   const auto delay = rng_.chance(0.8) ? rng_.between(500, 5'000) : rng_.between(5'000, 90'000);
   world_.timeline.after(life_, delay, [&host] { host.start(); });
@@ -65,7 +66,20 @@ void Chaos::pause_one() {
   world_.broker.cut(user, time);
 }
 
+FaultCounts Chaos::counts() const {
+  auto all = counts_;
+  const auto& broker = world_.broker;
+  constexpr auto kWeather = static_cast<std::size_t>(Kind::pause) + 1;
+  static_assert(kWeather + 3 == kFaults.size());
+  all.at(kWeather) = broker.duplicated;
+  all.at(kWeather + 1) = broker.reordered;
+  all.at(kWeather + 2) = broker.lost;
+  return all;
+}
+
 void Chaos::strike(Kind kind) {
+  // A kill counts where the process ends, for it may also end at a crash point.
+  if (kind != Kind::kill && kind != Kind::guest) count(kind);
   const auto tell = [this](const std::string& what) { world_.surroundings.tell("fault: " + what); };
   auto& broker = world_.broker;
   switch (kind) {
@@ -100,6 +114,7 @@ void Chaos::strike(Kind kind) {
       if (vms.empty()) return;
       const auto& insid = vms[rng_.below(vms.size())].insid;
       tell("guest of " + insid + " ends");
+      count(kind);
       return nc.end_guest(insid, rng_.chance(0.5));
     }
     case Kind::clock: {

@@ -13,9 +13,13 @@ class Chaos {
   void begin();
   /// Everything works again: hosts are up, cables are in.
   void end();
+  /// What it did, by `kFaults`.
+  FaultCounts counts() const;
 
  private:
+  /// In the order of `kFaults`.
   enum class Kind { kill, reboot, broker, wipe, block, cut, hang_up, unbind, guest, clock, pause };
+  void count(Kind kind) { ++counts_.at(static_cast<std::size_t>(kind)); }
   void next();
   void strike(Kind kind);
   void plan_restart(Host& host);
@@ -28,6 +32,7 @@ class Chaos {
   std::vector<Kind> kinds_;
   std::int64_t pause_ms_ = 10'000;  ///< between two faults, at most
   double crash_chance_ = 0;
+  FaultCounts counts_{};
 };
 
 }  // namespace educloud::sim

@@ -156,6 +156,7 @@ void live(World& world, bool faults) {
   world.run_until(timeline.now_ms() + world.rng.between(20, 150) * kSecond);
   acting.reset();
   chaos.end();
+  world.faults = chaos.counts();
   world.run_until(timeline.now_ms() + kSettleMs, [&] {
     const auto all = world.hosts();
     return std::none_of(all.begin(), all.end(), [](const Host* host) { return host->is_paused(); });
@@ -186,7 +187,8 @@ Outcome run_world(std::uint64_t seed, const RunOptions& options) {
   {
     World world(seed, options);
     live(world, options.faults);
-    outcome = {world.defect, world.timeline.digest(), world.timeline.events(), world.timeline.now_ms()};
+    outcome = {world.defect, world.timeline.digest(), world.timeline.events(), world.timeline.now_ms(),
+               world.faults};
   }
   std::filesystem::remove_all(options.folder, ignored);
   return outcome;

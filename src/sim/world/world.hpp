@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -15,11 +16,17 @@
 
 namespace educloud::sim {
 
+/// What may befall a run: the order in which `FaultCounts` counts.
+inline constexpr std::array kFaults{"crash",  "reboot", "broker", "wipe",  "block",     "cut",     "hang_up",
+                                    "unbind", "guest",  "clock",  "pause", "duplicate", "reorder", "lose"};
+using FaultCounts = std::array<std::uint64_t, kFaults.size()>;
+
 /// How a run went.
 struct Outcome {
   std::string defect;  ///< empty: every property held
   std::uint64_t digest = 0, events = 0;
   std::int64_t virtual_ms = 0;
+  FaultCounts faults{};
 };
 
 struct RunOptions {
@@ -38,6 +45,7 @@ struct World {
   Rng rng;
   Surroundings surroundings;
   std::string defect;  ///< the first one
+  FaultCounts faults{};
   Broker broker;
   std::vector<std::string> images;
   WalrusHost walrus;
