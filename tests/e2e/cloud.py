@@ -39,6 +39,7 @@ class Cloud:
         self.cluster_names = [f"cc{i + 1}" for i in range(clusters)]
         self.node_names = [f"nc{i + 1}" for i in range(nodes)]
         self.daemons, self.libvirtd, self.hosts = {}, {}, {}
+        self.env = {}  # of daemons, from their next start on
 
     def __enter__(self):
         self.lab.__enter__()
@@ -116,7 +117,8 @@ class Cloud:
     def start(self, name):
         """Starts (again) the daemon of `name`: clc, walrus, cc1, nc1, ..."""
         role = re.sub(r"\d+$", "", name)
-        self.daemons[name] = self.host_of(name).start([BIN / f"educloud-{role}", "--config", self.config_files[name]], name)
+        self.daemons[name] = self.host_of(name).start([BIN / f"educloud-{role}", "--config", self.config_files[name]], name,
+                                                      self.env.get(name))
         return self.daemons[name]
 
     def wait_healthy(self, name, deadline_s=60):
