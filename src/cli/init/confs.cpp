@@ -70,9 +70,11 @@ void add_top(Toml& toml, const InitPlan& plan, const std::string& role, const Ho
   toml.text("listen", host.address).number("port", port).text("advertise", host.address);
 }
 
-void add_broker(Toml& toml, const InitPlan& plan, const std::string& user) {
+void add_broker(Toml& toml, const InitPlan& plan, const std::string& user,
+                const std::string& vhost = kCloudVhost) {
   const auto secrets = plan.arguments.config_dir / "secrets";
   toml.table("broker").text("host", plan.arguments.broker_host).number("port", plan.arguments.broker_port);
+  if (vhost != kCloudVhost) toml.text("vhost", vhost);
   toml.text("user", user).text("password_file", secrets / Secrets::password_file(user));
 }
 
@@ -99,6 +101,7 @@ std::string cc_conf(const InitPlan& plan, const HostSpec& host) {
   toml.text("walrus_url", url(plan.controller, plan.arguments.walrus_port));
   toml.text("data_key_file", plan.arguments.config_dir / "secrets" / "data_key");
   add_broker(toml, plan, "cc-" + host.name);
+  if (host.vhost != kCloudVhost) toml.table("cluster_broker").text("vhost", host.vhost);
   return toml.str();
 }
 
@@ -112,7 +115,7 @@ std::string nc_conf(const InitPlan& plan, const HostSpec& host) {
   toml.text("node_key_file", arguments.config_dir / "secrets" / Secrets::node_key_file(host.name));
   toml.text("hypervisor", arguments.hypervisor).text("accel", arguments.accel);
   if (!arguments.libvirt_uri.empty()) toml.text("libvirt_uri", arguments.libvirt_uri);
-  add_broker(toml, plan, "nc-" + host.name);
+  add_broker(toml, plan, "nc-" + host.name, host.vhost);
   return toml.str();
 }
 

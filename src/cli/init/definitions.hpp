@@ -2,6 +2,7 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 
 #include <nlohmann/json.hpp>
 
@@ -18,5 +19,8 @@ std::string rabbit_password_hash(const std::string& user, const std::string& pas
 /// as `rabbitmqctl import_definitions` reads them. `passwords`: by login, for every `plan.broker_users()`.
 /// Names and rights are a contract with the daemons and with operators' scripts.
 nlohmann::json render_definitions(const InitPlan& plan, const std::map<std::string, std::string>& passwords);
+
+/// Reads back the name of the cluster whose nodes are in kCloudVhost; empty: none. Errors: corrupt.
+Result<std::string> cluster_of_cloud_vhost(std::string_view definitions);
 
 }  // namespace educloud::cli

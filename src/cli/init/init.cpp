@@ -14,6 +14,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// The definitions of a thousand nodes have two MiB or so.
+constexpr std::size_t kMaxFileBytes = 64 << 20;
+
 /// A database is up to four files with SQLite's and the one that locks it; those that are there are given
 /// away.
 Result<> give_database(const fs::path& database, const std::optional<Owner>& owner) {
@@ -30,7 +33,7 @@ Result<> give_bundle_secret(const PlannedFile& file, const std::optional<Owner>&
 }
 
 Result<> write_one(const PlannedFile& file, bool replace, InitReport& report) {
-  auto present = sys::read_file(file.path);
+  auto present = sys::read_file(file.path, kMaxFileBytes);
   if (present && *present == file.content) return {};
   if (present && file.keep && !replace) {
     report.kept.push_back(file.path);
@@ -43,9 +46,23 @@ Result<> write_one(const PlannedFile& file, bool replace, InitReport& report) {
   return {};
 }
 
+/// What an earlier run chose; nothing if there was none.
+Result<std::optional<std::string>> known_cloud_cluster(const fs::path& definitions) {
+  auto text = sys::read_file(definitions, kMaxFileBytes);
+  if (!text && text.error().code == ErrorCode::not_found) return std::optional<std::string>();
+  if (!text) return fail(text.error());
+  auto known = cluster_of_cloud_vhost(*text);
+  if (!known) return fail(known.error(), definitions.string());
+  return std::optional(std::move(*known));
+}
+
 }  // namespace
 
 Result<InitReport> run_init(InitArguments arguments, const AskPassword& ask_password) {
+  const fs::path definitions_file = arguments.config_dir / "definitions.json";
+  auto cloud_cluster = known_cloud_cluster(definitions_file);
+  if (!cloud_cluster) return fail(cloud_cluster.error());
+  arguments.cloud_cluster = std::move(*cloud_cluster);
   auto plan = make_plan(std::move(arguments));
   if (!plan) return fail(plan.error());
   auto owner = find_owner(plan->arguments);
@@ -57,7 +74,7 @@ Result<InitReport> run_init(InitArguments arguments, const AskPassword& ask_pass
   if (!secrets) return fail(secrets.error());
 
   InitReport report;
-  report.definitions = config_dir / "definitions.json";
+  report.definitions = definitions_file;
   const std::string definitions = render_definitions(*plan, secrets->passwords).dump(2) + "\n";
   if (auto ok = write_one({report.definitions, definitions, 0600}, true, report); !ok)
     return fail(ok.error());

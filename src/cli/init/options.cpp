@@ -70,12 +70,31 @@ void spread_ports(std::vector<HostSpec>& hosts, int first_port) {
   for (auto& host : hosts) host.port = first_port + used[host.address]++;
 }
 
+/// One cluster stays in the cloud's vhost, so that a cloud with one needs no other. The others get vhosts of
+/// their own: in a shared one each cc would take what the others' nodes say.
+void choose_vhosts(InitPlan& plan) {
+  const std::string in_cloud = plan.arguments.cloud_cluster.value_or(plan.clusters.front().name);
+  for (auto& cluster : plan.clusters) cluster.vhost = cluster.name == in_cloud ? kCloudVhost : cluster.name;
+  for (auto& node : plan.nodes) {
+    const auto is_its = [&](const HostSpec& cluster) { return cluster.name == node.cluster; };
+    node.vhost = std::find_if(plan.clusters.begin(), plan.clusters.end(), is_its)->vhost;
+  }
+}
+
 }  // namespace
 
 bool InitPlan::shares_machine() const {
   const auto is_here = [](const HostSpec& host) { return host.on_this_machine; };
   return std::any_of(clusters.begin(), clusters.end(), is_here) ||
          std::any_of(nodes.begin(), nodes.end(), is_here);
+}
+
+std::vector<std::string> InitPlan::vhosts() const {
+  std::vector<std::string> out = {kCloudVhost};
+  for (const auto& cluster : clusters) {
+    if (cluster.vhost != kCloudVhost) out.push_back(cluster.vhost);
+  }
+  return out;
 }
 
 std::vector<std::string> InitPlan::broker_users() const {
@@ -147,6 +166,7 @@ Result<InitPlan> make_plan(InitArguments arguments) {
   spread_ports(plan.nodes, arguments.nc_port);
   if (arguments.broker_host.empty()) arguments.broker_host = plan.controller.address;
   plan.arguments = std::move(arguments);
+  choose_vhosts(plan);
   return plan;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -8,11 +9,15 @@
 
 namespace educloud::cli {
 
+/// The broker's vhost where clc, walrus and one of the clusters are.
+constexpr const char* kCloudVhost = "/";
+
 /// One host of the cloud.
 struct HostSpec {
   std::string name;
   std::string address;  ///< IPv4 that the others reach it by, and that its daemon listens on
   std::string cluster;  ///< of a node: name of its cluster controller
+  std::string vhost;    ///< of a cluster and its nodes: where these talk to each other
   int port = 0;         ///< of its HTTP server
   bool on_this_machine = true;
 };
@@ -38,6 +43,9 @@ struct InitArguments {
   std::string hypervisor = "libvirt";
   std::string accel = "auto";
   std::string libvirt_uri;
+  /// The cluster whose nodes are in kCloudVhost, as an earlier run chose it (empty: none), so that it stays
+  /// in whatever order clusters are named; unset: there was no earlier run.
+  std::optional<std::string> cloud_cluster;
   std::string owner;  ///< system user that gets secrets and database; empty: see `find_owner`
   bool in_place = false;
   bool replace_config = false;
@@ -54,6 +62,8 @@ struct InitPlan {
 
   /// True if one machine runs more than clc and walrus, so that its daemons need separate directories.
   bool shares_machine() const;
+  /// kCloudVhost, then those of the other clusters.
+  std::vector<std::string> vhosts() const;
   /// Logins of the broker, `operator` included, in a fixed order.
   std::vector<std::string> broker_users() const;
 };

@@ -73,7 +73,7 @@ class TestBroker {
                                             {"read", user.read}});
       write(user.name + ".secret", user.name + "-password\n", 0600);
     }
-    definitions["vhosts"] = nlohmann::json::array({{{"name", "/"}}});
+    if (!definitions.contains("vhosts")) definitions["vhosts"] = nlohmann::json::array({{{"name", "/"}}});
     write("definitions.json", definitions.dump(2), 0644);
     write("extra.conf", config, 0644);
     port_ = free_port();

@@ -87,13 +87,13 @@ struct Client::Impl {
   bool next_channel() { return amqp_channel_open(connection, ++channel) != nullptr; }
 };
 
-Client::Client(int port, const std::string& user, const std::string& password)
+Client::Client(int port, const std::string& user, const std::string& password, const std::string& vhost)
     : impl_(std::make_unique<Impl>()) {
   impl_->connection = amqp_new_connection();
   auto* socket = amqp_tcp_socket_new(impl_->connection);
   if (amqp_socket_open(socket, "127.0.0.1", port) != 0) return;
-  const auto reply = amqp_login(impl_->connection, "/", 100, 131072, 0, AMQP_SASL_METHOD_PLAIN, user.c_str(),
-                                password.c_str());
+  const auto reply = amqp_login(impl_->connection, vhost.c_str(), 100, 131072, 0, AMQP_SASL_METHOD_PLAIN,
+                                user.c_str(), password.c_str());
   impl_->open = reply.reply_type == AMQP_RESPONSE_NORMAL;
 }
 

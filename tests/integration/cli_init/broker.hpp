@@ -30,7 +30,7 @@ class Broker {
 /// own.
 class Client {
  public:
-  Client(int port, const std::string& user, const std::string& password);
+  Client(int port, const std::string& user, const std::string& password, const std::string& vhost = "/");
   ~Client();
   bool is_open() const;
   std::string consume(const std::string& queue);
