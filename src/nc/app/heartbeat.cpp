@@ -20,7 +20,8 @@ Heartbeat::Heartbeat(const Config& config, Parts parts, int data_port)
       parts_(parts),
       data_port_(data_port),
       started_at_(parts.clock.wall_ms()),
-      host_(config.common.prefix, config.common.advertise) {}
+      host_(config.common.prefix, config.common.advertise),
+      guests_(parts.hypervisor) {}
 
 std::vector<msg::VmData> Heartbeat::sample_vms() {
   std::vector<msg::VmData> all;
@@ -38,6 +39,9 @@ std::vector<msg::VmData> Heartbeat::sample_vms() {
     data.vcpu = vm.cpus;
     data.state = to_string(vm.state);
     data.phy_mem = vm.resident_mib;
+    const auto facts = guests_.facts(vm.insid);
+    data.hostname = facts.hostname;
+    data.ip = facts.ip;
     const auto last = cpu_.find(vm.uuid);
     if (last != cpu_.end() && now > last->second.boot_ms && vm.cpu_time_ns >= last->second.cpu_time_ns) {
       const double used_ms = static_cast<double>(vm.cpu_time_ns - last->second.cpu_time_ns) / 1e6;
@@ -118,6 +122,7 @@ void Heartbeat::beat() {
 }
 
 void Heartbeat::start() {
+  guests_.start();
   thread_ = std::jthread([this](std::stop_token stop) {
     std::mutex mutex;
     std::condition_variable_any never;
@@ -134,6 +139,7 @@ void Heartbeat::start() {
 }
 
 void Heartbeat::stop() {
+  guests_.stop();
   if (!thread_.joinable()) return;
   thread_.request_stop();
   thread_.join();

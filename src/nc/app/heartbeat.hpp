@@ -10,6 +10,7 @@
 #include "common/bus/bus.hpp"
 #include "common/hostinfo/host_info.hpp"
 #include "nc/app/config.hpp"
+#include "nc/app/guest_watch.hpp"
 #include "nc/app/image_tools.hpp"
 #include "nc/app/node.hpp"
 #include "nc/hypervisor/hypervisor.hpp"
@@ -52,6 +53,7 @@ class Heartbeat {
   };
   std::map<std::string, CpuSample> cpu_;  ///< by uuid, for the mean since the last beat
   std::string vm_warning_;
+  GuestWatch guests_;
   std::jthread thread_;
 };
 

@@ -78,6 +78,7 @@ void Node::redo_unfinished() {
 
 void Node::on_vm_event(const VmEvent& event) {
   if (event.kind == VmEvent::Kind::started) return;
+  if (event.kind == VmEvent::Kind::rebooted) return operations_.rebooted(event.insid);
   if (event.kind == VmEvent::Kind::resync) {
     changed_.notify_all();
     return;
@@ -85,7 +86,11 @@ void Node::on_vm_event(const VmEvent& event) {
   for (auto& entry : inbox_.tasks()) {
     auto tid = TaskId::parse(entry.command.tid);
     if (!tid || tid->instance.str() != event.insid || !entry.finished) continue;
-    Job job{std::move(entry.command), true, event.detail, event.kind == VmEvent::Kind::crashed};
+    Job job{std::move(entry.command)};
+    job.vm_changed = event.kind == VmEvent::Kind::paused || event.kind == VmEvent::Kind::resumed;
+    job.vm_ended = !job.vm_changed;
+    job.crashed = event.kind == VmEvent::Kind::crashed;
+    job.detail = event.detail;
     push(std::move(job));
   }
 }
@@ -95,12 +100,20 @@ void Node::reconcile() {
   if (!vms) return;  // not knowing is not "none"
   const std::int64_t now = clock_.boot_ms();
   for (auto& entry : inbox_.tasks()) {
-    if (!entry.finished || !entry.status || entry.status->event != to_string(task::Event::running)) continue;
+    if (!is_up(entry)) continue;
     const std::string tid = entry.command.tid;
-    const bool up = std::any_of(vms->begin(), vms->end(), [&](const VmInfo& vm) { return vm.tid == tid; });
+    const auto vm = std::find_if(vms->begin(), vms->end(), [&](const VmInfo& one) { return one.tid == tid; });
     std::unique_lock lock(mutex_);
-    if (up || queue_.is_busy(tid)) {
+    const bool busy = queue_.is_busy(tid);
+    if (vm != vms->end() || busy) {
       missing_.erase(tid);
+      lock.unlock();
+      const bool paused = vm != vms->end() && vm->state == VmState::paused;
+      if (busy || paused == (entry.status->state == to_string(task::State::paused))) continue;
+      Job job{std::move(entry.command)};
+      job.vm_changed = true;
+      job.detail = paused ? "the VM was paused on the host" : "the VM goes on";
+      push(std::move(job));
       continue;
     }
     const auto first = missing_.try_emplace(tid, now).first->second;

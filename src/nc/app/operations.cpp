@@ -16,14 +16,6 @@ using task::State;
 
 namespace {
 
-/// Where a task stands after its operation failed (CONTRACT.md "Phases and states").
-task::TaskState after_failure(const std::string& op) {
-  if (op == "image/prepare") return {Phase::preparing, State::init};
-  if (op == "image/submit") return {Phase::submitting, State::init};
-  if (op == "task/delete") return {Phase::editing, State::deleting};
-  return {Phase::editing, State::stopped};
-}
-
 void count(const std::string& op, std::string_view result, std::chrono::steady_clock::time_point begun) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   obs::metrics().count("educloud_nc_operations_total", "Operations by kind and result", 1,
@@ -33,8 +25,27 @@ void count(const std::string& op, std::string_view result, std::chrono::steady_c
 
 }  // namespace
 
+bool is_up(const inbox::Entry& entry) {
+  if (!entry.finished || !entry.status || entry.status->phase != to_string(Phase::editing)) return false;
+  return entry.status->state == to_string(State::running) || entry.status->state == to_string(State::paused);
+}
+
+task::TaskState Operations::after_failure(const msg::Command& command) {
+  if (command.op == "image/prepare") return {Phase::preparing, State::init};
+  if (command.op == "image/submit") return {Phase::submitting, State::init};
+  if (command.op == "task/delete") return {Phase::editing, State::deleting};
+  if (!is_operation(command.op)) return {Phase::editing, State::stopped};
+  auto tid = TaskId::parse(command.tid);
+  auto state = tid ? hypervisor_.state(tid->instance) : Result<VmState>(fail(tid.error()));
+  if (state && *state == VmState::paused) return {Phase::editing, State::paused};
+  // Not knowing is not "gone": if it is, the next look at the VMs finds it.
+  const bool gone = !state && state.error().code == ErrorCode::not_found;
+  return {Phase::editing, gone ? State::stopped : State::running};
+}
+
 void Operations::run(const Job& job, std::stop_token stop) {
   if (job.vm_ended) return vm_ended(job);
+  if (job.vm_changed) return vm_changed(job);
   const auto& command = job.command;
   auto tid = TaskId::parse(command.tid);
   if (!tid) return report_failure(command, tid.error());
@@ -49,6 +60,7 @@ void Operations::run(const Job& job, std::stop_token stop) {
   if (command.op == "image/stop") done = this->stop(call);
   if (command.op == "image/submit") done = submit(call);
   if (command.op == "task/delete") done = remove(call);
+  if (is_operation(command.op)) done = operate(call);
   if (!done && done.error().code == ErrorCode::cancelled && stop.stop_requested()) {
     obs::info("operation.interrupted", {{"tid", command.tid}, {"op", command.op}});
     return count(command.op, "interrupted", begun);
@@ -71,8 +83,8 @@ void Operations::report_failure(const msg::Command& command, const Error& error)
   inbox::Report report;
   report.tid = command.tid;
   report.cmdid = command.cmdid;
-  report.event = Event::failed;
-  report.at = after_failure(command.op);
+  report.event = is_operation(command.op) ? Event::refused : Event::failed;
+  report.at = after_failure(command);
   report.final = true;
   report.prompt = command.op + " failed";
   report.error = error;
@@ -139,9 +151,8 @@ OnCopied Operations::teller(const Call& call, Event event, task::TaskState at, s
 Result<Versions> Operations::versions_in_use() const {
   Versions used;
   for (const auto& entry : inbox_.tasks()) {
-    const bool wants = !entry.finished || !entry.status ||
-                       entry.status->event == to_string(Event::prepared) ||
-                       entry.status->event == to_string(Event::running);
+    const bool wants =
+        !entry.finished || !entry.status || entry.status->event == to_string(Event::prepared) || is_up(entry);
     // What was only pushed here ahead of time is not promised to anybody.
     const bool pushed = entry.finished && entry.command.priority != "user";
     if (wants && !pushed && entry.command.source)
@@ -222,6 +233,7 @@ Result<> Operations::drop_overlay(const InstanceId& insid) {
   lazy_.drop(insid);
   if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, insid);
   if (keeps_overlay(insid)) return {};
+  if (auto ok = remove_file(options_.layout.seed(insid)); !ok) return ok;
   return remove_file(options_.layout.overlay(insid));
 }
 

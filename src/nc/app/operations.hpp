@@ -1,8 +1,11 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <filesystem>
 #include <functional>
+#include <map>
+#include <mutex>
 #include <stop_token>
 
 #include "common/base/clock.hpp"
@@ -49,6 +52,8 @@ class Operations {
   void report_failure(const msg::Command& command, const Error& error);
   /// Removes the folder and the sockets of an instance without a task and without a VM.
   Result<> forget(const InstanceId& insid);
+  /// The VM began again; from the hypervisor's event thread.
+  void rebooted(const std::string& insid);
   const OperationOptions& options() const { return options_; }
 
  private:
@@ -69,6 +74,7 @@ class Operations {
   Result<BaseDisk> base_of_vm(const Call& call, InstanceRecord& record);
   Result<BaseDisk> lazy_base(const Call& call, const InstanceRecord& record);
   Result<> make_disk(const Call& call, VmSpec& spec);
+  Result<> make_seed(const Call& call, VmSpec& spec) const;
   Result<> may_start(const Call& call) const;
   /// Ends a VM of this name that an earlier epoch of the task left running. True: there was one.
   Result<bool> end_older(const Call& call);
@@ -77,6 +83,17 @@ class Operations {
   Result<SubmitJob> submit_job(const Call& call);
   Final remove(const Call& call);
   void vm_ended(const Job& job);
+  void vm_changed(const Job& job);
+
+  Final operate(const Call& call);
+  Final pause_vm(const Call& call);
+  Final resume_vm(const Call& call);
+  Final restart_vm(const Call& call);
+  Final limit_vm(const Call& call);
+  /// True once the VM began again within `grace`. Errors: cancelled, not_found (it ended instead).
+  Result<bool> restarts(const Call& call, std::chrono::milliseconds grace);
+  /// Where a task stands after its operation `op` failed (CONTRACT.md "Phases and states").
+  task::TaskState after_failure(const msg::Command& command);
 
   /// Presses the power button, waits `grace`, then ends it. True if it had to be ended.
   Result<bool> end_vm(const Call& call, std::chrono::milliseconds grace);
@@ -101,7 +118,13 @@ class Operations {
   ImageTools& images_;
   LazyDisks lazy_;
   std::mutex room_mutex_;  ///< held while versions are evicted
+  std::mutex reboot_mutex_;
+  std::condition_variable_any rebooted_;
+  std::map<std::string, int> reboots_;  ///< under reboot_mutex_: of VMs whose restart is waited for
 };
+
+/// True if the node last told that the task's VM is there, running or paused.
+bool is_up(const inbox::Entry& entry);
 
 /// What the cache needs to know to have `source` here. Errors: invalid_argument.
 Result<FillRequest> make_fill_request(const msg::ImageVersion& source, std::string grant,

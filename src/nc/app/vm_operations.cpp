@@ -5,6 +5,7 @@
 #include "common/sys/file.hpp"
 #include "nc/app/lease_file.hpp"
 #include "nc/app/operations.hpp"
+#include "nc/domain/seed.hpp"
 
 namespace educloud::nc {
 
@@ -123,6 +124,16 @@ Result<> Operations::make_disk(const Call& call, VmSpec& spec) {
   return {};
 }
 
+/// The disk for the guest's first boot; without one asked for, an earlier one goes.
+Result<> Operations::make_seed(const Call& call, VmSpec& spec) const {
+  const auto file = options_.layout.seed(call.tid.instance);
+  const auto& first_boot = call.command.runtime_option->first_boot;
+  if (!first_boot) return remove_file(file);
+  spec.seed = file;
+  constexpr unsigned kSecret = 0600;
+  return sys::write_file_atomically(file, seed_disk(call.tid.instance, *first_boot), kSecret);
+}
+
 Result<> Operations::may_start(const Call& call) const {
   return options_.may_start ? options_.may_start(call.stop) : Result<>{};
 }
@@ -161,6 +172,7 @@ Operations::Final Operations::start(const Call& call) {
   if (auto ok = may_start(call); !ok) return fail(ok.error());
   if (auto ok = need_disk(0, "starting a VM"); !ok) return fail(ok.error());
   if (auto ok = make_disk(call, *spec); !ok) return fail(ok.error());
+  if (auto ok = make_seed(call, *spec); !ok) return fail(ok.error());
   if (auto ok = remove_file(spec->console_log); !ok) return fail(ok.error());
   if (call.stop.stop_requested()) return interrupted();
   update_in_use();
@@ -180,13 +192,16 @@ Operations::Final Operations::start(const Call& call) {
   if (!state && state.error().code == ErrorCode::not_found) {
     return fail(ErrorCode::unavailable, "the VM ended right after its start; see its console log");
   }
-  return final_report(call, Event::running, kRunning, "the VM runs");
+  return final_report(call, Event::running, kRunning, "the VM runs" + limits_note(spec->limits));
 }
 
 Result<bool> Operations::end_vm(const Call& call, std::chrono::milliseconds grace) {
   const auto& insid = call.tid.instance;
   const auto begun = std::chrono::steady_clock::now();
   bool pressed = grace.count() == 0;
+  // A guest that stands still does not feel the button.
+  if (auto state = hypervisor_.state(insid); !pressed && state && *state == VmState::paused)
+    (void)hypervisor_.resume(insid);
   bool hard = false;
   for (;;) {
     const auto waited = std::chrono::steady_clock::now() - begun;
@@ -200,7 +215,7 @@ Result<bool> Operations::end_vm(const Call& call, std::chrono::milliseconds grac
     }
     auto state = hypervisor_.state(insid);
     if (!state && state.error().code == ErrorCode::not_found) return hard;
-    // A guest without ACPI, or one that is paused, refuses the button: then it is the plug's turn.
+    // A guest without ACPI refuses the button: then it is the plug's turn.
     if (!done && done.error().code != ErrorCode::unavailable && !pressed) pressed = true;
     if (waited > grace + kPatience) {
       return fail(done ? Error{ErrorCode::timeout, "VM " + insid.str() + " does not end", {}} : done.error());
@@ -237,10 +252,7 @@ Operations::Final Operations::remove(const Call& call) {
 void Operations::vm_ended(const Job& job) {
   const auto entry = inbox_.find(job.command.tid);
   // A command that came meanwhile sees for itself; a task that is not up has nothing to lose.
-  if (!entry || entry->command.cmdid != job.command.cmdid || !entry->finished || !entry->status ||
-      entry->status->event != to_string(Event::running)) {
-    return;
-  }
+  if (!entry || entry->command.cmdid != job.command.cmdid || !is_up(*entry)) return;
   auto tid = TaskId::parse(job.command.tid);
   if (!tid) return;
   auto state = hypervisor_.state(tid->instance);

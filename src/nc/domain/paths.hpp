@@ -18,6 +18,8 @@ class Layout {
   std::filesystem::path instance(const InstanceId& id) const { return instances() / id.str(); }
   std::filesystem::path overlay(const InstanceId& id) const { return instance(id) / "overlay.qcow2"; }
   std::filesystem::path console(const InstanceId& id) const { return instance(id) / "console.log"; }
+  /// What the guest is told at its first boot, 0600.
+  std::filesystem::path seed(const InstanceId& id) const { return instance(id) / "seed.img"; }
   /// What the overlay stands on, so that a later start cannot mix versions.
   std::filesystem::path record(const InstanceId& id) const { return instance(id) / "instance.json"; }
   std::filesystem::path build_folder(const ImageId& target) const {

@@ -7,17 +7,28 @@ Lane lane_of(const msg::Command& command) {
   return command.priority == "user" ? Lane::copies : Lane::background;
 }
 
+bool is_operation(std::string_view op) {
+  return op.starts_with("instance/") || op.starts_with("snapshot/");
+}
+
 namespace {
 Lane lane_of(const Job& job) {
-  return job.vm_ended ? Lane::machines : nc::lane_of(job.command);
+  return job.is_command() ? nc::lane_of(job.command) : Lane::machines;
 }
 }  // namespace
 
 Result<> TaskQueue::push(Job job) {
   const std::string tid = job.command.tid;
   const auto found = slots_.find(tid);
-  // A command that is under way sees for itself what became of the VM.
-  if (job.vm_ended && found != slots_.end()) return {};
+  if (!job.is_command() && found != slots_.end()) {
+    // A command that is under way sees for itself what became of the VM.
+    Slot& busy = found->second;
+    if (busy.waiting ? busy.waiting->is_command() : busy.runs_command) return {};
+    if (busy.waiting && busy.waiting->vm_ended) return {};
+    if (!busy.waiting) busy.order = next_order_++;
+    busy.waiting = std::move(job);
+    return {};
+  }
   if (found == slots_.end() && slots_.size() >= max_tasks_) {
     return fail(ErrorCode::exhausted,
                 "this node already works on " + std::to_string(slots_.size()) + " tasks");
@@ -38,6 +49,7 @@ std::optional<TaskQueue::Started> TaskQueue::next(Lane lane) {
     Started started{std::move(*slot.waiting), {}};
     slot.waiting.reset();
     slot.running.emplace();
+    slot.runs_command = started.job.is_command();
     started.stop = slot.running->get_token();
     return started;
   }

@@ -6,6 +6,7 @@
 #include <set>
 #include <stop_token>
 #include <string>
+#include <string_view>
 
 #include "common/msg/command.hpp"
 
@@ -16,13 +17,17 @@ namespace educloud::nc {
 enum class Lane { copies, background, machines };
 /// image/prepare and image/submit copy, in the background unless a user waits; the rest is about the VM.
 Lane lane_of(const msg::Command& command);
+/// instance/... and snapshot/...: done to a VM that stays what it is.
+bool is_operation(std::string_view op);
 
 /// Something to do for one task.
 struct Job {
   msg::Command command;
   bool vm_ended = false;    ///< not a command: the VM ended by itself, `command` is the task's last one
-  std::string detail = {};  ///< of vm_ended: how
+  std::string detail = {};  ///< of vm_ended and vm_changed: how
   bool crashed = false;     ///< of vm_ended
+  bool vm_changed = false;  ///< not a command: the VM was paused or goes on, and not by one
+  bool is_command() const { return !vm_ended && !vm_changed; }
 };
 
 /// Which job may run now: at most one per task; a newer command of a task interrupts the running one and
@@ -50,6 +55,7 @@ class TaskQueue {
  private:
   struct Slot {
     std::optional<std::stop_source> running;
+    bool runs_command = false;
     std::optional<Job> waiting;
     std::uint64_t order = 0;
   };

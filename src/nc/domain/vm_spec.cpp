@@ -7,6 +7,7 @@ namespace {
 
 constexpr int kLowestDisplayPort = 5900;  // libvirt takes no lower one for VNC
 constexpr int kLowestWebPort = 1024;
+constexpr std::int64_t kLeastQuotaUs = 1000;  // the kernel takes no less
 
 bool is_ipv4(const std::string& text) {
   in_addr address{};
@@ -94,6 +95,23 @@ std::string mac_of(const InstanceId& id) {
   return "52:54:00:" + tail.substr(0, 2) + ":" + tail.substr(2, 2) + ":" + tail.substr(4, 2);
 }
 
+std::optional<std::int64_t> cpu_quota_us(const msg::Limits& limits, int cpus) {
+  if (limits.cpu_percent == 0) return std::nullopt;
+  const std::int64_t percent = std::max(limits.cpu_percent, msg::Limits::kCpuFloorPercent);
+  const auto period = static_cast<std::int64_t>(kCpuPeriodUs);
+  return std::max(kLeastQuotaUs, percent * period / 100 / std::max(cpus, 1));
+}
+
+std::uint64_t cpu_shares(const msg::Limits& limits, bool cgroup2) {
+  const std::uint64_t weight = limits.cpu_weight == 0 ? 100 : static_cast<std::uint64_t>(limits.cpu_weight);
+  return cgroup2 ? weight : std::max<std::uint64_t>(2, weight * 1024 / 100);
+}
+
+std::string limits_note(const msg::Limits& limits) {
+  if (limits.net_mbit_s == 0) return {};
+  return "; its network rate is not limited: the user-mode network of this node has no such limit";
+}
+
 Result<VmSpec> make_spec(const msg::Command& command, const TaskId& tid, const Layout& layout,
                          const NodeLimits& limits) {
   if (!command.runtime_option) {
@@ -144,6 +162,7 @@ Result<VmSpec> make_spec(const msg::Command& command, const TaskId& tid, const L
   spec.web_address = limits.advertise;
   spec.web_port = option.web_port;
   spec.guest_egress = limits.guest_egress;
+  if (option.limits) spec.limits = *option.limits;
   return spec;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,7 +41,18 @@ struct VmSpec {
   std::string web_address;
   int web_port = 0;  ///< forwarded to port 80 of the guest; 0: none
   bool guest_egress = true;
+  msg::Limits limits;
+  std::filesystem::path seed;  ///< disk that tells the guest at its first boot who it is; empty: none
 };
+
+/// Period of the cpu quota. Shorter ones cost more switches, longer ones are felt.
+inline constexpr std::uint64_t kCpuPeriodUs = 100'000;
+/// What each of the VM's `cpus` may run in a period; nullopt: as much as it gets. Never under the floor.
+std::optional<std::int64_t> cpu_quota_us(const msg::Limits& limits, int cpus);
+/// cpu_weight in the kernel's unit: cgroup v2 has weights around 100, v1 shares around 1024.
+std::uint64_t cpu_shares(const msg::Limits& limits, bool cgroup2);
+/// What a person should know of `limits` on this node; empty: nothing.
+std::string limits_note(const msg::Limits& limits);
 
 /// What this node allows.
 struct NodeLimits {

@@ -58,6 +58,40 @@ void add_layers(Node disk, const std::vector<DiskLayer>& layers) {
   child(parent, "backingStore");
 }
 
+/// In the bus's last place, so that the guest's own disks keep their names.
+void add_seed(Node devices, const VmSpec& spec) {
+  Node disk = child(devices, "disk");
+  attribute(disk, "type", "file");
+  attribute(disk, "device", "disk");
+  Node driver = child(disk, "driver");
+  attribute(driver, "name", "qemu");
+  attribute(driver, "type", "raw");
+  attribute(child(disk, "source"), "file", spec.seed.string());
+  child(disk, "backingStore");
+  Node target = child(disk, "target");
+  attribute(target, "dev", spec.disk_bus == "virtio" ? "vdz" : spec.disk_bus == "ide" ? "hdd" : "sdf");
+  attribute(target, "bus", spec.disk_bus);
+  // QEMU has no IDE or SATA disk that is read-only; the file is this instance's own and made anew at a start.
+  if (spec.disk_bus == "virtio") child(disk, "readonly");
+}
+
+void add_io_limits(Node disk, const msg::Limits& limits) {
+  if (limits.disk_iops == 0 && limits.disk_mib_s == 0) return;
+  Node tune = child(disk, "iotune");
+  if (limits.disk_mib_s != 0) text(tune, "total_bytes_sec", std::to_string(limits.disk_mib_s << 20));
+  if (limits.disk_iops != 0) text(tune, "total_iops_sec", std::to_string(limits.disk_iops));
+}
+
+void add_cpu_limits(Node domain, const VmSpec& spec, bool cgroup2) {
+  const auto quota = cpu_quota_us(spec.limits, spec.cpus);
+  if (!quota && spec.limits.cpu_weight == 0) return;
+  Node tune = child(domain, "cputune");
+  if (spec.limits.cpu_weight != 0) text(tune, "shares", std::to_string(cpu_shares(spec.limits, cgroup2)));
+  if (!quota) return;
+  text(tune, "period", std::to_string(kCpuPeriodUs));
+  text(tune, "quota", std::to_string(*quota));
+}
+
 void add_disk(Node devices, const VmSpec& spec) {
   Node disk = child(devices, "disk");
   attribute(disk, "type", "file");
@@ -74,6 +108,7 @@ void add_disk(Node devices, const VmSpec& spec) {
   Node target = child(disk, "target");
   attribute(target, "dev", spec.disk_bus == "virtio" ? "vda" : spec.disk_bus == "ide" ? "hda" : "sda");
   attribute(target, "bus", spec.disk_bus);
+  add_io_limits(disk, spec.limits);
 }
 
 void add_console(Node devices, const VmSpec& spec) {
@@ -119,6 +154,7 @@ void add_network(Node domain, const VmSpec& spec) {
 void add_devices(Node domain, const VmSpec& spec) {
   Node devices = child(domain, "devices");
   add_disk(devices, spec);
+  if (!spec.seed.empty()) add_seed(devices, spec);
   attribute(child(devices, "controller"), "type", "usb");
   attribute(devices.last_child(), "model", "none");
   add_console(devices, spec);
@@ -154,6 +190,7 @@ std::string domain_xml(const VmSpec& spec, const HostTraits& host) {
   attribute(memory, "unit", "MiB");
   memory.text().set(std::to_string(spec.memory_mib).c_str());
   text(domain, "vcpu", std::to_string(spec.cpus));
+  add_cpu_limits(domain, spec, host.cgroup2);
   Node os = child(domain, "os");
   Node type = child(os, "type");
   attribute(type, "arch", "x86_64");
@@ -174,6 +211,17 @@ std::string domain_xml(const VmSpec& spec, const HostTraits& host) {
   std::ostringstream out;
   document.save(out, " ", pugi::format_indent | pugi::format_no_declaration);
   return out.str();
+}
+
+std::vector<std::string> written_disks(const std::string& xml) {
+  std::vector<std::string> all;
+  pugi::xml_document document;
+  if (!document.load_buffer(xml.data(), xml.size())) return all;
+  for (Node disk : document.child("domain").child("devices").children("disk")) {
+    if (disk.child("readonly") || std::string_view(disk.attribute("device").value()) == "cdrom") continue;
+    all.emplace_back(disk.child("target").attribute("dev").value());
+  }
+  return all;
 }
 
 Result<DomainTask> task_of_domain(const std::string& xml) {

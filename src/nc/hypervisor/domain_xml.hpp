@@ -9,6 +9,7 @@ namespace educloud::nc {
 /// What does not depend on the VM.
 struct HostTraits {
   bool kvm = false;
+  bool cgroup2 = false;  ///< the host has the unified hierarchy only
 };
 
 /// The libvirt domain of `spec` (format: libvirt.org/formatdomain.html). It asks for no security label:
@@ -25,5 +26,8 @@ struct DomainTask {
 };
 /// Errors: not_found if it is not a domain of ours.
 Result<DomainTask> task_of_domain(const std::string& xml);
+
+/// The disks of a domain's XML that the guest may write to, by their target: "vda".
+std::vector<std::string> written_disks(const std::string& xml);
 
 }  // namespace educloud::nc

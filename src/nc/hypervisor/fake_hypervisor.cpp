@@ -63,7 +63,8 @@ Result<> FakeHypervisor::shutdown(const InstanceId& insid) {
     std::lock_guard lock(mutex_);
     if (auto ok = check(); !ok) return ok;
     if (!vms_.contains(insid.str())) return fail(ErrorCode::not_found, "no VM " + insid.str());
-    if (ignore_power_button_) return {};
+    const bool paused = vms_[insid.str()].second.state == VmState::paused;
+    if (ignore_power_button_ || paused) return {};
     vms_.erase(insid.str());
   }
   emit({VmEvent::Kind::stopped, insid.str(), "the guest powered itself off"});
@@ -78,6 +79,67 @@ Result<> FakeHypervisor::destroy(const InstanceId& insid) {
   }
   emit({VmEvent::Kind::stopped, insid.str(), "it was ended on the host"});
   return {};
+}
+
+Result<> FakeHypervisor::switch_to(const InstanceId& insid, VmState to, VmEvent::Kind kind) {
+  {
+    std::lock_guard lock(mutex_);
+    if (auto ok = check(); !ok) return ok;
+    const auto found = vms_.find(insid.str());
+    if (found == vms_.end()) return fail(ErrorCode::not_found, "no VM " + insid.str());
+    if (std::exchange(found->second.second.state, to) == to) return {};
+  }
+  emit({kind, insid.str(), "it was asked to on the host"});
+  return {};
+}
+
+Result<> FakeHypervisor::pause(const InstanceId& insid) {
+  return switch_to(insid, VmState::paused, VmEvent::Kind::paused);
+}
+
+Result<> FakeHypervisor::resume(const InstanceId& insid) {
+  return switch_to(insid, VmState::running, VmEvent::Kind::resumed);
+}
+
+Result<> FakeHypervisor::reboot(const InstanceId& insid) {
+  {
+    std::lock_guard lock(mutex_);
+    if (auto ok = check(); !ok) return ok;
+    const auto found = vms_.find(insid.str());
+    if (found == vms_.end()) return fail(ErrorCode::not_found, "no VM " + insid.str());
+    ++reboots_;
+    if (ignore_power_button_ || found->second.second.state == VmState::paused) return {};
+  }
+  emit({VmEvent::Kind::rebooted, insid.str(), {}});
+  return {};
+}
+
+Result<> FakeHypervisor::reset(const InstanceId& insid) {
+  {
+    std::lock_guard lock(mutex_);
+    if (auto ok = check(); !ok) return ok;
+    if (!vms_.contains(insid.str())) return fail(ErrorCode::not_found, "no VM " + insid.str());
+    ++resets_;
+  }
+  emit({VmEvent::Kind::rebooted, insid.str(), {}});
+  return {};
+}
+
+Result<> FakeHypervisor::set_limits(const InstanceId& insid, const msg::Limits& limits) {
+  std::lock_guard lock(mutex_);
+  if (auto ok = check(); !ok) return ok;
+  const auto found = vms_.find(insid.str());
+  if (found == vms_.end()) return fail(ErrorCode::not_found, "no VM " + insid.str());
+  found->second.first.limits = limits;
+  return {};
+}
+
+Result<GuestFacts> FakeHypervisor::guest_facts(const InstanceId& insid) {
+  std::lock_guard lock(mutex_);
+  if (auto ok = check(); !ok) return fail(ok.error());
+  if (!vms_.contains(insid.str())) return fail(ErrorCode::not_found, "no VM " + insid.str());
+  const auto found = facts_.find(insid.str());
+  return found == facts_.end() ? GuestFacts{} : found->second;
 }
 
 Result<std::vector<VmInfo>> FakeHypervisor::list() {
@@ -124,6 +186,11 @@ void FakeHypervisor::end(const InstanceId& insid, VmEvent::Kind kind, bool silen
   if (!silently) emit({kind, insid.str(), "ended by the test"});
 }
 
+void FakeHypervisor::set_facts(const InstanceId& insid, GuestFacts facts) {
+  std::lock_guard lock(mutex_);
+  facts_[insid.str()] = std::move(facts);
+}
+
 std::optional<VmSpec> FakeHypervisor::spec(const InstanceId& insid) const {
   std::lock_guard lock(mutex_);
   const auto found = vms_.find(insid.str());
@@ -134,6 +201,16 @@ std::optional<VmSpec> FakeHypervisor::spec(const InstanceId& insid) const {
 int FakeHypervisor::starts() const {
   std::lock_guard lock(mutex_);
   return starts_;
+}
+
+int FakeHypervisor::reboots() const {
+  std::lock_guard lock(mutex_);
+  return reboots_;
+}
+
+int FakeHypervisor::resets() const {
+  std::lock_guard lock(mutex_);
+  return resets_;
 }
 
 }  // namespace educloud::nc

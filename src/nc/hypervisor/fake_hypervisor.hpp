@@ -17,6 +17,12 @@ class FakeHypervisor : public Hypervisor {
   Result<> define_and_start(const VmSpec& spec) override;
   Result<> shutdown(const InstanceId& insid) override;
   Result<> destroy(const InstanceId& insid) override;
+  Result<> pause(const InstanceId& insid) override;
+  Result<> resume(const InstanceId& insid) override;
+  Result<> reboot(const InstanceId& insid) override;
+  Result<> reset(const InstanceId& insid) override;
+  Result<> set_limits(const InstanceId& insid, const msg::Limits& limits) override;
+  Result<GuestFacts> guest_facts(const InstanceId& insid) override;
   Result<std::vector<VmInfo>> list() override;
   Result<VmState> state(const InstanceId& insid) override;
   Result<std::string> screenshot(const InstanceId& insid) override;
@@ -24,23 +30,31 @@ class FakeHypervisor : public Hypervisor {
   // What a test may do to it.
   void fail_next_start(Error error);
   void set_reachable(bool reachable);
+  /// The guest neither powers off nor restarts when it is asked to.
   void ignore_power_button(bool ignore);
+  void set_facts(const InstanceId& insid, GuestFacts facts);
   /// The VM ends by itself; with `silently` nobody is told.
   void end(const InstanceId& insid, VmEvent::Kind kind, bool silently = false);
   std::optional<VmSpec> spec(const InstanceId& insid) const;
   int starts() const;
+  int reboots() const;
+  int resets() const;
 
  private:
   Result<> check() const;
   void emit(const VmEvent& event);
+  Result<> switch_to(const InstanceId& insid, VmState to, VmEvent::Kind kind);
 
   mutable std::mutex mutex_;
   OnVmEvent on_event_;
   std::map<std::string, std::pair<VmSpec, VmInfo>> vms_;
+  std::map<std::string, GuestFacts> facts_;
   std::optional<Error> next_error_;
   bool reachable_ = true;
   bool ignore_power_button_ = false;
   int starts_ = 0;
+  int reboots_ = 0;
+  int resets_ = 0;
 };
 
 }  // namespace educloud::nc

@@ -36,10 +36,19 @@ struct VmEvent {
     started,
     stopped,  ///< powered off from inside, or by somebody on the host
     crashed,  ///< QEMU died or the guest panicked
-    resync,   ///< events may have been missed (connection lost and found again): compare with list()
+    paused,   ///< its cpus stand still: our order, somebody on the host, or its disk has no room
+    resumed,
+    rebooted,  ///< it begins again from its firmware
+    resync,    ///< events may have been missed (connection lost and found again): compare with list()
   } kind = Kind::resync;
   std::string insid;   ///< empty for resync
   std::string detail;  ///< for a person
+};
+/// What the agent in a guest says; empty where there is none.
+struct GuestFacts {
+  std::string hostname;
+  std::string ip;  ///< its first IPv4 address that is not of the loopback
+  bool operator==(const GuestFacts&) const = default;
 };
 /// Called on the hypervisor's event thread: hand over and return.
 using OnVmEvent = std::function<void(const VmEvent&)>;
@@ -68,6 +77,20 @@ class Hypervisor {
   virtual Result<> shutdown(const InstanceId& insid) = 0;
   /// Ends it now. Not there: success.
   virtual Result<> destroy(const InstanceId& insid) = 0;
+  /// Its cpus stand still, its memory stays. Paused already: success. Errors: not_found, unavailable.
+  virtual Result<> pause(const InstanceId& insid) = 0;
+  /// Running already: success. Errors: not_found, unavailable.
+  virtual Result<> resume(const InstanceId& insid) = 0;
+  /// Asks the guest to restart; `rebooted` is told when it does. Errors: not_found, unavailable.
+  virtual Result<> reboot(const InstanceId& insid) = 0;
+  /// Presses the reset button; `rebooted` is told. Errors: not_found, unavailable.
+  virtual Result<> reset(const InstanceId& insid) = 0;
+  /// From now on; what is 0 is not limited. The network has no limit here. Errors: not_found, unavailable,
+  /// invalid_argument.
+  virtual Result<> set_limits(const InstanceId& insid, const msg::Limits& limits) = 0;
+  /// Asks the guest's agent, for at most some seconds; other calls about the VM may go on meanwhile.
+  /// Errors: not_found, unavailable. A guest without an agent has no facts.
+  virtual Result<GuestFacts> guest_facts(const InstanceId& insid) = 0;
   /// Every VM that has our metadata. Errors: unavailable (then nothing is known, not "none").
   virtual Result<std::vector<VmInfo>> list() = 0;
   /// Errors: not_found, unavailable.

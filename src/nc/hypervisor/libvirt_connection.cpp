@@ -92,6 +92,19 @@ std::optional<VmEvent> lifecycle_event(const char* domain_name, int event, int d
     out.kind = VmEvent::Kind::started;
     return out;
   }
+  if (event == VIR_DOMAIN_EVENT_RESUMED) {
+    out.kind = VmEvent::Kind::resumed;
+    out.detail = "the VM goes on";
+    return out;
+  }
+  if (event == VIR_DOMAIN_EVENT_SUSPENDED) {
+    out.kind = VmEvent::Kind::paused;
+    out.detail =
+        detail == VIR_DOMAIN_EVENT_SUSPENDED_IOERROR
+            ? "the VM was paused: its disk has no room or does not answer; see the node, then resume it"
+            : "the VM was paused on the host";
+    return out;
+  }
   if (event != VIR_DOMAIN_EVENT_STOPPED) return std::nullopt;
   switch (detail) {
     case VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN:

@@ -9,6 +9,7 @@
 #include "nc/hypervisor/domain_xml.hpp"
 #include "nc/hypervisor/kvm_probe.hpp"
 #include "nc/hypervisor/libvirt_connection.hpp"
+#include "nc/hypervisor/libvirt_domain.hpp"
 #include "nc/hypervisor/png.hpp"
 
 namespace educloud::nc {
@@ -42,8 +43,16 @@ class LibvirtHypervisor : public Hypervisor {
   Result<> define_and_start(const VmSpec& spec) override;
   Result<> shutdown(const InstanceId& insid) override;
   Result<> destroy(const InstanceId& insid) override;
+  Result<> pause(const InstanceId& insid) override { return with(insid, pause_domain); }
+  Result<> resume(const InstanceId& insid) override { return with(insid, resume_domain); }
+  Result<> reboot(const InstanceId& insid) override { return with(insid, reboot_domain); }
+  Result<> reset(const InstanceId& insid) override { return with(insid, reset_domain); }
+  Result<> set_limits(const InstanceId& insid, const msg::Limits& limits) override {
+    return with(insid, [&](virDomainPtr domain) { return limit_domain(domain, limits); });
+  }
+  Result<GuestFacts> guest_facts(const InstanceId& insid) override { return with(insid, domain_facts); }
   Result<std::vector<VmInfo>> list() override;
-  Result<VmState> state(const InstanceId& insid) override;
+  Result<VmState> state(const InstanceId& insid) override { return with(insid, domain_state); }
   Result<std::string> screenshot(const InstanceId& insid) override;
 
  private:
@@ -55,8 +64,15 @@ class LibvirtHypervisor : public Hypervisor {
   Result<ConnectRef> connection() const;
   /// The domain, with the connection it needs to stay alive.
   Result<std::pair<ConnectRef, DomainRef>> domain(const InstanceId& insid) const;
-  static std::optional<VmInfo> describe(virDomainPtr domain);
+  /// `act` on the domain, which lives as long as its connection does.
+  template <typename Act>
+  auto with(const InstanceId& insid, Act act) const -> decltype(act(virDomainPtr{})) {
+    auto found = domain(insid);
+    if (!found) return fail(found.error());
+    return act(found->second.get());
+  }
   static void on_lifecycle(virConnectPtr, virDomainPtr domain, int event, int detail, void* self);
+  static void on_reboot(virConnectPtr, virDomainPtr domain, void* self);
   static void on_close(virConnectPtr connection, int reason, void* self);
 
   const LibvirtOptions options_;
@@ -71,6 +87,7 @@ class LibvirtHypervisor : public Hypervisor {
   std::string kvm_warning_;  // under mutex_
   std::string last_error_;   // under mutex_
   int lifecycle_id_ = -1;    // keeper thread only
+  int reboot_id_ = -1;       // keeper thread only
   std::jthread keeper_;
 };
 
@@ -127,6 +144,9 @@ Result<> LibvirtHypervisor::open() {
       opened.get(), nullptr, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
       VIR_DOMAIN_EVENT_CALLBACK(&LibvirtHypervisor::on_lifecycle), this, nullptr);
   if (lifecycle_id_ < 0) return fail(libvirt_error("register for events at " + options_.uri));
+  reboot_id_ = virConnectDomainEventRegisterAny(opened.get(), nullptr, VIR_DOMAIN_EVENT_ID_REBOOT,
+                                                VIR_DOMAIN_EVENT_CALLBACK(&LibvirtHypervisor::on_reboot),
+                                                this, nullptr);
   const bool confined = is_confined(opened.get());
   if (!confined) obs::warn("hypervisor.not_confined", {{"hint", "install and enable AppArmor on this host"}});
   std::lock_guard lock(mutex_);
@@ -146,7 +166,8 @@ void LibvirtHypervisor::close_connection() {
   }
   if (!old) return;
   if (lifecycle_id_ >= 0) virConnectDomainEventDeregisterAny(old.get(), lifecycle_id_);
-  lifecycle_id_ = -1;
+  if (reboot_id_ >= 0) virConnectDomainEventDeregisterAny(old.get(), reboot_id_);
+  lifecycle_id_ = reboot_id_ = -1;
   virConnectUnregisterCloseCallback(old.get(), &LibvirtHypervisor::on_close);
 }
 
@@ -206,6 +227,12 @@ void LibvirtHypervisor::on_lifecycle(virConnectPtr, virDomainPtr domain, int eve
   }
 }
 
+void LibvirtHypervisor::on_reboot(virConnectPtr, virDomainPtr domain, void* self) {
+  const char* name = virDomainGetName(domain);
+  if (name != nullptr)
+    static_cast<LibvirtHypervisor*>(self)->emit({VmEvent::Kind::rebooted, name, "it began again"});
+}
+
 void LibvirtHypervisor::on_close(virConnectPtr connection, int, void* self) {
   auto* hypervisor = static_cast<LibvirtHypervisor*>(self);
   std::lock_guard lock(hypervisor->mutex_);
@@ -251,7 +278,7 @@ Result<> LibvirtHypervisor::define_and_start(const VmSpec& spec) {
   auto open = connection();
   if (!open) return fail(open.error());
   if (const DomainRef old{virDomainLookupByName(open->get(), spec.insid.str().c_str())}) {
-    const auto info = describe(old.get());
+    const auto info = describe_domain(old.get());
     if (info && info->tid == spec.tid.str()) return {};
     return fail(ErrorCode::conflict, "a VM named " + spec.insid.str() + " runs already for task '" +
                                          (info ? info->tid : std::string("unknown")) + "'");
@@ -259,7 +286,7 @@ Result<> LibvirtHypervisor::define_and_start(const VmSpec& spec) {
   HostTraits host;
   {
     std::lock_guard lock(mutex_);
-    host = {kvm_};
+    host = {kvm_, has_cgroup2()};
   }
   const std::string xml = domain_xml(spec, host);
   const DomainRef started(virDomainCreateXML(open->get(), xml.c_str(), 0));
@@ -288,36 +315,6 @@ Result<> LibvirtHypervisor::destroy(const InstanceId& insid) {
   return fail(std::move(error));
 }
 
-std::optional<VmInfo> LibvirtHypervisor::describe(virDomainPtr domain) {
-  VmInfo vm;
-  const char* name = virDomainGetName(domain);
-  auto insid = InstanceId::parse(name != nullptr ? name : "");
-  if (!insid) return std::nullopt;
-  vm.insid = std::move(*insid);
-  const LibvirtText xml(virDomainGetXMLDesc(domain, 0));
-  virDomainInfo info{};
-  if (!xml || virDomainGetInfo(domain, &info) < 0) return std::nullopt;
-  auto task = task_of_domain(xml.get());
-  if (!task) return std::nullopt;
-  vm.tid = task->tid;
-  vm.cmdid = task->cmdid;
-  vm.epoch = task->epoch;
-  vm.exclusive = task->exclusive;
-  std::array<char, VIR_UUID_STRING_BUFLEN> uuid{};
-  if (virDomainGetUUIDString(domain, uuid.data()) == 0) vm.uuid = uuid.data();
-  vm.memory_mib = static_cast<std::int64_t>(info.maxMem / 1024);
-  vm.cpus = info.nrVirtCpu;
-  vm.cpu_time_ns = info.cpuTime;
-  vm.state = from_libvirt(info.state);
-  std::array<virDomainMemoryStatStruct, VIR_DOMAIN_MEMORY_STAT_NR> stats{};
-  const int got = virDomainMemoryStats(domain, stats.data(), stats.size(), 0);
-  for (int i = 0; i < got; ++i) {
-    const auto& stat = stats[static_cast<std::size_t>(i)];
-    if (stat.tag == VIR_DOMAIN_MEMORY_STAT_RSS) vm.resident_mib = static_cast<std::int64_t>(stat.val / 1024);
-  }
-  return vm;
-}
-
 Result<std::vector<VmInfo>> LibvirtHypervisor::list() {
   auto open = connection();
   if (!open) return fail(open.error());
@@ -327,22 +324,12 @@ Result<std::vector<VmInfo>> LibvirtHypervisor::list() {
   std::vector<VmInfo> all;
   for (int i = 0; i < count; ++i) {
     const DomainRef domain(domains[i]);
-    if (auto vm = describe(domain.get())) all.push_back(std::move(*vm));
+    if (auto vm = describe_domain(domain.get())) all.push_back(std::move(*vm));
   }
   free(domains);
   // One that could not be described because the connection broke is not "gone".
   if (auto still = connection(); !still) return fail(still.error());
   return all;
-}
-
-Result<VmState> LibvirtHypervisor::state(const InstanceId& insid) {
-  auto found = domain(insid);
-  if (!found) return fail(found.error());
-  int state = 0;
-  if (virDomainGetState(found->second.get(), &state, nullptr, 0) < 0) {
-    return fail(libvirt_error("ask state of VM " + insid.str()));
-  }
-  return from_libvirt(state);
 }
 
 Result<std::string> LibvirtHypervisor::screenshot(const InstanceId& insid) {

@@ -128,6 +128,22 @@ TEST(DomainXml, SaysWhatMatters) {
   EXPECT_EQ(task->cmdid, spec.cmdid);
 }
 
+TEST(DomainXml, LimitsAndTheSeedAreInIt) {
+  auto command = run_command();
+  command.runtime_option->limits = msg::Limits{.cpu_percent = 50, .cpu_weight = 50, .disk_iops = 200};
+  auto spec = *spec_of(command);
+  spec.disk = {{"/storage/VMs/VD0000beef/overlay.qcow2", "qcow2"}};
+  spec.seed = "/storage/VMs/VD0000beef/seed.img";
+  const auto xml = domain_xml(spec, {});
+  EXPECT_THAT(xml, HasSubstr("<shares>512</shares>"));
+  EXPECT_THAT(xml, HasSubstr("<period>100000</period>"));
+  EXPECT_THAT(xml, HasSubstr("<total_iops_sec>200</total_iops_sec>"));
+  EXPECT_THAT(xml, Not(HasSubstr("total_bytes_sec")));
+  EXPECT_THAT(xml, HasSubstr("<target dev=\"vdz\" bus=\"virtio\" />\n   <readonly />"));
+  EXPECT_THAT(domain_xml(spec, {.cgroup2 = true}), HasSubstr("<shares>50</shares>"));
+  EXPECT_EQ(written_disks(xml), std::vector<std::string>{"vda"});
+}
+
 TEST(DomainXml, AnImageThatStillArrivesIsReadOverItsSocket) {
   auto spec = *spec_of(run_command());
   spec.disk = {{"/storage/VMs/VD0000beef/overlay.qcow2", "qcow2"},

@@ -57,7 +57,7 @@ class NodeTest : public ::testing::Test {
     operations.layout = Layout(prefix_);
     operations.limits = {
         .max_memory_mib = 4096, .max_cpus = 4, .advertise = "127.0.0.1", .guest_egress = false};
-    operations.stop_grace = std::chrono::milliseconds{0};
+    operations.stop_grace = grace_;
     operations.lazy.proxy = false;
     node_ = std::make_unique<Node>(operations, "nc1", *inbox_, hypervisor_, *images_, clock_);
     ASSERT_TRUE(hypervisor_.start([this](const VmEvent& event) { node_->on_vm_event(event); }));
@@ -112,6 +112,7 @@ class NodeTest : public ::testing::Test {
   static InstanceId vm(const std::string& tid) { return *InstanceId::parse(tid.substr(24)); }
 
   std::filesystem::path prefix_;
+  std::chrono::milliseconds grace_{0};
   ManualClock clock_;
   bus::MemoryBroker broker_;
   FakeHypervisor hypervisor_;

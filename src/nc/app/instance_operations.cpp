@@ -1,0 +1,138 @@
+// instance/pause, resume, restart and limit, and VMs that somebody else paused or let go on.
+#include "common/obs/log.hpp"
+#include "nc/app/operations.hpp"
+
+namespace educloud::nc {
+
+using task::Event;
+using task::Phase;
+using task::State;
+
+namespace {
+
+constexpr task::TaskState kRunning{Phase::editing, State::running};
+constexpr task::TaskState kPaused{Phase::editing, State::paused};
+constexpr task::TaskState kStopped{Phase::editing, State::stopped};
+constexpr std::chrono::milliseconds kLook{500};  ///< how often a VM that restarts is looked at
+
+Event event_of(VmState state) {
+  return state == VmState::paused ? Event::paused : Event::running;
+}
+
+task::TaskState place_of(VmState state) {
+  return state == VmState::paused ? kPaused : kRunning;
+}
+
+}  // namespace
+
+Operations::Final Operations::operate(const Call& call) {
+  const std::string& op = call.command.op;
+  Final done = fail(ErrorCode::invalid_argument, "this node does not know op '" + op + "'", "op");
+  if (op == "instance/pause") done = pause_vm(call);
+  if (op == "instance/resume") done = resume_vm(call);
+  if (op == "instance/restart") done = restart_vm(call);
+  if (op == "instance/limit") done = limit_vm(call);
+  if (done || done.error().code != ErrorCode::not_found) return done;
+  // It ended while the command was on its way, which hid the news of it: the operation tells it instead.
+  obs::info("vm.ended", {{"tid", call.tid.str()}, {"op", op}});
+  if (auto ok = drop_overlay(call.tid.instance); !ok) {
+    obs::warn("overlay.not_removed", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
+  }
+  auto report = final_report(call, Event::failed, kStopped, op + " failed");
+  report.error = Error{ErrorCode::not_found, "the VM does not run any more; start it again", {}};
+  return report;
+}
+
+Operations::Final Operations::pause_vm(const Call& call) {
+  if (auto state = state_of(call); !state) return fail(state.error());
+  if (auto ok = hypervisor_.pause(call.tid.instance); !ok) return fail(ok.error());
+  return final_report(call, Event::paused, kPaused, "the VM is paused");
+}
+
+Operations::Final Operations::resume_vm(const Call& call) {
+  if (auto state = state_of(call); !state) return fail(state.error());
+  if (auto ok = hypervisor_.resume(call.tid.instance); !ok) return fail(ok.error());
+  return final_report(call, Event::running, kRunning, "the VM runs");
+}
+
+void Operations::rebooted(const std::string& insid) {
+  const std::lock_guard lock(reboot_mutex_);
+  const auto waited = reboots_.find(insid);
+  if (waited == reboots_.end()) return;
+  ++waited->second;
+  rebooted_.notify_all();
+}
+
+Result<bool> Operations::restarts(const Call& call, std::chrono::milliseconds grace) {
+  const auto& insid = call.tid.instance;
+  const auto deadline = std::chrono::steady_clock::now() + grace;
+  for (;;) {
+    {
+      std::unique_lock lock(reboot_mutex_);
+      const auto wake = std::min(deadline, std::chrono::steady_clock::now() + kLook);
+      if (rebooted_.wait_until(lock, call.stop, wake, [&] { return reboots_[insid.str()] > 0; })) return true;
+    }
+    if (call.stop.stop_requested()) return fail(ErrorCode::cancelled, "interrupted");
+    if (auto state = hypervisor_.state(insid); !state && state.error().code == ErrorCode::not_found)
+      return fail(state.error());
+    if (std::chrono::steady_clock::now() >= deadline) return false;
+  }
+}
+
+Operations::Final Operations::restart_vm(const Call& call) {
+  const auto& insid = call.tid.instance;
+  auto state = state_of(call);
+  if (!state) return fail(state.error());
+  if (*state == VmState::paused) {
+    // It cannot feel the button, and what it held in memory is to go anyway.
+    if (auto ok = hypervisor_.reset(insid); !ok) return fail(ok.error());
+    if (auto ok = hypervisor_.resume(insid); !ok) return fail(ok.error());
+    return final_report(call, Event::running, kRunning, "the VM was paused: it was reset and runs");
+  }
+  {
+    const std::lock_guard lock(reboot_mutex_);
+    reboots_[insid.str()] = 0;
+  }
+  progress(call, Event::running, kRunning, 0, 0, 0, "the guest is asked to restart");
+  // One that does not take the order gets no time for it.
+  const bool asked = hypervisor_.reboot(insid).has_value();
+  auto seen = restarts(call, asked ? options_.stop_grace : std::chrono::milliseconds{0});
+  {
+    const std::lock_guard lock(reboot_mutex_);
+    reboots_.erase(insid.str());
+  }
+  if (!seen) return fail(seen.error());
+  if (*seen) return final_report(call, Event::running, kRunning, "the guest restarted");
+  if (auto ok = hypervisor_.reset(insid); !ok) return fail(ok.error());
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(options_.stop_grace).count();
+  return final_report(call, Event::running, kRunning,
+                      "the guest did not restart within " + std::to_string(seconds) + " s and was reset");
+}
+
+Operations::Final Operations::limit_vm(const Call& call) {
+  if (!call.command.limits)
+    return fail(ErrorCode::invalid_argument, "instance/limit without limits", "limits");
+  auto state = state_of(call);
+  if (!state) return fail(state.error());
+  if (auto ok = hypervisor_.set_limits(call.tid.instance, *call.command.limits); !ok) return fail(ok.error());
+  return final_report(call, event_of(*state), place_of(*state),
+                      "the limits hold" + limits_note(*call.command.limits));
+}
+
+void Operations::vm_changed(const Job& job) {
+  const auto entry = inbox_.find(job.command.tid);
+  if (!entry || entry->command.cmdid != job.command.cmdid || !is_up(*entry)) return;
+  auto tid = TaskId::parse(job.command.tid);
+  if (!tid) return;
+  auto state = hypervisor_.state(tid->instance);
+  if (!state || (*state != VmState::running && *state != VmState::paused)) return;
+  const auto place = place_of(*state);
+  if (entry->status->state == to_string(place.state)) return;
+  obs::info("vm.changed", {{"tid", job.command.tid}, {"state", std::string(to_string(*state))}});
+  const Call call{job.command, std::move(*tid), {}};
+  if (auto told = inbox_.report(final_report(call, event_of(*state), place, job.detail)); !told) {
+    obs::warn("operation.not_told", {{"tid", call.tid.str()}, {"reason", told.error().message}});
+  }
+}
+
+}  // namespace educloud::nc

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <libvirt/libvirt.h>
+
+#include "nc/hypervisor/hypervisor.hpp"
+
+// Private to nc/hypervisor: what is done to one domain, once it was found. Errors as in Hypervisor.
+namespace educloud::nc {
+
+/// nullopt: it is not ours, or it has just ended.
+std::optional<VmInfo> describe_domain(virDomainPtr domain);
+Result<VmState> domain_state(virDomainPtr domain);
+Result<> pause_domain(virDomainPtr domain);
+Result<> resume_domain(virDomainPtr domain);
+Result<> reboot_domain(virDomainPtr domain);
+Result<> reset_domain(virDomainPtr domain);
+Result<> limit_domain(virDomainPtr domain, const msg::Limits& limits);
+Result<GuestFacts> domain_facts(virDomainPtr domain);
+
+/// True if this host has only the unified control groups, whose weights have another unit.
+bool has_cgroup2();
+
+}  // namespace educloud::nc
