@@ -15,6 +15,16 @@ std::string number(std::int64_t value) {
   return std::to_string(value);
 }
 
+/// At most two digits behind the point, and none that say nothing.
+std::string factor(double value) {
+  auto text = number(std::lround(value * 100));
+  text.insert(0, text.size() < 3 ? 3 - text.size() : 0, '0');
+  text.insert(text.size() - 2, ".");
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.back() == '.') text.pop_back();
+  return text;
+}
+
 std::string percent(double value) {
   return number(std::lround(value)) + " %";
 }
@@ -90,8 +100,7 @@ void judge_rest(Against& against, const NodeFacts& node, const Shortage& lack,
     const auto left = static_cast<std::int64_t>(std::floor(total - node.committed_cpus));
     against.add(Resource::cpu, static_cast<double>(lack.cpus) / std::max(1, request.cpus),
                 "cpu: needs " + number(request.cpus) + ", has " + number(std::max<std::int64_t>(0, left)) +
-                    " of " + number(node.cpus) + " x " +
-                    number(static_cast<std::int64_t>(limits.cpu_overcommit)) + " (" +
+                    " of " + number(node.cpus) + " x " + factor(limits.cpu_overcommit) + " (" +
                     number(node.committed_cpus) + " promised)",
                 request.cpus > total
                     ? "ask for at most " + number(static_cast<std::int64_t>(std::floor(total))) + " cpus"

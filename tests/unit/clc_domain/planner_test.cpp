@@ -105,6 +105,24 @@ TEST(Planner, IgnoresTheReservationOfTheInstanceItself) {
   EXPECT_EQ(refusal([](auto&) {}, request, {{"nc1", request.insid, 13'000, 1}}), "placed");
 }
 
+TEST(Planner, NamesTheFactorOfPromisedCpusAsItIs) {
+  NodeFacts node;
+  node.host = "nc1";
+  node.age_ms = 0;
+  node.cpus = 2;
+  node.mem_mib = node.memory_left_mib = node.disk_left_mib = 100'000;
+  PlacementLimits limits;
+  PlacementRequest request;
+  request.cpus = 64;
+  for (const auto& [factor, text] : {std::pair(4.0, "of 2 x 4 ("),
+                                     {1.6, "of 2 x 1.6 ("},
+                                     {0.25, "of 2 x 0.25 ("},
+                                     {10.0, "of 2 x 10 ("}}) {
+    limits.cpu_overcommit = factor;
+    EXPECT_THAT(explain(node, request, limits).reason, HasSubstr(text));
+  }
+}
+
 TEST(Planner, RefusesForEachReason) {
   EXPECT_THAT(refusal([](auto& n) { n.state = NodeState::no_new; }), HasSubstr("takes no new VMs"));
   EXPECT_THAT(refusal([](auto& n) { n.age_ms = -1; }), HasSubstr("no heartbeat since clc started"));
