@@ -66,6 +66,8 @@ class Engine {
   /// The node is at a later command than we know of: `task` goes on from there, as if we had just sent it.
   /// Errors: invalid_argument (no command for a node).
   Result<> adopt(store::Sql& sql, Task task, const msg::InventoryTask& told);
+  /// The VM of a running task is nowhere, and its node knows nothing of it.
+  Result<> end_missing(store::Sql& sql, Task task);
   /// The VM of a stopped task runs.
   void stop_stray(store::Sql& sql, Task task);
 

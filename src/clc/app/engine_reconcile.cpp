@@ -1,6 +1,7 @@
 // What the reconciliation with a node's inventory makes necessary.
 #include "clc/app/engine.hpp"
 #include "clc/domain/reconcile.hpp"
+#include "clc/store/tasks.hpp"
 #include "common/base/ids.hpp"
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
@@ -23,6 +24,16 @@ msg::Command reminder(const Task& task, std::int64_t now_ms) {
   command.ts = now_ms;
   command.deadline = now_ms + 60'000;
   return command;
+}
+
+/// Where the VM is reached was settled when it started. Nobody can tell its password any more.
+void adopt_access(store::Sql& sql, const Task& task, const msg::InventoryTask& told) {
+  const std::pair<std::string_view, int> ports[] = {{"display", told.rdp_port}, {"web", told.web_port}};
+  for (const auto& [kind, port] : ports) {
+    if (port == 0) continue;  // a node that does not tell
+    store::hold_port(sql, task.node, kind, task.insid, port);
+    store::set_display_password(sql, task.insid, "");
+  }
 }
 
 }  // namespace
@@ -52,6 +63,7 @@ Result<> Engine::adopt(store::Sql& sql, Task task, const msg::InventoryTask& tol
   task.errormsg.clear();
   task.resends = task.gated_at = task.news_at = 0;
   task.command = msg::serialize(reminder(task, now()));
+  if (told.op == "image/run") adopt_access(sql, task, told);
   task.updated_at = task.cmd_sent_at = now();
   const auto patience = patience_ms(task);
   task.deadline_at = patience == 0 ? 0 : now() + patience;
@@ -59,6 +71,16 @@ Result<> Engine::adopt(store::Sql& sql, Task task, const msg::InventoryTask& tol
   store::update_task(sql, task);
   changed(sql, task);
   return {};
+}
+
+Result<> Engine::end_missing(store::Sql& sql, Task task) {
+  const auto row = task::step(task.state, task::Event::failed);
+  if (!row) return fail(ErrorCode::internal, "a task that runs and cannot fail");
+  msg::TaskStatus said;
+  said.seq = task.seq;
+  said.errormsg =
+      "node " + task.node + " has neither its VM nor the task: start it again, and it begins afresh";
+  return apply(sql, task, *row, &said);
 }
 
 void Engine::stop_stray(store::Sql& sql, Task task) {

@@ -154,6 +154,7 @@ Result<> Reconciler::mend_one(store::Sql& sql, const Holdings& holdings, const F
     case Fix::Kind::resend: engine_.resend(sql, std::move(*task)); return {};
     case Fix::Kind::adopt: return engine_.adopt(sql, std::move(*task), fix.told);
     case Fix::Kind::stop: engine_.stop_stray(sql, std::move(*task)); return {};
+    case Fix::Kind::end: return engine_.end_missing(sql, std::move(*task));
     case Fix::Kind::orphan:
       store::audit(sql, clock_.wall_ms(), "clc", "orphan.end", fix.insid, holdings.host);
       [[fallthrough]];

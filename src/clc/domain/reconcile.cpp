@@ -66,6 +66,10 @@ std::optional<Fix> look_at_task(const Task& task, const View& view, std::int64_t
   const auto* told = view.task(task.tid);
   if (told == nullptr) {
     if (task.op_open) return make_fix(Fix::Kind::resend, task, "the node does not have its command");
+    // A node that knows the command does not answer to it once the task was deleted there: after the backup,
+    // say, that we were restored from.
+    if (vm_is_missing && task.resends > 0)
+      return make_fix(Fix::Kind::end, task, "its VM is missing, and its node knows nothing of it");
     if (vm_is_missing) return make_fix(Fix::Kind::resend, task, "its VM is missing");
     return std::nullopt;
   }
@@ -154,6 +158,7 @@ std::string_view to_string(Fix::Kind kind) {
     case Fix::Kind::resend: return "resend";
     case Fix::Kind::adopt: return "adopt";
     case Fix::Kind::stop: return "stop";
+    case Fix::Kind::end: return "end";
     case Fix::Kind::farewell: return "farewell";
     case Fix::Kind::orphan: return "orphan";
     case Fix::Kind::stray: return "stray";

@@ -32,6 +32,7 @@ struct Fix {
     resend,    ///< the node lacks the task's command, or its answer was lost: the same command again
     adopt,     ///< the node is ahead of us (an older database was restored): go on from where it is
     stop,      ///< a VM runs whose task is stopped
+    end,       ///< the VM of a running task is not there, and its node, asked, knows nothing of the task
     farewell,  ///< what the node has belongs to no task there any more
     orphan,    ///< a VM of a task that we never knew: as farewell, but only when it stays so
     stray,  ///< files of a task that we never knew, or a VM without a readable task: an operator's to judge

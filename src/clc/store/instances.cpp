@@ -107,6 +107,12 @@ int port_of(Sql& sql, std::string_view insid, std::string_view kind) {
   return row ? static_cast<int>(row->number(0)) : 0;
 }
 
+void hold_port(Sql& sql, std::string_view node, std::string_view kind, std::string_view insid, int port) {
+  sql.run("DELETE FROM ports WHERE (node = ? AND port = ?) OR (insid = ? AND kind = ?)",
+          {node, port, insid, kind});
+  sql.run("INSERT INTO ports (node, port, kind, insid) VALUES (?, ?, ?, ?)", {node, port, kind, insid});
+}
+
 void free_ports(Sql& sql, std::string_view insid) {
   sql.run("DELETE FROM ports WHERE insid = ?", {insid});
 }

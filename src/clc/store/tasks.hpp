@@ -51,6 +51,8 @@ int take_port(Sql& sql, std::string_view node, std::string_view kind, std::strin
               int last);
 /// 0: it has none.
 int port_of(Sql& sql, std::string_view insid, std::string_view kind);
+/// The instance has `port` on `node`, whatever the book says of it and of whoever has that port by the book.
+void hold_port(Sql& sql, std::string_view node, std::string_view kind, std::string_view insid, int port);
 void free_ports(Sql& sql, std::string_view insid);
 /// Instances that have ports and no open task.
 std::vector<std::string> unowned_ports(Sql& sql);

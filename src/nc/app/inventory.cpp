@@ -29,6 +29,10 @@ msg::InventoryTask describe(const inbox::Entry& entry) {
   one.attempt = entry.command.attempt;
   one.seq = entry.status ? entry.status->seq : -1;
   one.finished = entry.finished ? 1 : 0;
+  if (entry.command.runtime_option) {
+    one.rdp_port = entry.command.runtime_option->rdp_port;
+    one.web_port = entry.command.runtime_option->web_port;
+  }
   return one;
 }
 

@@ -159,6 +159,41 @@ TEST_F(InventoryTest, AnOlderDatabaseGoesOnFromWhereTheNodeIs) {
   EXPECT_GT(last().attempt, round.tasks[0].attempt) << "and the next command counts";
 }
 
+TEST_F(InventoryTest, ADesktopDeletedSinceAnOlderDatabaseDoesNotRunForEver) {
+  const auto tid = running_vm();
+  EXPECT_EQ(after_a_minute(empty_round()), "image/run");
+  EXPECT_EQ(at(tid), "editing/running+") << "the node may have lost its inbox: then it answers";
+  EXPECT_EQ(after_a_minute(empty_round()), "");
+  EXPECT_EQ(at(tid), "editing/stopped!+");
+  EXPECT_EQ(ports(), 0);
+  EXPECT_THAT(cloud->task(admin, tid)->task.errormsg, testing::HasSubstr("start it again"));
+  ASSERT_TRUE(cloud->run_vm(admin, tid.substr(24)));
+  EXPECT_EQ(ops(), "image/prepare");
+}
+
+TEST_F(InventoryTest, AnAdoptedVmIsReachedWhereItIs) {
+  const auto tid = running_vm();
+  const auto insid = tid.substr(24);
+  auto round = full_round();
+  round.tasks[0].cmdid = round.vms[0].cmdid = new_command_id().str();
+  round.tasks[0].attempt += 3;
+  round.tasks[0].rdp_port = 5901;
+  ASSERT_TRUE(store->write([](store::Sql& sql) -> Result<> {
+    EXPECT_EQ(store::take_port(sql, "nc1", "display", "VD0000beef", 5900, 5901), 5901) << "by an old book";
+    return {};
+  }));
+  round.tasks[0].web_port = 20007;
+  EXPECT_EQ(after_a_minute(round), "image/run");
+  say(Event::running);
+  EXPECT_EQ(at(tid), "editing/running+");
+  const auto access = cloud->vm(admin, insid)->access;
+  ASSERT_TRUE(access);
+  EXPECT_EQ(access->display_port, 5901);
+  EXPECT_EQ(access->web_port, 20007);
+  EXPECT_EQ(access->display_password, "") << "rather none than a wrong one";
+  EXPECT_EQ(ports(), 2);
+}
+
 TEST_F(InventoryTest, PortsOfNobodyAreFreedAfterAWhile) {
   ASSERT_TRUE(store->write([](store::Sql& sql) -> Result<> {
     store::take_port(sql, "nc1", "display", "VD0000beef", 5900, 5901);

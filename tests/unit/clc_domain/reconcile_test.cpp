@@ -89,6 +89,10 @@ TEST(Reconcile, ARunningTaskWithoutItsVmIsAskedAbout) {
   EXPECT_EQ(world.kinds(), "resend");
   world.holdings.tasks.clear();
   EXPECT_EQ(world.kinds(), "resend") << "the node lost its inbox too";
+  world.task.resends = 1;
+  EXPECT_EQ(world.kinds(), "end") << "and does not answer";
+  world.holdings.tasks = {entry_of(world.task)};
+  EXPECT_EQ(world.kinds(), "resend") << "it will say how it ended";
   world.holdings.vms = {vm_of(world.task)};
   EXPECT_EQ(world.kinds(), "") << "the VM runs, that is what counts";
 }
