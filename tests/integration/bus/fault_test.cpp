@@ -1,6 +1,7 @@
 #include <set>
 
 #include "integration/bus/fixture.hpp"
+#include "support/fault.hpp"
 
 namespace educloud::test {
 namespace {
@@ -21,6 +22,7 @@ TEST_F(FaultTest, NothingConfirmedIsLostWhenTheBrokerIsKilled) {
   std::thread killer([&] {
     outcomes.wait(kMessages / 4);
     broker().kill();
+    educloud::test::injected("broker-killed");
     kill_done = true;
     broker().start();
   });
@@ -67,6 +69,7 @@ TEST_F(FaultTest, ASilentPartitionIsNoticedAndHeals) {
   bus->start({});
   ASSERT_TRUE(wait_until([&] { return bus->is_ready(); }));
   broker().signal(SIGSTOP);
+  educloud::test::injected("partition");
   ASSERT_TRUE(bus->publish(message("work", "into-silence"), outcomes.of("into-silence")));
   const auto since = std::chrono::steady_clock::now();
   const bool noticed = wait_until([&] { return outcomes.count() == 1; }, 20s);
@@ -91,6 +94,7 @@ TEST_F(FaultTest, ABlockedBrokerStopsPublishingUntilItHasMemoryAgain) {
   bus->start([&] { ++ready; });
   ASSERT_TRUE(wait_until([&] { return bus->is_ready(); }));
   broker().ctl({"set_vm_memory_high_watermark", "0.00001"});
+  educloud::test::injected("broker-alarm");
   // The broker tells a connection only once it publishes; this one is held back until the end.
   ASSERT_TRUE(bus->publish(message("work", "1"), outcomes.of("1")));
   EXPECT_TRUE(wait_until([&] { return !bus->is_ready(); }));

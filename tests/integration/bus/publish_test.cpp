@@ -1,6 +1,7 @@
 #include "common/base/limits.hpp"
 #include "common/bus/amqp_connection_impl.hpp"
 #include "integration/bus/fixture.hpp"
+#include "support/fault.hpp"
 
 namespace educloud::test {
 namespace {
@@ -39,6 +40,7 @@ TEST_F(PublishTest, IsReturnedWhenNoQueueIsBoundAndItsNeighboursAreNot) {
   ASSERT_TRUE(outcomes_.wait(3));
   EXPECT_EQ(outcomes_.get("before"), kConfirmed);
   EXPECT_EQ(outcomes_.get("lost"), kReturned);
+  educloud::test::injected("unroutable");
   EXPECT_EQ(outcomes_.get("after"), kConfirmed);
 }
 
@@ -52,6 +54,7 @@ TEST_F(PublishTest, FailsWhenTheQueueIsFullAndRejects) {
   ASSERT_TRUE(outcomes_.wait(4));
   EXPECT_EQ(outcomes_.get("3"), kConfirmed);
   EXPECT_EQ(outcomes_.get("4"), kFailed);
+  educloud::test::injected("unroutable");
 }
 
 TEST_F(PublishTest, ToAnExchangeThatDoesNotExistFailsAndTheBusRecovers) {

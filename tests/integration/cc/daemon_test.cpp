@@ -10,6 +10,7 @@
 #include "integration/bus/definitions.hpp"
 #include "integration/cc/daemon.hpp"
 #include "integration/cc/relay_fixture.hpp"
+#include "support/fault.hpp"
 
 namespace educloud::test {
 namespace {
@@ -200,6 +201,7 @@ TEST_F(CcDaemonTest, ForgedAndMalformedMessagesAreDeadLettered) {
   publish(*node_, "cc_status", "taskstatus.nc-nc1", msg::serialize(forged), "forged");
   publish(*node_, "cc_status", "taskstatus.nc-nc1", "{\"type\":", "broken");
   publish(*clc_, "cc_cmd", "cc1", "[]", "nonsense");
+  educloud::test::injected("poison", 3);
   EXPECT_TRUE(dead.wait(3));
   EXPECT_EQ(statuses_.count(), 0u);
 }
@@ -228,6 +230,7 @@ TEST_F(CcDaemonTest, KilledInTheMiddleItLosesNoCommand) {
     if (i % 100 == 50) {
       ASSERT_TRUE(commands_.wait(static_cast<std::size_t>(i / 2)));
       world->cc.kill();
+      educloud::test::injected("daemon-killed");
       world->cc.start();
     }
   }

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "integration/cc/relay_fixture.hpp"
+#include "support/fault.hpp"
 
 namespace educloud::test {
 namespace {
@@ -72,6 +73,7 @@ TEST_F(RelayTest, WalrusMayBeKilledInTheMiddle) {
   });
   EXPECT_TRUE(wait_until([&] { return walrus_.sent().size() == 100; }));
   walrus_.stop();
+  educloud::test::injected("transfer-cut");
   walrus_.allow(-1);
   walrus_.start();
   reader.join();

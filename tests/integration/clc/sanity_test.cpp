@@ -2,6 +2,7 @@
 
 #include "common/obs/metrics.hpp"
 #include "integration/clc/cloud_fixture.hpp"
+#include "support/fault.hpp"
 
 // Statuses that must not count, each counted by what it is; and clocks that are set by an hour.
 
@@ -30,6 +31,7 @@ class Sanity : public CloudTest {
   void expect_dropped(const msg::TaskStatus& status, const std::string& result, const std::string& tid,
                       bus::Bus* sender = nullptr) {
     const auto before = counted(result);
+    educloud::test::injected("reorder");
     const auto state = at(tid);
     publish(sender != nullptr ? *sender : *cc, "taskstatus.test", msg::serialize(status));
     EXPECT_EQ(ops(), "") << result;
@@ -123,6 +125,7 @@ TEST_P(ClockJump, OfAnHourTouchesNoTaskNorHeartbeat) {
   const auto deadline = cloud->task(admin, tid)->task.deadline_at;
 
   clock.jump_wall(jump);
+  educloud::test::injected("clock-jump");
   ASSERT_TRUE(ticker->tick());
   EXPECT_EQ(ops(), "") << "neither timed out nor asked again";
   EXPECT_EQ(at(tid), "preparing/downloading");

@@ -12,6 +12,7 @@
 #include "common/msg/host_status.hpp"
 #include "integration/bus/collector.hpp"
 #include "integration/bus/test_broker.hpp"
+#include "support/fault.hpp"
 
 // clc as it is, with a real broker whose objects and rights are those that `educloud init` writes.
 
@@ -182,6 +183,7 @@ TEST_F(ClcBrokerTest, PoisonForClcIsShownAfterItsFirstRefusal) {
   publish("clc_status", "taskstatus.cc-cc1", R"({"type":"taskstatus","phase":7})");
   publish_defect({{"clc_status", "taskstatus.x"}}, R"({"type":"taskstatus"})");
   publish_defect({{"clc_status", "taskstatus.x"}}, std::string(10 << 20, 'x'));
+  educloud::test::injected("poison", 4);
   const auto all = wait_for_letters(4);
   for (const auto& one : all) {
     EXPECT_EQ(one.reason, "rejected") << "not given back until the broker had enough";

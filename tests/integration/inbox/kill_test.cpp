@@ -6,6 +6,7 @@
 #include "common/base/ids.hpp"
 #include "common/bus/memory_bus.hpp"
 #include "common/inbox/inbox.hpp"
+#include "support/fault.hpp"
 
 namespace educloud::inbox {
 namespace {
@@ -59,6 +60,7 @@ TEST(InboxProcess, WhatWasAckedSurvivesKill9) {
     unsigned number = 0;
     for (int i = 0; i < 100 && read(ends[0], &number, sizeof number) == sizeof number; ++i) last = number;
     kill(pid, SIGKILL);
+    educloud::test::injected("daemon-killed");
     waitpid(pid, nullptr, 0);
     while (read(ends[0], &number, sizeof number) == sizeof number) last = number;
     close(ends[0]);

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 
 #include "integration/nc_cache/node.hpp"
+#include "support/fault.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -238,6 +239,7 @@ TEST_F(Kill, AKilledFillFetchesOnlyWhatIsMissing) {
     sent_before_kills = cc_.sent_bytes;
   }
   EXPECT_GT(kills, 0);
+  educloud::test::injected("transfer-cut", kills);
   cc_.bytes_per_s = 0;
   ASSERT_EQ(run_child(), 0);
   // A kill costs what was not committed (64 MiB, or 2 s) and what was on its way.

@@ -3,6 +3,7 @@
 #include <sys/mount.h>
 
 #include "integration/walrus/fixture.hpp"
+#include "support/fault.hpp"
 
 namespace educloud::walrus {
 namespace {
@@ -84,6 +85,7 @@ TEST_F(FullDisk, SubmitThatDoesNotFitIsRefusedAndTheStoreStaysSound) {
   ASSERT_TRUE(submit(noise(2 << 20, 1), 1).receipt.has_value());
   const CutDisk large(noise(40 << 20, 2));
   auto refused = submit_disk(url_, large, 2).receipt;
+  educloud::test::injected("bad-disk");
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, ErrorCode::exhausted) << refused.error().message;
   EXPECT_FALSE(is_published(2));

@@ -6,6 +6,7 @@
 
 #include "integration/bus/test_broker.hpp"
 #include "integration/walrus/fixture.hpp"
+#include "support/fault.hpp"
 
 namespace educloud::walrus {
 namespace {
@@ -280,6 +281,7 @@ TEST_F(WalrusProcess, KilledAnywhereKeepsWhatItAnswered) {
     // The moment of the kill within the submit is the point here, not an event.
     std::this_thread::sleep_for(std::chrono::milliseconds(moment() % 80));
     kill();
+    educloud::test::injected("daemon-killed");
     start();
     wait_until_it_answers();
   }
@@ -312,6 +314,7 @@ TEST_F(WalrusProcess, KilledWhileReceivingCompletes) {
   ASSERT_TRUE(eventually([&] { return under_way.load(); }));
   for (int i = 0; i < 2; ++i) {
     kill();
+    educloud::test::injected("transfer-cut");
     start();
     ASSERT_TRUE(eventually([&] {
       return http::Client(*http::Url::parse(url_)).send({"GET", "/health"}).has_value();
@@ -325,6 +328,7 @@ TEST_F(WalrusProcess, BrokerKilledInBetweenHearsOfTheEnd) {
   const auto command = expect_import();
   const auto file = disk(16);
   broker_->kill();
+  educloud::test::injected("broker-killed");
   auto receipt = transfer::upload_version(make_upload(url_, file, 1, "user", "raw"));
   broker_->start();
   expect_published(command, receipt, file);

@@ -11,6 +11,7 @@
 #include "clc/store/accounts.hpp"
 #include "clc/store/migrations.hpp"
 #include "clc/store/tasks.hpp"
+#include "support/fault.hpp"
 
 namespace educloud::clc::store {
 namespace {
@@ -65,6 +66,7 @@ TEST_F(StoreTest, MakesItsSchemaOnceWithDefaults) {
 TEST_F(StoreTest, RefusesASecondInstance) {
   open();
   const auto second = Store::open(file_);
+  educloud::test::injected("two-clc");
   ASSERT_FALSE(second);
   EXPECT_EQ(second.error().code, ErrorCode::conflict);
   EXPECT_THAT(second.error().message, HasSubstr("in use by another process"));
@@ -245,6 +247,7 @@ TEST_F(StoreTest, AKilledWriterLosesNothingItAcknowledged) {
     int last = -1, got = 0;
     while (last < 50 + 37 * round && ::read(ends[0], &got, sizeof got) == sizeof got) last = got;
     ASSERT_EQ(::kill(child, SIGKILL), 0);
+    educloud::test::injected("daemon-killed");
     while (::read(ends[0], &got, sizeof got) == sizeof got) last = got;
     ::close(ends[0]);
     int status = 0;

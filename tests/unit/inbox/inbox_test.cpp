@@ -6,6 +6,7 @@
 
 #include "common/base/ids.hpp"
 #include "common/bus/memory_bus.hpp"
+#include "support/fault.hpp"
 
 namespace educloud::inbox {
 namespace {
@@ -281,6 +282,7 @@ TEST_F(InboxTest, APowerCutThatTakesTheLastStatusDoesNotBringItsNumberBack) {
     EXPECT_GT(statuses[0].seq, newest);
     newest = statuses[0].seq;
     inbox_.reset();
+    educloud::test::injected("power-loss");
     std::filesystem::remove(directory_ / "inbox.sqlite-shm");
     copy(synced, directory_);
     open();

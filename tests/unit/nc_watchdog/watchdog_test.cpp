@@ -9,6 +9,7 @@
 
 #include "common/sys/file.hpp"
 #include "nc/app/lease_file.hpp"
+#include "support/fault.hpp"
 #include "support/temp_dir.hpp"
 
 namespace educloud::nc {
@@ -84,6 +85,7 @@ TEST_F(WatchdogTest, EndsTheServerThatOutlivedItsLease) {
   auto watchdog = make();
   grant();
   pass(50);
+  educloud::test::injected("nc-stopped");
   EXPECT_EQ(watchdog.tick(), 0);
   EXPECT_TRUE(server.is_up());
   pass(1);
