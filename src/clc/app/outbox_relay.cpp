@@ -125,6 +125,10 @@ void OutboxRelay::Impl::put_off(std::int64_t id, bus::Outcome what, const std::s
     // The queue is missing: an operator's to mend; everything else goes on meanwhile.
     obs::error("outbox.unroutable", {{"key", key}, {"row", id}, {"retry_ms", wait}});
     obs::metrics().count("educloud_clc_outbox_unroutable_total", "Messages no queue is bound for");
+  } else if (bus.is_ready()) {
+    // The broker is there and will not have it: the queue is full, or it does not get round to it.
+    obs::error("outbox.refused", {{"key", key}, {"row", id}, {"retry_ms", wait}});
+    obs::metrics().count("educloud_clc_outbox_refused_total", "Messages that the broker did not take over");
   }
   changed.notify_one();
 }
