@@ -1,12 +1,18 @@
 #!/usr/bin/python3
 """Rules of the project that a compiler does not check. Each test names the file and the line it refuses."""
 import json
+import os
 import pathlib
 import re
 import subprocess
+import sys
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/faults"))
+
+import table as fault_table  # noqa: E402  (tests/faults is not a package)
+
 CODE = sorted(p for top in ("src", "tests") for p in (ROOT / top).rglob("*") if p.suffix in (".cpp", ".hpp"))
 SOURCES = [p for p in CODE if p.is_relative_to(ROOT / "src")]
 SCRIPTS = sorted(p for top in ("scripts", "tests", ".ci") for p in (ROOT / top).rglob("*")
@@ -176,6 +182,17 @@ class Messages(unittest.TestCase):
             jsonschema.Draft202012Validator.check_schema(schema)
             example = json.loads(path.with_name(path.name.replace(".schema.", ".example.")).read_text())
             jsonschema.validate(example, schema, cls=jsonschema.Draft202012Validator)
+
+
+class FaultTable(unittest.TestCase):
+    def test_names_tests_that_exist_and_that_count(self):
+        self.assertEqual(fault_table.problems(), [])
+
+    def test_is_what_the_document_says(self):
+        if os.environ.get("EDUCLOUD_UPDATE_DOCS") == "1":
+            fault_table.DOCUMENT.write_text(fault_table.markdown())
+        self.assertEqual(fault_table.DOCUMENT.read_text(), fault_table.markdown(),
+                         "tests/faults/table.py changed: EDUCLOUD_UPDATE_DOCS=1 tests/lint/lint_test.py FaultTable")
 
 
 class Packages(unittest.TestCase):
