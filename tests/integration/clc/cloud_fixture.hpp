@@ -57,6 +57,7 @@ class CloudTest : public testing::Test {
   }
 
   virtual void tune(CloudOptions&) {}
+  virtual std::unique_ptr<bus::Bus> connect_clc() { return broker.connect("clc"); }
 
   /// clc starts. With `halt` before: as after a crash, since everything else of it is in memory.
   void boot() {
@@ -70,7 +71,7 @@ class CloudTest : public testing::Test {
     tune(options);
     heartbeats = std::make_unique<Heartbeats>(clock);
     cloud = std::make_unique<Cloud>(*store, *heartbeats, events, clock, options);
-    bus = broker.connect("clc");
+    bus = connect_clc();
     relay = std::make_unique<OutboxRelay>(*store, *bus, clock);
     statuses = std::make_unique<StatusConsumer>(*store, cloud->impl().engine, clock);
     ticker = std::make_unique<Ticker>(*store, cloud->impl().engine, *heartbeats, clock);
