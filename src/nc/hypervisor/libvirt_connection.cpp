@@ -1,8 +1,12 @@
 #include "nc/hypervisor/libvirt_connection.hpp"
 
 #include <libvirt/virterror.h>
+#include <unistd.h>
+
+#include <future>
 
 #include "common/obs/log.hpp"
+#include "common/sys/file.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -129,6 +133,37 @@ std::optional<VmEvent> lifecycle_event(const char* domain_name, int event, int d
       break;
   }
   return out;
+}
+
+std::filesystem::path pid_folder(std::string_view uri) {
+  constexpr std::string_view kSocket = "socket=";
+  const auto at = uri.find(kSocket);
+  if (at == uri.npos) return "/run/libvirt/qemu";
+  const auto socket = uri.substr(at + kSocket.size());
+  return std::filesystem::path(socket.substr(0, socket.find('&'))).parent_path() / "qemu";
+}
+
+std::int64_t resident_mib(const std::filesystem::path& folder, const std::string& name) {
+  const auto pid = sys::read_file(folder / (name + ".pid"), 64);
+  if (!pid) return 0;
+  const auto statm =
+      sys::read_file("/proc/" + pid->substr(0, pid->find_first_not_of("0123456789")) + "/statm", 4096);
+  if (!statm) return 0;
+  long long pages = 0;  // the second number
+  if (std::sscanf(statm->c_str(), "%*d %lld", &pages) != 1) return 0;
+  return static_cast<std::int64_t>(pages) * ::sysconf(_SC_PAGESIZE) >> 20;
+}
+
+Result<> press_power_button(ConnectRef connection, DomainRef domain, std::chrono::milliseconds patience) {
+  const auto pressed = std::make_shared<std::promise<Result<>>>();
+  auto answer = pressed->get_future();
+  std::thread([pressed, connection = std::move(connection), domain = std::move(domain)] {
+    const std::string name = virDomainGetName(domain.get());
+    pressed->set_value(virDomainShutdown(domain.get()) == 0 ? Result<>{}
+                                                            : fail(libvirt_error("shut down VM " + name)));
+  }).detach();
+  if (answer.wait_for(patience) == std::future_status::ready) return answer.get();
+  return fail(ErrorCode::timeout, "QEMU does not answer");
 }
 
 }  // namespace educloud::nc

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -33,5 +35,15 @@ void ensure_libvirt_events();
 std::optional<VmEvent> lifecycle_event(const char* domain_name, int event, int detail);
 
 VmState from_libvirt(int state);
+
+/// Where the libvirtd at `uri` keeps the pid files of its guests: beside its socket.
+std::filesystem::path pid_folder(std::string_view uri);
+/// MiB of memory that the process named in `folder`/`name`.pid really has; 0: not known. libvirt would ask
+/// QEMU, and wait for ever for one that hangs.
+std::int64_t resident_mib(const std::filesystem::path& folder, const std::string& name);
+
+/// Presses the power button. Errors: as libvirt says; timeout, if QEMU has not taken it after `patience`: the
+/// call goes on in a thread of its own until QEMU answers or ends.
+Result<> press_power_button(ConnectRef connection, DomainRef domain, std::chrono::milliseconds patience);
 
 }  // namespace educloud::nc

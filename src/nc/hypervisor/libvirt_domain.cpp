@@ -134,7 +134,7 @@ Result<GuestFacts> domain_facts(virDomainPtr domain) {
   return facts;
 }
 
-std::optional<VmInfo> describe_domain(virDomainPtr domain) {
+std::optional<VmInfo> describe_domain(virDomainPtr domain, const std::filesystem::path& pids) {
   VmInfo vm;
   const char* name = virDomainGetName(domain);
   auto insid = InstanceId::parse(name != nullptr ? name : "");
@@ -155,12 +155,7 @@ std::optional<VmInfo> describe_domain(virDomainPtr domain) {
   vm.cpus = info.nrVirtCpu;
   vm.cpu_time_ns = info.cpuTime;
   vm.state = from_libvirt(info.state);
-  std::array<virDomainMemoryStatStruct, VIR_DOMAIN_MEMORY_STAT_NR> stats{};
-  const int got = virDomainMemoryStats(domain, stats.data(), stats.size(), 0);
-  for (int i = 0; i < got; ++i) {
-    const auto& stat = stats[static_cast<std::size_t>(i)];
-    if (stat.tag == VIR_DOMAIN_MEMORY_STAT_RSS) vm.resident_mib = static_cast<std::int64_t>(stat.val / 1024);
-  }
+  vm.resident_mib = resident_mib(pids, name);
   return vm;
 }
 

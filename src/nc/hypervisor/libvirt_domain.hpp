@@ -2,13 +2,16 @@
 
 #include <libvirt/libvirt.h>
 
+#include <filesystem>
+
 #include "nc/hypervisor/hypervisor.hpp"
 
 // Private to nc/hypervisor: what is done to one domain, once it was found. Errors as in Hypervisor.
 namespace educloud::nc {
 
-/// nullopt: it is not ours, or it has just ended.
-std::optional<VmInfo> describe_domain(virDomainPtr domain);
+/// nullopt: it is not ours, or it has just ended. `pids`: see pid_folder. Asks nothing that QEMU has to
+/// answer.
+std::optional<VmInfo> describe_domain(virDomainPtr domain, const std::filesystem::path& pids);
 Result<VmState> domain_state(virDomainPtr domain);
 Result<> pause_domain(virDomainPtr domain);
 Result<> resume_domain(virDomainPtr domain);

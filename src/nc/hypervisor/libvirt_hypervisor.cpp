@@ -20,6 +20,7 @@ constexpr std::chrono::milliseconds kLastBackOff{5000};
 constexpr std::chrono::milliseconds kSecondLook{1000};
 constexpr int kKeepAliveSeconds = 5;
 constexpr unsigned kKeepAliveCount = 3;
+constexpr std::chrono::seconds kButtonPatience{5};
 constexpr std::size_t kStreamPiece = 64 * 1024;
 
 /// True if libvirt's qemu driver puts its guests under AppArmor or SELinux.
@@ -76,6 +77,7 @@ class LibvirtHypervisor : public Hypervisor {
   static void on_close(virConnectPtr connection, int reason, void* self);
 
   const LibvirtOptions options_;
+  const std::filesystem::path pids_ = pid_folder(options_.uri);
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
   OnVmEvent on_event_;       // under mutex_
@@ -278,7 +280,7 @@ Result<> LibvirtHypervisor::define_and_start(const VmSpec& spec) {
   auto open = connection();
   if (!open) return fail(open.error());
   if (const DomainRef old{virDomainLookupByName(open->get(), spec.insid.str().c_str())}) {
-    const auto info = describe_domain(old.get());
+    const auto info = describe_domain(old.get(), pids_);
     if (info && info->tid == spec.tid.str()) return {};
     return fail(ErrorCode::conflict, "a VM named " + spec.insid.str() + " runs already for task '" +
                                          (info ? info->tid : std::string("unknown")) + "'");
@@ -297,8 +299,7 @@ Result<> LibvirtHypervisor::define_and_start(const VmSpec& spec) {
 Result<> LibvirtHypervisor::shutdown(const InstanceId& insid) {
   auto found = domain(insid);
   if (!found) return fail(found.error());
-  if (virDomainShutdown(found->second.get()) < 0) return fail(libvirt_error("shut down VM " + insid.str()));
-  return {};
+  return press_power_button(std::move(found->first), std::move(found->second), kButtonPatience);
 }
 
 Result<> LibvirtHypervisor::destroy(const InstanceId& insid) {
@@ -324,7 +325,7 @@ Result<std::vector<VmInfo>> LibvirtHypervisor::list() {
   std::vector<VmInfo> all;
   for (int i = 0; i < count; ++i) {
     const DomainRef domain(domains[i]);
-    if (auto vm = describe_domain(domain.get())) all.push_back(std::move(*vm));
+    if (auto vm = describe_domain(domain.get(), pids_)) all.push_back(std::move(*vm));
   }
   free(domains);
   // One that could not be described because the connection broke is not "gone".

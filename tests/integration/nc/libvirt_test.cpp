@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <fstream>
+#include <future>
 
 #include "common/sys/process.hpp"
 #include "integration/nc/own_libvirtd.hpp"
@@ -267,6 +268,27 @@ TEST_F(LibvirtGuest, AKilledQemuIsToldAsCrash) {
   ASSERT_GT(guest, 0);
   kill(guest, SIGKILL);
   EXPECT_TRUE(events_.wait(VmEvent::Kind::crashed, vm.insid.str()));
+}
+
+TEST_F(LibvirtGuest, AQemuThatHangsHoldsUpNobodyAndCanBeEnded) {
+  const auto vm = spec();
+  ASSERT_TRUE(hypervisor_->define_and_start(vm));
+  const pid_t qemu = shared_->guest_pid(vm.insid.str());
+  ASSERT_GT(qemu, 0);
+  ASSERT_EQ(kill(qemu, SIGSTOP), 0);
+  const auto listed = [&] {
+    auto list = std::async(std::launch::async, [&] { return hypervisor_->list(); });
+    const bool in_time = list.wait_for(std::chrono::seconds{20}) == std::future_status::ready;
+    if (!in_time) kill(qemu, SIGKILL);
+    const auto vms = list.get();
+    return in_time && vms && vms->size() == 1 && vms->front().resident_mib > 0;
+  };
+  EXPECT_TRUE(listed());
+  EXPECT_EQ(hypervisor_->shutdown(vm.insid).error().code, ErrorCode::timeout);
+  EXPECT_TRUE(listed()) << "while the button waits";
+  EXPECT_EQ(*hypervisor_->state(vm.insid), VmState::running);
+  EXPECT_TRUE(hypervisor_->destroy(vm.insid));
+  EXPECT_EQ(hypervisor_->state(vm.insid).error().code, ErrorCode::not_found);
 }
 
 TEST_F(LibvirtGuest, GuestsOutliveLibvirtdAndAreAdopted) {
