@@ -214,7 +214,7 @@ class BrokerFaults(unittest.TestCase):
         others = [self.cli.define(self.image, f"crowd-{i}") for i in range(6)]
         policy = next(one for one in json.loads((self.cloud.conf / "definitions.json").read_text())["policies"] if one["name"] == "work")
         rules = {**policy["definition"], "max-length": 3}
-        self.broker.ctl("set_policy", "small", "^cc_cmd_queue\\.cc1$", json.dumps(rules), "--priority", "9", "--apply-to", "queues")
+        self.broker.ctl("set_policy", "small", "^cc_cmd_queue\\.cc1$", json.dumps(rules), "--priority", "20", "--apply-to", "queues")
         self.cloud.wait_node("nc1", "up")
         self.cloud.daemons["cc1"].kill()  # nobody reads it any more, and for 15 s the node passes for alive
         tids = []

@@ -78,6 +78,7 @@ ROWS = (
         "bindings removed from each exchange in turn; a policy that lets a queue hold 3 messages",
         "the outbox row stays, log and metric say so, all is sent once it is mended", (
             "e2e/broker_faults_test.py:test_40_what_no_queue_takes_waits",
+            "e2e/broker_faults_test.py:test_41_what_a_full_queue_refuses_waits",
             "integration_bus:PublishTest.IsReturnedWhenNoQueueIsBoundAndItsNeighboursAreNot",
             "integration_bus:PublishTest.FailsWhenTheQueueIsFullAndRejects",
             "educloud-sim")),
