@@ -98,6 +98,13 @@ ROWS = (
         "what clc's store, the inbox, the chunk store and a node's fill wrote is recorded; of what was not synced all or a random part is "
         "taken back, down to torn sectors",
         "nothing acknowledged is lost, nothing half is seen, databases are whole", (
+            "integration_power:Power.WhatClcHasToldIsThereAfterACut",
+            "integration_power:Power.WhatANodeHasAckedIsThereAfterACut",
+            "integration_power:Power.FlushedChunksAreThereAfterACut",
+            "integration_power:PowerStore.AMigrationThatIsCutGoesOnAndHasItsCopy",
+            "integration_power:PowerStore.ABackupIsThereWholeOrNotAtAll",
+            "integration_power:PowerStore.ARestoreThatIsCutLeavesTheOldOrTheNew",
+            "integration_power:PowerFill.ACutFillGoesOnAndShowsNothingHalf",
             "unit_inbox:InboxTest.APowerCutThatTakesTheLastStatusDoesNotBringItsNumberBack",
             "unit_nc:InstanceRecordTest.AnEmptyRecordIsNoneForADesktopAndDamageForABuild",
             "educloud-sim")),

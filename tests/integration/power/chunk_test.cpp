@@ -75,6 +75,7 @@ class Life : public StoreFixture {
 
 TEST(Power, FlushedChunksAreThereAfterACut) {
   for (const auto seed : educloud::testing::lives(4)) {
+    SCOPED_TRACE("EDUCLOUD_POWER_SEED=" + std::to_string(seed));
     Life life(seed);
     life.run(100);
     if (HasFailure()) return;

@@ -299,6 +299,7 @@ class Life : public CloudTest {
 TEST(Power, WhatClcHasToldIsThereAfterACut) {
   int proven = 0;
   for (const auto seed : educloud::testing::lives(8)) {
+    SCOPED_TRACE("EDUCLOUD_POWER_SEED=" + std::to_string(seed));
     Life life(seed);
     life.run(60);
     if (HasFailure()) return;

@@ -14,6 +14,7 @@
 namespace educloud::testing {
 
 /// Lives of a daemon to try, as many times more as EDUCLOUD_POWER says; EDUCLOUD_POWER_SEED: only that one.
+/// The same seed does the same work; when threads meet differs.
 inline std::vector<std::uint64_t> lives(std::uint64_t count) {
   if (const char* one = std::getenv("EDUCLOUD_POWER_SEED")) return {std::strtoull(one, nullptr, 10)};
   if (const char* more = std::getenv("EDUCLOUD_POWER")) count *= std::strtoull(more, nullptr, 10);
@@ -41,9 +42,8 @@ inline void cut_often(
     const auto disk = folder / std::to_string(++number);
     const auto fate = random();
     cut.leave(fate, disk);
-    SCOPED_TRACE("life " + std::to_string(seed) + ", cut " + std::to_string(number) + " at operation " +
-                 std::to_string(position) + " of " + std::to_string(recording.ops.size()) +
-                 (&cut == &any ? ", names in any order" : ""));
+    SCOPED_TRACE("cut " + std::to_string(number) + " at operation " + std::to_string(position) + " of " +
+                 std::to_string(recording.ops.size()) + (&cut == &any ? ", names in any order" : ""));
     check(disk, position);
     std::filesystem::remove_all(disk);
     if (::testing::Test::HasFailure()) return;

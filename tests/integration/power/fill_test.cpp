@@ -55,6 +55,7 @@ TEST_F(PowerFill, ACutFillGoesOnAndShowsNothingHalf) {
   educloud::testing::expect_all_recorded(recording, prefix("nc1"));
   int saved = 0, unfinished = 0;
   for (const auto seed : educloud::testing::lives(1)) {
+    SCOPED_TRACE("EDUCLOUD_POWER_SEED=" + std::to_string(seed));
     educloud::testing::cut_often(recording, seed, 40, [&](const fs::path& left, std::size_t position) {
       Node node(cc_, "nc1", left, options);
       for (const auto& [version, digest] : digests) {

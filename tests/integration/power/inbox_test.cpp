@@ -191,6 +191,7 @@ class Life {
 
 TEST(Power, WhatANodeHasAckedIsThereAfterACut) {
   for (const auto seed : educloud::testing::lives(8)) {
+    SCOPED_TRACE("EDUCLOUD_POWER_SEED=" + std::to_string(seed));
     Life life(seed);
     life.run(60);
     if (HasFailure()) return;

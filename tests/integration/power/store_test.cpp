@@ -75,6 +75,7 @@ TEST_F(PowerStore, AMigrationThatIsCutGoesOnAndHasItsCopy) {
   const auto fresh = dump_database(file());
   int unfinished = 0;
   for (const auto seed : educloud::testing::lives(1)) {
+    SCOPED_TRACE("EDUCLOUD_POWER_SEED=" + std::to_string(seed));
     cut_often(recording, seed, 200, [&](const fs::path& disk, std::size_t position) {
       const auto database = disk / "clc.sqlite";
       const auto found = dump_database(database);
@@ -94,6 +95,7 @@ TEST_F(PowerStore, AMigrationThatIsCutGoesOnAndHasItsCopy) {
 
 TEST_F(PowerStore, ABackupIsThereWholeOrNotAtAll) {
   for (const auto seed : educloud::testing::lives(2)) {
+    SCOPED_TRACE("EDUCLOUD_POWER_SEED=" + std::to_string(seed));
     auto store = open(file());
     ASSERT_TRUE(store);
     add_accounts(*store, "old" + std::to_string(seed) + "-", 30);
@@ -128,6 +130,7 @@ TEST_F(PowerStore, ABackupIsThereWholeOrNotAtAll) {
 
 TEST_F(PowerStore, ARestoreThatIsCutLeavesTheOldOrTheNew) {
   for (const auto seed : educloud::testing::lives(2)) {
+    SCOPED_TRACE("EDUCLOUD_POWER_SEED=" + std::to_string(seed));
     auto store = open(file());
     ASSERT_TRUE(store);
     const auto mark = std::to_string(seed);
