@@ -117,6 +117,27 @@ TEST_F(Init, AddsANodeLater) {
   EXPECT_EQ(nodes.value_or(-1), 3);
 }
 
+TEST_F(Init, AddsAClusterLaterAndMovesNone) {
+  ASSERT_TRUE(run(arguments()));
+  auto more = arguments();
+  more.clusters = {"cc2", "cc1"};
+  more.nodes = {"nc1@cc1", "nc2@cc1", "nc3@cc2"};
+  more.addresses.insert(more.addresses.end(), {"cc2=127.0.0.3", "nc3=127.0.0.4"});
+  auto report = run(more);
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_TRUE(report->kept.empty()) << report->kept.front();
+  EXPECT_THAT(content(root_ / "etc" / "nc.conf"), testing::Not(testing::HasSubstr("vhost")));
+  EXPECT_THAT(content(root_ / "etc" / "hosts" / "cc2" / "cc.conf"),
+              testing::HasSubstr("[cluster_broker]\nvhost = \"cc2\""));
+  const auto before = tree(root_ / "etc");
+  ASSERT_TRUE(run(more));
+  EXPECT_EQ(tree(root_ / "etc"), before);
+  std::ofstream(report->definitions) << "half of it";
+  auto refused = run(more);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, testing::HasSubstr("definitions.json"));
+}
+
 TEST_F(Init, WhileClcRunsOnlyNewHostsAreRefused) {
   auto report = run(arguments());
   ASSERT_TRUE(report);
