@@ -2,61 +2,19 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <condition_variable>
-#include <fstream>
 #include <future>
 
 #include "common/sys/process.hpp"
-#include "integration/nc/own_libvirtd.hpp"
+#include "integration/nc/libvirt_guest.hpp"
 #include "integration/nc/reading_guest.hpp"
 #include "nc/app/nbd_proxy.hpp"
 #include "nc/cache/nbd_export.hpp"
 #include "nc/hypervisor/kvm_probe.hpp"
 #include "nc/hypervisor/libvirt_hypervisor.hpp"
+#include "support/fault.hpp"
 
 namespace educloud::nc {
 namespace {
-
-constexpr std::chrono::seconds kPatience{30};
-
-/// Collects events; waits for one with a deadline.
-class Events {
- public:
-  OnVmEvent handler() {
-    return [this](const VmEvent& event) {
-      std::lock_guard lock(mutex_);
-      events_.push_back(event);
-      changed_.notify_all();
-    };
-  }
-  /// True once an event of `kind` about `insid` has come since the last `forget`.
-  bool wait(VmEvent::Kind kind, const std::string& insid = {}, int count = 1) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, kPatience, [&] {
-      return std::count_if(events_.begin(), events_.end(), [&](const VmEvent& event) {
-               return event.kind == kind && event.insid == insid;
-             }) >= count;
-    });
-  }
-  void forget() {
-    std::lock_guard lock(mutex_);
-    events_.clear();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<VmEvent> events_;
-};
-
-bool eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  while (std::chrono::steady_clock::now() < deadline) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds{20});
-  }
-  return false;
-}
 
 TEST(KvmProbe, TheSectorRunsUnderTcg) {
   ASSERT_TRUE(OwnLibvirtd::is_possible()) << "run as root, with scripts/packages/run installed";
@@ -99,69 +57,6 @@ TEST(LibvirtTestDriver, AnUnreachableLibvirtIsSaidAndNotEmpty) {
   ASSERT_FALSE(hypervisor->warnings().empty());
   EXPECT_THAT(hypervisor->warnings()[0], ::testing::HasSubstr("/nowhere/libvirt-sock"));
 }
-
-class LibvirtGuest : public ::testing::Test {
- protected:
-  // One for all: its first look at QEMU's abilities takes seconds.
-  static void SetUpTestSuite() {
-    if (!OwnLibvirtd::is_possible()) return;
-    shared_ = std::make_unique<OwnLibvirtd>();
-    if (!shared_->start()) shared_.reset();
-  }
-  static void TearDownTestSuite() { shared_.reset(); }
-  void SetUp() override {
-    ASSERT_TRUE(OwnLibvirtd::is_possible()) << "run as root, with scripts/packages/run installed";
-    ASSERT_NE(shared_, nullptr) << "libvirtd did not start";
-    connect();
-  }
-  void TearDown() override {
-    if (!hypervisor_) return;
-    auto left = hypervisor_->list();
-    ASSERT_TRUE(left);
-    for (const auto& vm : *left) EXPECT_TRUE(hypervisor_->destroy(vm.insid));
-  }
-  void connect() {
-    hypervisor_ = make_libvirt_hypervisor({.uri = shared_->uri(), .accel = "tcg"});
-    ASSERT_TRUE(hypervisor_->start(events_.handler()));
-    ASSERT_TRUE(eventually([&] { return hypervisor_->list().has_value(); }))
-        << hypervisor_->list().error().message;
-  }
-
-  /// A disk whose boot sector writes "up" to the serial port and halts for ever.
-  VmSpec spec(const std::string& insid = "VD0000beef") {
-    const auto folder = shared_->directory() / insid;
-    std::filesystem::create_directories(folder);
-    std::string disk(1 << 20, '\0');
-    constexpr unsigned char kCode[] = {0xfa, 0xba, 0xf8, 0x03, 0xb0, 'u', 0xee,
-                                       0xb0, 'p',  0xee, 0xf4, 0xeb, 0xfd};
-    std::copy(std::begin(kCode), std::end(kCode), disk.begin());
-    disk[510] = '\x55';
-    disk[511] = '\xaa';
-    std::ofstream(folder / "disk.raw", std::ios::binary) << disk;
-    VmSpec made;
-    made.insid = *InstanceId::parse(insid);
-    made.tid = *TaskId::parse("IMG00000001:IMG00000001:" + insid);
-    made.cmdid = "01890000-0000-7000-8000-000000000001";
-    made.memory_mib = 32;
-    made.disk = {{folder / "disk.raw", "raw"}};
-    made.console_log = folder / "console.log";
-    made.mac = mac_of(made.insid);
-    made.display_address = "127.0.0.1";
-    made.display_port = 5900 + getpid() % 20'000;
-    made.display_password = "secret";
-    made.web_address = "127.0.0.1";
-    made.web_port = 26'000 + getpid() % 20'000;
-    return made;
-  }
-  static std::string console(const VmSpec& of) {
-    std::ifstream file(of.console_log);
-    return {std::istreambuf_iterator<char>(file), {}};
-  }
-
-  static inline std::unique_ptr<OwnLibvirtd> shared_;
-  Events events_;
-  std::unique_ptr<Hypervisor> hypervisor_;
-};
 
 TEST_F(LibvirtGuest, BootsShowsItselfAndEnds) {
   const auto vm = spec();
@@ -267,6 +162,7 @@ TEST_F(LibvirtGuest, AKilledQemuIsToldAsCrash) {
   const pid_t guest = shared_->guest_pid(vm.insid.str());
   ASSERT_GT(guest, 0);
   kill(guest, SIGKILL);
+  educloud::test::injected("hypervisor");
   EXPECT_TRUE(events_.wait(VmEvent::Kind::crashed, vm.insid.str()));
 }
 
@@ -304,6 +200,7 @@ TEST_F(LibvirtGuest, GuestsOutliveLibvirtdAndAreAdopted) {
   shared_->kill_hard();
   EXPECT_TRUE(eventually([&] { return !hypervisor_->list(); }));
   kill(victim, SIGKILL);
+  educloud::test::injected("hypervisor", 2);
   ASSERT_TRUE(shared_->start());
   EXPECT_TRUE(events_.wait(VmEvent::Kind::resync, {}, 2));
   EXPECT_TRUE(eventually([&] {
