@@ -37,6 +37,7 @@ CloudOptions cloud_options(const Config& config, std::string version, std::strin
   out.web_port_first = config.web_port_first;
   out.web_port_last = config.web_port_last;
   out.backup = config.backup;
+  out.max_snapshots = config.max_snapshots;
   out.session_ms = std::int64_t{config.session_hours} * 3'600'000;
   return out;
 }

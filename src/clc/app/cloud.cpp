@@ -89,13 +89,6 @@ Result<Task> Cloud::Impl::task(store::Sql& sql, const Principal& who, Deed deed,
   return *task;
 }
 
-Result<Page<VmType>> Cloud::vmtypes(const Principal& who) {
-  if (auto ok = check(who, Deed::see_vmtypes, "", ""); !ok) return fail(ok.error());
-  return impl_->store.read([](store::Sql& sql) -> Result<Page<VmType>> {
-    return Page<VmType>{store::list_vmtypes(sql), ""};
-  });
-}
-
 Result<StatusView> Cloud::status(const Principal& who) {
   if (auto ok = check(who, Deed::see_status, "", ""); !ok) return fail(ok.error());
   auto& impl = *impl_;

@@ -10,6 +10,7 @@
 #include "clc/app/views.hpp"
 #include "clc/domain/boot_gate.hpp"
 #include "clc/domain/planner.hpp"
+#include "clc/domain/vm_rules.hpp"
 #include "common/base/clock.hpp"
 #include "common/base/result.hpp"
 
@@ -31,6 +32,7 @@ struct CloudOptions {
   int display_port_first = 5900, display_port_last = 5999;
   int web_port_first = 20000, web_port_last = 20999;
   std::int64_t session_ms = 12 * 3600 * 1000;
+  int max_snapshots = 10;  ///< of one instance
   BackupOptions backup;
 };
 
@@ -65,6 +67,16 @@ struct NewVm {
   std::string cluster, node;
   int version = 0;
   bool lazy = false;  ///< TVD: see run_vm
+  NewFirstBoot first_boot = {};
+};
+
+/// What can be done to a VM that runs, without an argument.
+enum class VmOperation { pause, resume, restart };
+std::string_view to_string(VmOperation operation);
+
+struct NewSnapshot {
+  std::string name;     ///< empty: its id
+  bool memory = false;  ///< the guest's memory too, so that it goes on where it was
 };
 
 struct PushRequest {
@@ -119,10 +131,22 @@ class Cloud {
   Result<NodeView> node(const Principal& who, std::string_view host);
   /// Drained: its desktops are told to stop, at once and as more come up.
   Result<NodeView> set_node_state(const Principal& who, std::string_view host, NodeState state);
-  Result<Page<VmType>> vmtypes(const Principal& who);
   /// Whether a class finds room, what is short and how long it takes; changes nothing. Errors:
   /// invalid_argument, conflict (no such version).
   Result<PlanView> plan(const Principal& who, const PlanRequest& request);
+
+  // -- types ------------------------------------------------------------------------------------
+  Result<Page<VmType>> vmtypes(const Principal& who);
+  Result<VmType> vmtype(const Principal& who, std::string_view name);
+  /// Makes or replaces it; VMs take it at their next start. Errors: invalid_argument.
+  Result<VmType> put_vmtype(const Principal& who, const VmType& type);
+  /// Returns what it was. Errors: conflict naming an instance that has it.
+  Result<VmType> delete_vmtype(const Principal& who, std::string_view name);
+  Result<Page<OsType>> ostypes(const Principal& who);
+  Result<OsType> ostype(const Principal& who, std::string_view name);
+  Result<OsType> put_ostype(const Principal& who, const OsType& type);
+  /// Returns what it was. Errors: conflict naming an image that has it.
+  Result<OsType> delete_ostype(const Principal& who, std::string_view name);
 
   // -- images -----------------------------------------------------------------------------------
   Result<Page<ImageView>> images(const Principal& who, const PageRequest& page);
@@ -164,6 +188,19 @@ class Cloud {
   /// At once if it has no task; else its task is cancelled and the rest follows. The view's state tells.
   /// `force` as for cancel_task.
   Result<VmView> delete_vm(const Principal& who, std::string_view insid, bool force = false);
+  /// Errors: conflict (it does not run, or is busy).
+  Result<TaskView> operate_vm(const Principal& who, std::string_view insid, VmOperation operation);
+  /// Kept, and sent to the VM if it runs. Errors: invalid_argument, permission_denied (more than its type
+  /// allows, and no administrator asks), conflict (it boots, or is busy).
+  Result<VmView> limit_vm(const Principal& who, std::string_view insid, const LimitsChange& change);
+  Result<Page<SnapshotView>> snapshots(const Principal& who, std::string_view insid);
+  /// Errors: conflict (it does not run, or is busy), exhausted (it has CloudOptions::max_snapshots).
+  Result<SnapshotView> take_snapshot(const Principal& who, std::string_view insid,
+                                     const NewSnapshot& request);
+  /// Errors: conflict (not ready, or the VM is not there or busy).
+  Result<TaskView> restore_snapshot(const Principal& who, std::string_view insid, std::string_view snapid);
+  /// At once if its overlay is gone: the view's state is "deleted" then. Errors: conflict (the VM is busy).
+  Result<SnapshotView> delete_snapshot(const Principal& who, std::string_view insid, std::string_view snapid);
   /// `what`: "console" or "screenshot". Errors: conflict (not on a node), unavailable (cc not heard of).
   Result<InstanceFile> instance_file(const Principal& who, std::string_view insid, std::string_view what);
 

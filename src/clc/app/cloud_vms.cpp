@@ -1,4 +1,5 @@
 #include "clc/app/cloud_impl.hpp"
+#include "clc/app/passwords.hpp"
 #include "common/transfer/grant.hpp"
 
 namespace educloud::clc {
@@ -40,16 +41,20 @@ VmView Cloud::Impl::vm_view(store::Sql& sql, const Principal& who, const Instanc
   VmView view;
   view.instance = instance;
   view.state = "defined";
+  const auto type = store::find_vmtype(sql, instance.vmtype);
+  view.limits = effective_limits(instance.limits, type ? type->limits : msg::Limits{});
   if (const auto image = store::find_image(sql, instance.imgid)) view.image_name = image->name;
   const auto task = store::open_task_of_instance(sql, instance.insid);
   if (!task) return view;
   view.task = engine.view(sql, *task);
   view.state = vm_state(*task);
+  const auto guest = heartbeats.guest(task->node, task->cluster, instance.insid);
+  view.hostname = guest.hostname;
+  view.ip = guest.ip;
   const int display = store::port_of(sql, instance.insid, "display");
   if (display == 0) return view;
   Access access;
-  if (const auto beat = heartbeats.node(task->node, task->cluster))
-    access.address = beat->status.net_data.ip0;
+  access.address = guest.address;
   access.display_port = display;
   access.web_port = store::port_of(sql, instance.insid, "web");
   if (may(who, Deed::see_secret, instance.owner))
@@ -94,6 +99,21 @@ Task run_task(const Instance& instance, const Principal& who, bool lazy) {
   return task;
 }
 
+/// With the password hashed, outside of any transaction.
+Result<msg::FirstBoot> first_boot_of(const NewFirstBoot& wanted) {
+  if (auto ok = check_first_boot(wanted); !ok) return fail(ok.error());
+  msg::FirstBoot out;
+  out.hostname = wanted.hostname;
+  out.user = wanted.user;
+  out.ssh_key = wanted.ssh_key;
+  if (!wanted.password.empty()) {
+    auto hash = guest_password_hash(wanted.password);
+    if (!hash) return fail(hash.error());
+    out.password_hash = std::move(*hash);
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
@@ -102,6 +122,8 @@ Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
   if (request.kind != "VD" && request.kind != "TVD") {
     return fail(ErrorCode::invalid_argument, "'kind' must be VD or TVD", "kind");
   }
+  auto first_boot = first_boot_of(request.first_boot);
+  if (!first_boot) return fail(first_boot.error());
   return impl.write_placing([&](store::Sql& sql) -> Result<VmView> {
     auto image = impl.image(sql, who, Deed::see_image, request.imgid);
     if (!image) return fail(image.error());
@@ -126,6 +148,7 @@ Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
     instance.cluster_pin = request.cluster;
     instance.node_pin = request.node;
     instance.created_at = impl.clock.wall_ms();
+    instance.first_boot = *first_boot;
     if (auto ok = impl.size(sql, instance, "desktop", request.vmtype, request.memory_mib, request.cpus);
         !ok) {
       return fail(ok.error());

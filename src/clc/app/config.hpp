@@ -20,6 +20,7 @@ struct Config {
   int display_port_first = 5900, display_port_last = 5999;
   int web_port_first = 20000, web_port_last = 20999;
   int session_hours = 12;
+  int max_snapshots = 10;
   BackupOptions backup;
 };
 

@@ -214,7 +214,10 @@ void Engine::resend(store::Sql& sql, Task task) {
 Result<> Engine::apply(store::Sql& sql, Task& task, const task::Transition& row,
                        const msg::TaskStatus* status) {
   const bool moved = task.state != row.to;
+  const bool takes_snapshot = task.op_open && task.op.starts_with("snapshot/");
+  const std::optional<Task> before = takes_snapshot ? std::optional(task) : std::nullopt;
   task = after_event(std::move(task), row, status, now());
+  if (before) follow_snapshot(sql, *before, task, row, status);
   if (auto ok = act(sql, task, row.action, status); !ok) return ok;
   if (auto ok = after(sql, task, row.event); !ok) return ok;
   store::update_task(sql, task);

@@ -100,6 +100,8 @@ class Engine {
  private:
   Result<> apply(store::Sql& sql, Task& task, const task::Transition& row, const msg::TaskStatus* status);
   Result<> act(store::Sql& sql, Task& task, task::Action action, const msg::TaskStatus* status);
+  void follow_snapshot(store::Sql& sql, const Task& before, const Task& task, const task::Transition& row,
+                       const msg::TaskStatus* status);
   Result<> stop_failed(store::Sql& sql, Task task, const msg::TaskStatus& status);
   Result<> run_undeliverable(store::Sql& sql, Task task, const msg::TaskStatus& status);
   Result<> after(store::Sql& sql, Task& task, task::Event event);

@@ -1,5 +1,7 @@
 #include "clc/app/engine.hpp"
+#include "clc/domain/vm_rules.hpp"
 #include "clc/store/accounts.hpp"
+#include "clc/store/snapshots.hpp"
 #include "common/base/ids.hpp"
 #include "common/base/random.hpp"
 #include "common/obs/log.hpp"
@@ -30,6 +32,8 @@ std::string new_display_password() {
 Result<> Engine::send(store::Sql& sql, Task& task, std::string_view op, const std::vector<int>& versions) {
   if (op == "image/submit" || op == "image/import")
     task.target_version = store::take_version_number(sql, task.dst);
+  // The overlay that a desktop's snapshots lie in is thrown away when it starts anew.
+  if (op == "image/prepare" && task.kind == TaskKind::run) store::remove_snapshots(sql, task.insid);
   // Receivers refuse a command older than the last they took, so one that was held up on its way (a publish
   // that had to be repeated) can not undo a later one. Not by time: clocks jump.
   if (!task.cmdid.empty()) ++task.attempt;
@@ -80,7 +84,8 @@ Result<CommandParts> Engine::parts(store::Sql& sql, const Task& task, std::strin
   if (!has_vm) return out;
   const auto ostype = store::find_ostype(sql, image->ostype);
   out.memory_mib = instance->memory_mib;
-  out.limits = instance->limits;
+  const auto type = store::find_vmtype(sql, instance->vmtype);
+  out.limits = effective_limits(instance->limits, type ? type->limits : msg::Limits{});
   out.first_boot = instance->first_boot;
   out.cpus = instance->cpus;
   out.ostype = image->ostype;

@@ -95,6 +95,21 @@ std::int64_t Heartbeats::silence_ms(const std::string& host, const std::string& 
   return age(at == nodes_.end() ? since_boot_ms_ : at->second.at_boot_ms);
 }
 
+Heartbeats::Guest Heartbeats::guest(const std::string& host, const std::string& cluster,
+                                    std::string_view insid) const {
+  const std::scoped_lock guard(mutex_);
+  const auto at = nodes_.find({cluster, host});
+  if (at == nodes_.end()) return {};
+  const auto& status = at->second.status;
+  Guest out{status.net_data.ip0, "", ""};
+  for (const auto& vm : status.vm_data) {
+    if (vm.insid != insid) continue;
+    out.hostname = vm.hostname;
+    out.ip = vm.ip;
+  }
+  return out;
+}
+
 std::vector<Heartbeats::NodeBeat> Heartbeats::nodes() const {
   const std::scoped_lock guard(mutex_);
   std::vector<NodeBeat> out;

@@ -45,6 +45,12 @@ class Heartbeats {
   /// Of the node under that cluster.
   std::optional<NodeBeat> node(const std::string& host, const std::string& cluster) const;
   std::vector<NodeBeat> nodes() const;
+  struct Guest {
+    std::string address;       ///< of its node
+    std::string hostname, ip;  ///< as its agent told the node; empty: there is none. Words of a guest
+  };
+  /// What is known of a VM of that node; without copying all that the node said.
+  Guest guest(const std::string& host, const std::string& cluster, std::string_view insid) const;
   /// How long nothing was heard of the node under that cluster; since our own start, if nothing ever was.
   std::int64_t silence_ms(const std::string& host, const std::string& cluster) const;
   /// True if a heartbeat of the node under that cluster came within `max_age_ms`.

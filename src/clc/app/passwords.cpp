@@ -1,7 +1,9 @@
 #include "clc/app/passwords.hpp"
 
+#include <crypt.h>
 #include <sodium.h>
 
+#include <memory>
 #include <semaphore>
 
 #include "common/base/random.hpp"
@@ -44,6 +46,19 @@ bool password_matches(const std::string& hash, std::string_view password) {
 const std::string& nobodys_hash() {
   static const std::string kHash = hash_password(random_hex(32)).value_or("");
   return kHash;
+}
+
+Result<std::string> guest_password_hash(std::string_view password) {
+  constexpr unsigned long kRounds = 20'000;
+  char setting[CRYPT_GENSALT_OUTPUT_SIZE];
+  if (::crypt_gensalt_rn("$6$", kRounds, nullptr, 0, setting, sizeof setting) == nullptr)
+    return fail(ErrorCode::internal, "crypt(3) gives no salt for SHA-512");
+  const auto data = std::make_unique<crypt_data>();
+  gate.acquire();
+  const char* hash = ::crypt_rn(std::string(password).c_str(), setting, data.get(), sizeof *data);
+  gate.release();
+  if (hash == nullptr) return fail(ErrorCode::internal, "crypt(3) cannot hash with SHA-512");
+  return std::string(hash);
 }
 
 std::string token_hash(std::string_view token) {

@@ -1,6 +1,7 @@
 #include "clc/app/views.hpp"
 
 #include "clc/domain/task_rules.hpp"
+#include "common/msg/codec.hpp"
 
 namespace educloud::clc {
 
@@ -85,6 +86,7 @@ json to_json(const TaskView& view) {
           {"queue_length", view.queue_length},
           {"queue_reason", view.queue_reason},
           {"op", task.op},
+          {"busy", task.op_open},
           {"attempt", task.attempt},
           {"created_at", task.created_at},
           {"updated_at", task.updated_at},
@@ -107,7 +109,18 @@ json to_json(const VmView& view) {
            {"state", view.state},
            {"task", nullptr},
            {"access", nullptr},
+           {"limits", msg::encode(view.limits)},
+           {"own_limits", msg::encode(instance.limits)},
+           {"first_boot", nullptr},
+           {"hostname", view.hostname},
+           {"ip", view.ip},
            {"created_at", instance.created_at}};
+  if (const auto& first = instance.first_boot; first != msg::FirstBoot{}) {
+    out["first_boot"] = {{"hostname", first.hostname},
+                         {"user", first.user},
+                         {"ssh_key", first.ssh_key},
+                         {"password", !first.password_hash.empty()}};
+  }
   if (view.task) out["task"] = to_json(*view.task);
   if (view.access) {
     out["access"] = {{"address", view.access->address},
@@ -194,7 +207,24 @@ json to_json(const VersionUrl& url) {
 }
 
 json to_json(const VmType& type) {
-  return {{"name", type.name}, {"memory_mib", type.memory_mib}, {"cpus", type.cpus}};
+  return {{"name", type.name},
+          {"memory_mib", type.memory_mib},
+          {"cpus", type.cpus},
+          {"limits", msg::encode(type.limits)}};
+}
+
+json to_json(const OsType& type) {
+  return {{"name", type.name},
+          {"disk_type", type.disk_type},
+          {"nic_type", type.nic_type},
+          {"sound_type", type.sound_type}};
+}
+
+json to_json(const SnapshotView& view) {
+  const auto& one = view.snapshot;
+  return {{"snapid", one.snapid}, {"insid", one.insid},        {"name", one.name},
+          {"state", view.state},  {"memory", one.with_memory}, {"node", one.node},
+          {"error", one.error},   {"tid", view.tid},           {"created_at", one.created_at}};
 }
 
 }  // namespace educloud::clc

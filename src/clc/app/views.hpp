@@ -72,6 +72,14 @@ struct VmView {
       state;  ///< defined, or the task's: preparing, booting, running, stopped, submitting, deleting, failed
   std::optional<TaskView> task;  ///< the open one
   std::optional<Access> access;  ///< while it has ports
+  msg::Limits limits;            ///< what it may take: its own, its type's where it has none
+  std::string hostname, ip;      ///< as its guest agent tells; empty: unknown
+};
+
+struct SnapshotView {
+  Snapshot snapshot;
+  std::string state;  ///< taking | ready | failed | restoring | deleting | deleted
+  std::string tid;    ///< the task of its VM; empty: that has none
 };
 
 struct NodeView {
@@ -174,6 +182,8 @@ nlohmann::json to_json(const VmView& vm);
 nlohmann::json to_json(const NodeView& node);
 nlohmann::json to_json(const StatusView& status);
 nlohmann::json to_json(const VmType& type);
+nlohmann::json to_json(const OsType& type);
+nlohmann::json to_json(const SnapshotView& snapshot);
 nlohmann::json to_json(const PushView& push);
 nlohmann::json to_json(const VersionUrl& url);
 nlohmann::json to_json(const WhyView& why);

@@ -51,7 +51,8 @@ std::string fault_of(const DeadLetter& letter) {
 }
 
 void hide(nlohmann::json& json) {
-  static constexpr std::array kSecret{"display_password", "source_grant", "target_grant"};
+  static constexpr std::array kSecret{"display_password", "password_hash", "source_grant", "target_grant",
+                                      "database_grant"};
   if (!json.is_structured()) return;
   for (auto& [key, value] : json.items()) {
     if (json.is_object() && std::find(kSecret.begin(), kSecret.end(), key) != kSecret.end()) {

@@ -12,8 +12,9 @@ enum class Deed {
   see_status,
   see_nodes,
   change_nodes,
-  plan,  ///< a dry run, which tells of the nodes
-  see_vmtypes,
+  plan,            ///< a dry run, which tells of the nodes
+  see_vmtypes,     ///< and OS types
+  change_vmtypes,  ///< and OS types
   see_image,
   create_image,
   change_image,  ///< modify, roll back, prune, delete, upload
@@ -22,8 +23,9 @@ enum class Deed {
   push_image,    ///< to nodes, ahead of need
   see_vm,
   create_vm,
-  control_vm,  ///< run, stop, delete
-  see_secret,  ///< display password, console, screenshot
+  control_vm,     ///< run, stop, delete, pause, snapshots, limits within its type's
+  exceed_limits,  ///< more than its type allows
+  see_secret,     ///< display password, console, screenshot
   see_task,
   control_task,
   force_task,  ///< end it without its node's answer

@@ -104,6 +104,16 @@ struct Instance {
   std::int64_t created_at = 0;
 };
 
+/// A moment of an instance's system disk, kept inside its overlay: it goes when that does.
+struct Snapshot {
+  std::string snapid, insid, name;
+  std::string state = "taking";  ///< taking | ready | failed
+  bool with_memory = false;
+  std::string node;   ///< where the overlay is
+  std::string error;  ///< failed: why
+  std::int64_t created_at = 0;
+};
+
 /// What a task is for. `push` brings a version to a node before anybody waits for it; it has no instance. The
 /// last three are walrus' upkeep of an image.
 enum class TaskKind { import, modify, build, run, push, use, prune, remove };
