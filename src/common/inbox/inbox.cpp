@@ -168,6 +168,7 @@ Result<bus::Outgoing> Inbox::Impl::store_report(Live& live, const Report& report
   status.ts = clock.wall_ms();
   status.msgid = new_command_id().str();
   status.receipt = cut(report.receipt, kReceiptBytes);
+  status.snapshot = report.snapshot;
   std::string body = msg::serialize(status);
   const bool finished = live.finished || report.final;
   if (auto ok = store->put_status(report.tid, status.seq, body, finished, status.ts); !ok)

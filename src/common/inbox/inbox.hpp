@@ -52,6 +52,7 @@ struct Report {
   std::string prompt = {};          ///< one line for a person
   std::optional<Error> error = {};  ///< set: failed = 1, errormsg = its message
   std::string receipt = {};
+  std::string snapshot = {};  ///< of snapshot/...: the one it is about
 };
 
 /// A task as the inbox knows it: its last command and the last status told.

@@ -114,6 +114,7 @@ Operations::Final Operations::submit(const Call& call) {
   auto state = state_of(call);
   if (state) return fail(ErrorCode::conflict, "VM " + insid.str() + " still runs; stop it before submitting");
   if (state.error().code != ErrorCode::not_found) return fail(state.error());
+  if (auto ok = snapshots_.clear(insid); !ok) return fail(ok.error());
   auto job = submit_job(call);
   if (!job) return fail(job.error());
   const auto tell = teller(call, Event::uploading, kUploading, "uploading what changed");

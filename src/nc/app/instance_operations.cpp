@@ -32,13 +32,18 @@ Operations::Final Operations::operate(const Call& call) {
   if (op == "instance/resume") done = resume_vm(call);
   if (op == "instance/restart") done = restart_vm(call);
   if (op == "instance/limit") done = limit_vm(call);
+  if (op.starts_with("snapshot/")) return on_snapshot(call);
   if (done || done.error().code != ErrorCode::not_found) return done;
+  return gone_report(call);
+}
+
+inbox::Report Operations::gone_report(const Call& call) {
   // It ended while the command was on its way, which hid the news of it: the operation tells it instead.
-  obs::info("vm.ended", {{"tid", call.tid.str()}, {"op", op}});
+  obs::info("vm.ended", {{"tid", call.tid.str()}, {"op", call.command.op}});
   if (auto ok = drop_overlay(call.tid.instance); !ok) {
     obs::warn("overlay.not_removed", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
   }
-  auto report = final_report(call, Event::failed, kStopped, op + " failed");
+  auto report = final_report(call, Event::failed, kStopped, call.command.op + " failed");
   report.error = Error{ErrorCode::not_found, "the VM does not run any more; start it again", {}};
   return report;
 }
@@ -117,6 +122,43 @@ Operations::Final Operations::limit_vm(const Call& call) {
   if (auto ok = hypervisor_.set_limits(call.tid.instance, *call.command.limits); !ok) return fail(ok.error());
   return final_report(call, event_of(*state), place_of(*state),
                       "the limits hold" + limits_note(*call.command.limits));
+}
+
+Operations::Final Operations::on_snapshot(const Call& call) {
+  const auto& command = call.command;
+  const auto& insid = call.tid.instance;
+  if (auto ok = check_snapshot_name(command.snapshot); !ok) return fail(ok.error());
+  auto before = state_of(call);
+  if (!before && before.error().code != ErrorCode::not_found) return fail(before.error());
+  const bool was_up = before.has_value() || snapshots_.is_between(insid);
+  Result<SnapshotDone> done = fail(ErrorCode::invalid_argument, "no op '" + command.op + "'", "op");
+  if (command.op == "snapshot/take") {
+    const auto& option = command.runtime_option;
+    const auto memory = static_cast<std::uint64_t>(option ? option->memory_mib : 0) << 20;
+    if (auto ok = need_disk(command.with_memory == 1 ? memory : 0, "a snapshot"); !ok)
+      return fail(ok.error());
+    done = snapshots_.take(insid, command.snapshot, command.with_memory == 1, call.stop);
+  }
+  if (command.op == "snapshot/restore") {
+    progress(call, before ? event_of(*before) : Event::stopped, before ? place_of(*before) : kStopped, 0, 0,
+             0, "restoring " + command.snapshot);
+    if (auto ok = before ? Result<>{} : may_start(call); was_up && !ok) return fail(ok.error());
+    done = snapshots_.restore(insid, command.snapshot, call.stop);
+  }
+  if (command.op == "snapshot/delete") done = snapshots_.remove(insid, command.snapshot);
+  if (!done) {
+    if (done.error().code == ErrorCode::cancelled) return fail(done.error());
+    auto now = state_of(call);
+    if (now || now.error().code != ErrorCode::not_found || !was_up) return fail(done.error());
+    auto report = gone_report(call);
+    report.error->message = done.error().message + "; " + report.error->message;
+    return report;
+  }
+  const auto& state = done->state;
+  auto report = final_report(call, state ? event_of(*state) : Event::stopped,
+                             state ? place_of(*state) : kStopped, done->prompt);
+  report.snapshot = done->snapshot;
+  return report;
 }
 
 void Operations::vm_changed(const Job& job) {

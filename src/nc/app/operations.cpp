@@ -87,6 +87,7 @@ void Operations::report_failure(const msg::Command& command, const Error& error)
   report.at = after_failure(command);
   report.final = true;
   report.prompt = command.op + " failed";
+  report.snapshot = command.snapshot;
   report.error = error;
   if (auto told = inbox_.report(report); !told) {
     obs::warn("operation.not_told",
@@ -119,6 +120,7 @@ inbox::Report Operations::final_report(const Call& call, Event event, task::Task
   report.at = at;
   report.final = true;
   report.progress = 100;
+  report.snapshot = call.command.snapshot;
   report.prompt = std::move(prompt);
   return report;
 }
@@ -232,7 +234,10 @@ Result<> Operations::forget(const InstanceId& insid) {
 Result<> Operations::drop_overlay(const InstanceId& insid) {
   lazy_.drop(insid);
   if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, insid);
+  // Who stops it or finds it ended does not want it switched on by a restore that was interrupted.
+  if (auto ok = remove_file(options_.layout.recipe(insid)); !ok) return ok;
   if (keeps_overlay(insid)) return {};
+  if (auto ok = snapshots_.forget(insid); !ok) return ok;
   if (auto ok = remove_file(options_.layout.seed(insid)); !ok) return ok;
   return remove_file(options_.layout.overlay(insid));
 }

@@ -13,6 +13,7 @@
 #include "nc/app/image_tools.hpp"
 #include "nc/app/instance_record.hpp"
 #include "nc/app/lazy_disks.hpp"
+#include "nc/app/snapshots.hpp"
 #include "nc/domain/task_queue.hpp"
 #include "nc/hypervisor/hypervisor.hpp"
 
@@ -39,7 +40,8 @@ class Operations {
         inbox_(inbox),
         hypervisor_(hypervisor),
         images_(images),
-        lazy_(options_.layout, images, options_.lazy) {}
+        lazy_(options_.layout, images, options_.lazy),
+        snapshots_(options_.layout, hypervisor) {}
 
   /// Before anything else: tells the cache what is in use, and serves the images that guests of before our
   /// restart still read over their sockets.
@@ -90,6 +92,9 @@ class Operations {
   Final resume_vm(const Call& call);
   Final restart_vm(const Call& call);
   Final limit_vm(const Call& call);
+  Final on_snapshot(const Call& call);
+  /// An operation found that the VM is gone.
+  inbox::Report gone_report(const Call& call);
   /// True once the VM began again within `grace`. Errors: cancelled, not_found (it ended instead).
   Result<bool> restarts(const Call& call, std::chrono::milliseconds grace);
   /// Where a task stands after its operation `op` failed (CONTRACT.md "Phases and states").
@@ -117,6 +122,7 @@ class Operations {
   Hypervisor& hypervisor_;
   ImageTools& images_;
   LazyDisks lazy_;
+  Snapshots snapshots_;
   std::mutex room_mutex_;  ///< held while versions are evicted
   std::mutex reboot_mutex_;
   std::condition_variable_any rebooted_;

@@ -20,6 +20,9 @@ class Layout {
   std::filesystem::path console(const InstanceId& id) const { return instance(id) / "console.log"; }
   /// What the guest is told at its first boot, 0600.
   std::filesystem::path seed(const InstanceId& id) const { return instance(id) / "seed.img"; }
+  /// The order of its snapshots; and how to start it again while one is restored, 0600.
+  std::filesystem::path snapshots(const InstanceId& id) const { return instance(id) / "snapshots.json"; }
+  std::filesystem::path recipe(const InstanceId& id) const { return instance(id) / "restart.xml"; }
   /// What the overlay stands on, so that a later start cannot mix versions.
   std::filesystem::path record(const InstanceId& id) const { return instance(id) / "instance.json"; }
   std::filesystem::path build_folder(const ImageId& target) const {

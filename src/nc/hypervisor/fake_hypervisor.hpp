@@ -2,6 +2,7 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "nc/hypervisor/hypervisor.hpp"
 
@@ -23,6 +24,16 @@ class FakeHypervisor : public Hypervisor {
   Result<> reset(const InstanceId& insid) override;
   Result<> set_limits(const InstanceId& insid, const msg::Limits& limits) override;
   Result<GuestFacts> guest_facts(const InstanceId& insid) override;
+  Result<std::vector<DiskSnapshot>> snapshots(const InstanceId& insid,
+                                              const std::filesystem::path& disk) override;
+  Result<> take_snapshot(const InstanceId& insid, const std::filesystem::path& disk, const std::string& name,
+                         bool with_memory, std::stop_token stop) override;
+  Result<> load_snapshot(const InstanceId& insid, const std::filesystem::path& disk, const std::string& name,
+                         std::stop_token stop) override;
+  Result<> drop_snapshot(const InstanceId& insid, const std::filesystem::path& disk,
+                         const std::string& name) override;
+  Result<std::string> recipe(const InstanceId& insid) override;
+  Result<> start_again(const std::string& recipe) override;
   Result<std::vector<VmInfo>> list() override;
   Result<VmState> state(const InstanceId& insid) override;
   Result<std::string> screenshot(const InstanceId& insid) override;
@@ -32,6 +43,8 @@ class FakeHypervisor : public Hypervisor {
   void set_reachable(bool reachable);
   /// The guest neither powers off nor restarts when it is asked to.
   void ignore_power_button(bool ignore);
+  /// A load of that snapshot fails from now on.
+  void spoil_snapshot(const std::string& name);
   void set_facts(const InstanceId& insid, GuestFacts facts);
   /// The VM ends by itself; with `silently` nobody is told.
   void end(const InstanceId& insid, VmEvent::Kind kind, bool silently = false);
@@ -49,6 +62,8 @@ class FakeHypervisor : public Hypervisor {
   OnVmEvent on_event_;
   std::map<std::string, std::pair<VmSpec, VmInfo>> vms_;
   std::map<std::string, GuestFacts> facts_;
+  std::map<std::string, std::vector<DiskSnapshot>> snapshots_;  ///< by disk, as in its file
+  std::set<std::string> spoilt_;
   std::optional<Error> next_error_;
   bool reachable_ = true;
   bool ignore_power_button_ = false;

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -50,6 +52,11 @@ struct GuestFacts {
   std::string ip;  ///< its first IPv4 address that is not of the loopback
   bool operator==(const GuestFacts&) const = default;
 };
+/// What a qcow2 file keeps of an earlier moment, inside of itself.
+struct DiskSnapshot {
+  std::string name;
+  bool with_memory = false;
+};
 /// Called on the hypervisor's event thread: hand over and return.
 using OnVmEvent = std::function<void(const VmEvent&)>;
 
@@ -91,6 +98,23 @@ class Hypervisor {
   /// Asks the guest's agent, for at most some seconds; other calls about the VM may go on meanwhile.
   /// Errors: not_found, unavailable. A guest without an agent has no facts.
   virtual Result<GuestFacts> guest_facts(const InstanceId& insid) = 0;
+  /// Those in `disk`, the file that the running VM writes to, oldest first. Errors: not_found, unavailable.
+  virtual Result<std::vector<DiskSnapshot>> snapshots(const InstanceId& insid,
+                                                      const std::filesystem::path& disk) = 0;
+  /// Keeps what `disk` holds now as `name`, which is not taken; with_memory: the guest's memory too, and it
+  /// stands still meanwhile. Redone after a kill it waits for what it began. Errors: cancelled, exhausted.
+  virtual Result<> take_snapshot(const InstanceId& insid, const std::filesystem::path& disk,
+                                 const std::string& name, bool with_memory, std::stop_token stop) = 0;
+  /// Disk and memory are as they were then; the VM runs or stands still as before.
+  /// Errors: cancelled, corrupt (it cannot be read: the VM may stand still with a broken memory).
+  virtual Result<> load_snapshot(const InstanceId& insid, const std::filesystem::path& disk,
+                                 const std::string& name, std::stop_token stop) = 0;
+  virtual Result<> drop_snapshot(const InstanceId& insid, const std::filesystem::path& disk,
+                                 const std::string& name) = 0;
+  /// What it takes to start the VM again as it is; holds its display's password.
+  virtual Result<std::string> recipe(const InstanceId& insid) = 0;
+  /// Starts a VM that does not run from its recipe.
+  virtual Result<> start_again(const std::string& recipe) = 0;
   /// Every VM that has our metadata. Errors: unavailable (then nothing is known, not "none").
   virtual Result<std::vector<VmInfo>> list() = 0;
   /// Errors: not_found, unavailable.

@@ -134,6 +134,12 @@ Result<GuestFacts> domain_facts(virDomainPtr domain) {
   return facts;
 }
 
+Result<std::string> domain_recipe(virDomainPtr domain) {
+  const LibvirtText xml(virDomainGetXMLDesc(domain, VIR_DOMAIN_XML_SECURE | VIR_DOMAIN_XML_INACTIVE));
+  if (!xml) return fail(libvirt_error(named("look at", domain)));
+  return std::string(xml.get());
+}
+
 std::optional<VmInfo> describe_domain(virDomainPtr domain, const std::filesystem::path& pids) {
   VmInfo vm;
   const char* name = virDomainGetName(domain);

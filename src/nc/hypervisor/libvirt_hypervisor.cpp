@@ -10,6 +10,7 @@
 #include "nc/hypervisor/kvm_probe.hpp"
 #include "nc/hypervisor/libvirt_connection.hpp"
 #include "nc/hypervisor/libvirt_domain.hpp"
+#include "nc/hypervisor/libvirt_snapshots.hpp"
 #include "nc/hypervisor/png.hpp"
 
 namespace educloud::nc {
@@ -52,6 +53,26 @@ class LibvirtHypervisor : public Hypervisor {
     return with(insid, [&](virDomainPtr domain) { return limit_domain(domain, limits); });
   }
   Result<GuestFacts> guest_facts(const InstanceId& insid) override { return with(insid, domain_facts); }
+  Result<std::vector<DiskSnapshot>> snapshots(const InstanceId& insid,
+                                              const std::filesystem::path& disk) override {
+    return with(insid, [&](virDomainPtr domain) { return domain_snapshots(domain, disk); });
+  }
+  Result<> take_snapshot(const InstanceId& insid, const std::filesystem::path& disk, const std::string& name,
+                         bool with_memory, std::stop_token stop) override {
+    return with(insid, [&](virDomainPtr domain) {
+      return take_domain_snapshot(domain, disk, name, with_memory, stop);
+    });
+  }
+  Result<> load_snapshot(const InstanceId& insid, const std::filesystem::path& disk, const std::string& name,
+                         std::stop_token stop) override {
+    return with(insid, [&](virDomainPtr domain) { return load_domain_snapshot(domain, disk, name, stop); });
+  }
+  Result<> drop_snapshot(const InstanceId& insid, const std::filesystem::path& disk,
+                         const std::string& name) override {
+    return with(insid, [&](virDomainPtr domain) { return drop_domain_snapshot(domain, disk, name); });
+  }
+  Result<std::string> recipe(const InstanceId& insid) override { return with(insid, domain_recipe); }
+  Result<> start_again(const std::string& recipe) override;
   Result<std::vector<VmInfo>> list() override;
   Result<VmState> state(const InstanceId& insid) override { return with(insid, domain_state); }
   Result<std::string> screenshot(const InstanceId& insid) override;
@@ -293,6 +314,14 @@ Result<> LibvirtHypervisor::define_and_start(const VmSpec& spec) {
   const std::string xml = domain_xml(spec, host);
   const DomainRef started(virDomainCreateXML(open->get(), xml.c_str(), 0));
   if (!started) return fail(libvirt_error("start VM " + spec.insid.str()));
+  return {};
+}
+
+Result<> LibvirtHypervisor::start_again(const std::string& recipe) {
+  auto open = connection();
+  if (!open) return fail(open.error());
+  const DomainRef started(virDomainCreateXML(open->get(), recipe.c_str(), 0));
+  if (!started) return fail(libvirt_error("start the VM again"));
   return {};
 }
 

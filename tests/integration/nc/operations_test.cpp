@@ -3,7 +3,9 @@
 #include "common/sys/process.hpp"
 #include "integration/nc/libvirt_guest.hpp"
 #include "integration/nc/reading_guest.hpp"
+#include "nc/app/snapshots.hpp"
 #include "nc/domain/seed.hpp"
+#include "nc/hypervisor/disk_snapshots.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -128,6 +130,21 @@ class SampleGuest : public LibvirtOperations {
     made.disk = {{overlay, "qcow2"}, {image, "qcow2"}};
     return made;
   }
+  /// The file's layout is the node's, so that `Snapshots` finds it.
+  VmSpec with_own_disk(const std::string& insid) {
+    auto made = spec(insid);
+    std::filesystem::create_directories(layout().instance(made.insid));
+    const auto overlay = layout().overlay(made.insid);
+    std::filesystem::remove(overlay);
+    const auto base = made.disk.front().file;
+    std::ofstream(base, std::ios::binary) << reading_guest_disk();
+    const auto on_top = sys::run_checked({.argv = {"qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw",
+                                                   "-b", base.string(), overlay.string()}});
+    EXPECT_TRUE(on_top) << on_top.error().message;
+    made.disk = {{overlay, "qcow2"}, {base, "raw"}};
+    return made;
+  }
+  static Layout layout() { return Layout(shared_->directory() / "prefix"); }
   bool says(const VmSpec& vm, const std::string& word) {
     return eventually([&] { return console(vm).find(word) != std::string::npos; }, kBoot);
   }
@@ -169,6 +186,69 @@ TEST_F(SampleGuest, OnAnIdeBusReadsItToo) {
   ASSERT_TRUE(started) << started.error().message;
   ASSERT_TRUE(says(vm, "sample guest ready")) << console(vm);
   EXPECT_THAT(console(vm), HasSubstr("sample guest pc-8 "));
+}
+
+TEST_F(SampleGuest, SnapshotsOfARunningDiskComeBackByOffAndOn) {
+  const auto vm = with_own_disk("TMP0000beef");
+  Snapshots snapshots(layout(), *hypervisor_);
+  const auto started = hypervisor_->define_and_start(vm);
+  ASSERT_TRUE(started) << started.error().message;
+  ASSERT_TRUE(goes_on(vm));
+  const auto taken = snapshots.take(vm.insid, "snap-00000001", false, {});
+  ASSERT_TRUE(taken) << taken.error().message;
+  EXPECT_TRUE(snapshots.take(vm.insid, "snap-00000001", false, {}));
+  EXPECT_EQ(taken->state, VmState::running);
+  const auto lost = snapshots.take(vm.insid, "snap-00000002", false, {});
+  ASSERT_TRUE(lost) << lost.error().message;
+  ASSERT_TRUE(hypervisor_->drop_snapshot(vm.insid, layout().overlay(vm.insid), "snap-00000002"));
+  const auto restored = snapshots.restore(vm.insid, "snap-00000002", {});
+  ASSERT_TRUE(restored) << restored.error().message;
+  EXPECT_EQ(restored->snapshot, "snap-00000001");
+  EXPECT_THAT(restored->prompt, HasSubstr("snap-00000002 is not in the disk any more"));
+  EXPECT_EQ(restored->state, VmState::running);
+  EXPECT_FALSE(std::filesystem::exists(layout().recipe(vm.insid)));
+  EXPECT_TRUE(eventually([&] { return boots(vm) == 2; })) << console(vm);
+  EXPECT_EQ(hypervisor_->list()->front().tid, vm.tid.str());
+  // As if killed between off and on.
+  const auto recipe = hypervisor_->recipe(vm.insid);
+  ASSERT_TRUE(recipe);
+  std::ofstream(layout().recipe(vm.insid)) << *recipe;
+  ASSERT_TRUE(hypervisor_->destroy(vm.insid));
+  const auto redone = snapshots.restore(vm.insid, "snap-00000001", {});
+  ASSERT_TRUE(redone) << redone.error().message;
+  EXPECT_EQ(*hypervisor_->state(vm.insid), VmState::running);
+  // Of a stopped one, by qemu-img.
+  ASSERT_TRUE(hypervisor_->destroy(vm.insid));
+  ASSERT_TRUE(snapshots.take(vm.insid, "snap-00000003", true, {}));
+  const auto stopped = snapshots.restore(vm.insid, "snap-00000003", {});
+  ASSERT_TRUE(stopped) << stopped.error().message;
+  EXPECT_FALSE(stopped->state);
+  ASSERT_TRUE(snapshots.remove(vm.insid, "snap-00000003"));
+  EXPECT_EQ(snapshots.restore(vm.insid, "snap-00000009", {}).error().code, ErrorCode::corrupt);
+  ASSERT_TRUE(snapshots.clear(vm.insid));
+  EXPECT_TRUE(list_snapshots(layout().overlay(vm.insid))->empty());
+}
+
+TEST_F(SampleGuest, AMemoryComesBackToo) {
+  const auto vm = with_own_disk("TMP0000beee");
+  Snapshots snapshots(layout(), *hypervisor_);
+  ASSERT_TRUE(hypervisor_->define_and_start(vm));
+  ASSERT_TRUE(goes_on(vm));
+  const auto taken = snapshots.take(vm.insid, "snap-00000001", true, {});
+  ASSERT_TRUE(taken) << taken.error().message;
+  EXPECT_EQ(taken->state, VmState::running);
+  EXPECT_TRUE(hypervisor_->snapshots(vm.insid, layout().overlay(vm.insid))->front().with_memory);
+  ASSERT_TRUE(goes_on(vm));
+  const auto restored = snapshots.restore(vm.insid, "snap-00000001", {});
+  ASSERT_TRUE(restored) << restored.error().message;
+  EXPECT_THAT(restored->prompt, HasSubstr("with the guest's memory"));
+  EXPECT_EQ(restored->state, VmState::running);
+  ASSERT_TRUE(goes_on(vm));
+  EXPECT_EQ(boots(vm), 1u) << "it went on and did not boot again";
+  ASSERT_TRUE(hypervisor_->pause(vm.insid));
+  EXPECT_EQ(snapshots.restore(vm.insid, "snap-00000001", {})->state, VmState::paused);
+  ASSERT_TRUE(snapshots.remove(vm.insid, "snap-00000001"));
+  EXPECT_TRUE(hypervisor_->snapshots(vm.insid, layout().overlay(vm.insid))->empty());
 }
 
 }  // namespace

@@ -153,6 +153,62 @@ TEST_F(OperationsTest, AFirstBootHasItsDiskForThatRunOnly) {
   EXPECT_TRUE(hypervisor_.spec(vm(kDesktop))->seed.empty());
 }
 
+class SnapshotTest : public OperationsTest {
+ protected:
+  msg::TaskStatus snap(const std::string& what, const std::string& name, int with_memory = 1) {
+    auto made = command("snapshot/" + what, kDesktop);
+    made.snapshot = name;
+    made.with_memory = with_memory;
+    return ask(made);
+  }
+};
+
+TEST_F(SnapshotTest, IsTakenAndRestored) {
+  const auto taken = snap("take", "snap-00000001");
+  EXPECT_EQ(taken.event, "running");
+  EXPECT_EQ(taken.snapshot, "snap-00000001");
+  EXPECT_EQ(taken.final, 1);
+  ask("instance/pause", kDesktop);
+  const auto restored = snap("restore", "snap-00000001");
+  EXPECT_EQ(restored.event, "paused");
+  EXPECT_EQ(restored.snapshot, "snap-00000001");
+}
+
+TEST_F(SnapshotTest, ABadOneFallsBackToTheNextOlderThatIsSound) {
+  for (const char* name : {"snap-00000001", "snap-00000002", "snap-00000003", "snap-00000004"})
+    snap("take", name);
+  hypervisor_.spoil_snapshot("snap-00000003");
+  ASSERT_TRUE(hypervisor_.drop_snapshot(vm(kDesktop), overlay(kDesktop), "snap-00000002"));
+  boot();
+  const auto restored = snap("restore", "snap-00000003");
+  EXPECT_EQ(restored.event, "running");
+  EXPECT_EQ(restored.failed, 0);
+  EXPECT_EQ(restored.snapshot, "snap-00000001");
+  EXPECT_THAT(restored.prompt, HasSubstr("the older snap-00000001"));
+  EXPECT_THAT(restored.prompt, HasSubstr("snap-00000003 cannot be read"));
+  hypervisor_.spoil_snapshot("snap-00000001");
+  const auto refused = snap("restore", "snap-00000002");
+  EXPECT_EQ(refused.event, "refused");
+  EXPECT_EQ(refused.state, "running");
+  EXPECT_EQ(refused.snapshot, "snap-00000002");
+  EXPECT_EQ(hypervisor_.resets(), 1);
+}
+
+TEST_F(SnapshotTest, DeletingIsIdempotentAndADesktopsEndWithItsRun) {
+  snap("take", "snap-00000001");
+  EXPECT_EQ(snap("delete", "snap-00000001").event, "running");
+  EXPECT_EQ(snap("delete", "snap-00000001").event, "running");
+  snap("take", "snap-00000002");
+  EXPECT_EQ(snap("take", "../../etc/x").event, "refused");
+  ask("image/stop", kDesktop);
+  EXPECT_FALSE(std::filesystem::exists(vm_folder(kDesktop) / "snapshots.json"));
+  const auto refused = snap("restore", "snap-00000002");
+  EXPECT_EQ(refused.event, "refused");
+  EXPECT_EQ(refused.state, "stopped");
+  EXPECT_THAT(refused.errormsg, HasSubstr("end with its run"));
+  EXPECT_EQ(snap("delete", "snap-00000002").event, "stopped");
+}
+
 TEST(Seed, IsWhatCloudInitReads) {
   const auto insid = *InstanceId::parse("VD0000beef");
   EXPECT_EQ(seed_meta_data(insid, {.hostname = "pc-7", .user = {}, .ssh_key = {}, .password_hash = {}}),
