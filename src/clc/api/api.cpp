@@ -85,6 +85,8 @@ http::Router make_api(Cloud& cloud, ApiOptions options) {
   api::add_node_routes(router, context);
   api::add_image_routes(router, context);
   api::add_vm_routes(router, context);
+  api::add_operation_routes(router, context);
+  api::add_type_routes(router, context);
   api::add_task_routes(router, context);
   api::add_safety_routes(router, context);
   return router;

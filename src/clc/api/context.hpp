@@ -60,6 +60,8 @@ void add_session_routes(http::Router& router, const Shared& context);
 void add_node_routes(http::Router& router, const Shared& context);  ///< and the dry run
 void add_image_routes(http::Router& router, const Shared& context);
 void add_vm_routes(http::Router& router, const Shared& context);
+void add_operation_routes(http::Router& router, const Shared& context);  ///< of VMs that run; snapshots
+void add_type_routes(http::Router& router, const Shared& context);
 void add_safety_routes(http::Router& router, const Shared& context);  ///< dead letters, backups
 void add_task_routes(http::Router& router, const Shared& context);
 

@@ -126,6 +126,8 @@ struct PruneBody : PruneRequest {
 };
 
 struct VmBody : NewVm {
+  std::string hostname, user, ssh_key, password;  ///< become its first_boot
+
   static constexpr auto fields() {
     using T = VmBody;
     return std::make_tuple(
@@ -139,7 +141,57 @@ struct VmBody : NewVm {
         msg::option("cluster", static_cast<std::string T::*>(&T::cluster), msg::text(0, 40)),
         msg::option("node", static_cast<std::string T::*>(&T::node), msg::text(0, 40)),
         msg::option("version", static_cast<int T::*>(&T::version), msg::range(0, 1e9)),
-        msg::option("lazy", static_cast<bool T::*>(&T::lazy)));
+        msg::option("lazy", static_cast<bool T::*>(&T::lazy)),
+        msg::option("hostname", &T::hostname, msg::text(0, 63)),
+        msg::option("user", &T::user, msg::text(0, 32)),
+        msg::option("ssh_key", &T::ssh_key, msg::text(0, 1024)),
+        msg::option("password", &T::password, msg::text(0, 128)));
+  }
+};
+
+struct LimitsBody : LimitsChange {
+  static constexpr auto fields() {
+    using T = LimitsBody;
+    using Small = std::optional<int> T::*;
+    using Large = std::optional<std::int64_t> T::*;
+    return std::make_tuple(
+        msg::option("cpu_percent", static_cast<Small>(&T::cpu_percent), msg::range(0, 25600)),
+        msg::option("cpu_weight", static_cast<Small>(&T::cpu_weight), msg::range(0, 10000)),
+        msg::option("disk_iops", static_cast<Large>(&T::disk_iops), msg::range(0, 1e7)),
+        msg::option("disk_mib_s", static_cast<Large>(&T::disk_mib_s), msg::range(0, 1e6)),
+        msg::option("net_mbit_s", static_cast<Large>(&T::net_mbit_s), msg::range(0, 1e6)));
+  }
+};
+
+struct SnapshotBody : NewSnapshot {
+  static constexpr auto fields() {
+    using T = SnapshotBody;
+    return std::make_tuple(msg::option("name", static_cast<std::string T::*>(&T::name), msg::text(0, 80)),
+                           msg::option("memory", static_cast<bool T::*>(&T::memory)));
+  }
+};
+
+struct VmTypeBody {
+  std::int64_t memory_mib = 0;
+  int cpus = 1;
+  msg::Limits limits;
+
+  static constexpr auto fields() {
+    using T = VmTypeBody;
+    return std::make_tuple(msg::field("memory_mib", &T::memory_mib, msg::range(64, kMostMemoryMib)),
+                           msg::field("cpus", &T::cpus, msg::range(1, 256)),
+                           msg::option("limits", &T::limits));
+  }
+};
+
+struct OsTypeBody {
+  std::string disk, nic, sound = "none";
+
+  static constexpr auto fields() {
+    using T = OsTypeBody;
+    return std::make_tuple(msg::field("disk_type", &T::disk, msg::choice("virtio|sata|ide")),
+                           msg::field("nic_type", &T::nic, msg::choice("virtio|e1000|rtl8139")),
+                           msg::option("sound_type", &T::sound, msg::choice("none|ac97|ich6|ich9")));
   }
 };
 

@@ -40,8 +40,6 @@ void add_session_routes(http::Router& router, const Shared& context) {
   });
   add(router, context, "GET", "/status",
       [](Context& c, const Principal& who, const http::Request&) { return answer(c.cloud.status(who)); });
-  add(router, context, "GET", "/vmtypes",
-      [](Context& c, const Principal& who, const http::Request&) { return answer(c.cloud.vmtypes(who)); });
 }
 
 }  // namespace educloud::clc::api

@@ -66,8 +66,10 @@ http::Response show_vm(Context& c, const Principal& who, const http::Request& re
 }
 
 http::Response define_vm(Context& c, const Principal& who, const http::Request& request) {
-  return with_body<VmBody>(request,
-                           [&](const VmBody& body) { return answer(c.cloud.define_vm(who, body), 201); });
+  return with_body<VmBody>(request, [&](VmBody body) {
+    body.first_boot = {body.hostname, body.user, body.ssh_key, body.password};
+    return answer(c.cloud.define_vm(who, body), 201);
+  });
 }
 
 }  // namespace
