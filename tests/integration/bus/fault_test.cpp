@@ -102,7 +102,7 @@ TEST_F(FaultTest, ABlockedBrokerStopsPublishingUntilItHasMemoryAgain) {
   EXPECT_FALSE(outcomes.wait(2, 2s));
   broker().ctl({"set_vm_memory_high_watermark", "0.6"});
   EXPECT_TRUE(wait_until([&] { return bus->is_ready(); }));
-  ASSERT_TRUE(outcomes.wait(2));
+  ASSERT_TRUE(outcomes.wait(2, 90s));
   EXPECT_EQ(outcomes.get("1"), std::vector{Outcome::confirmed});
   EXPECT_EQ(outcomes.get("2"), std::vector{Outcome::confirmed});
   EXPECT_EQ(ready, 2);
