@@ -160,8 +160,11 @@ Result<> Child::start() {
   // Each thread's malloc arena reserves 64 MiB of addresses: without this, qemu-img's threads alone
   // break a limit of 1 GiB now and then (measured: 16 of 40 runs, none with it).
   std::string arenas = "MALLOC_ARENA_MAX=1";
-  char* const last = options_.address_space_limit != 0 ? arenas.data() : nullptr;
-  std::array<char*, 4> environment{path.data(), lang.data(), last, nullptr};
+  std::vector<std::string> more = options_.environment;
+  std::vector<char*> environment{path.data(), lang.data()};
+  if (options_.address_space_limit != 0) environment.push_back(arenas.data());
+  for (auto& one : more) environment.push_back(one.data());
+  environment.push_back(nullptr);
   plan.argv = argv.data();
   plan.environment = environment.data();
   if ((options_.without_network || !options_.run_as_user.empty()) && ::geteuid() != 0) {

@@ -24,8 +24,9 @@ struct ProcessOptions {
   std::uint64_t cpu_seconds_limit = 0;    ///< RLIMIT_CPU; 0: none
   /// Called with each piece of stdout as it comes, for progress.
   std::function<void(std::string_view)> on_stdout = {};
-  std::string working_directory = {};  ///< entered before the user is switched; empty: ours
-  std::uint64_t file_size_limit = 0;   ///< RLIMIT_FSIZE in bytes, SIGXFSZ past it; 0: none
+  std::string working_directory = {};         ///< entered before the user is switched; empty: ours
+  std::uint64_t file_size_limit = 0;          ///< RLIMIT_FSIZE in bytes, SIGXFSZ past it; 0: none
+  std::vector<std::string> environment = {};  ///< "NAME=value", beside those that every program gets
 };
 
 struct ProcessResult {
@@ -34,8 +35,8 @@ struct ProcessResult {
   std::string err;
 };
 
-/// Runs a program to its end. Its environment is only PATH, LANG=C.UTF-8 and, with an address_space_limit,
-/// MALLOC_ARENA_MAX=1; it inherits no descriptor but
+/// Runs a program to its end. Its environment is only PATH, LANG=C.UTF-8, what the options name and, with an
+/// address_space_limit, MALLOC_ARENA_MAX=1; it inherits no descriptor but
 /// its three streams, ignores no signal, and dies with its parent (PDEATHSIG, which watches the calling
 /// thread: that one waits here until the program is reaped, so any thread may call). The program has a
 /// process group of its own; whatever of it is left at the end, or at a timeout, is killed: to start a
