@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/base/ids.hpp"
+#include "common/base/result.hpp"
+
+// Private to cc/disks: where a database disk and what is known of it lie.
+namespace educloud::cc {
+
+/// Who may use the disk; space/database/instances/<insid>/disk.json, mode 0600.
+struct DiskRecord {
+  InstanceId instance;
+  std::string build_imgid;  ///< of a BUILD's TMP: the image that is being built; else empty
+  std::int64_t epoch = 0;   ///< the highest that opened it; a lower one is refused
+  std::string node;         ///< that opened it
+  std::string address;      ///< of that node
+  std::string secret;       ///< CHAP; a new one for each epoch
+  bool is_open = false;     ///< exported, now and after a restart
+  std::string submitted;    ///< "<cmdid> <imgid>/<version>" of the last submit since it was opened
+  std::string receipt;      ///< of that
+};
+
+/// Not thread-safe per instance.
+class DiskFiles {
+ public:
+  explicit DiskFiles(const std::filesystem::path& prefix) : root_(prefix / "space" / "database") {}
+
+  /// nullopt: no such disk was ever asked for. Errors: corrupt, internal.
+  Result<std::optional<DiskRecord>> load(const InstanceId& instance) const;
+  /// Atomic and durable; makes the folders.
+  Result<> save(const DiskRecord& record) const;
+  /// Raw, sparse; there only when it is complete.
+  std::filesystem::path disk(const DiskRecord& record) const;
+  /// Disk, then record. Idempotent. Durable.
+  Result<> remove(const DiskRecord& record) const;
+  /// Instances that have a record.
+  std::vector<InstanceId> list() const;
+
+ private:
+  std::filesystem::path folder(const InstanceId& instance) const {
+    return root_ / "instances" / instance.str();
+  }
+
+  const std::filesystem::path root_;
+};
+
+}  // namespace educloud::cc

@@ -1,0 +1,215 @@
+#include "cc/disks/disk_routes.hpp"
+
+#include <charconv>
+
+#include "common/http/target.hpp"
+#include "common/msg/codec.hpp"
+#include "common/transfer/grant.hpp"
+#include "common/transfer/receipt.hpp"
+
+namespace educloud::cc {
+namespace {
+
+constexpr double kMaxEpoch = 9.0e15;
+constexpr double kMaxVersion = 1e9;
+
+struct OpenBody {
+  std::string imgid;
+  int version = 0;
+  std::string digest;
+  std::int64_t disk_bytes = 0;
+  std::string source_grant;
+  std::int64_t epoch = 0;
+  std::string build_imgid;
+  std::string mode = "iscsi";
+
+  static constexpr auto fields() {
+    using T = OpenBody;
+    return std::make_tuple(
+        msg::field("imgid", &T::imgid, msg::text(11, 11)),
+        msg::field("version", &T::version, msg::range(1, kMaxVersion)),
+        msg::field("digest", &T::digest, msg::text(64, 64)),
+        msg::field("disk_bytes", &T::disk_bytes, msg::range(1, double(chunk::kMaxDiskBytes))),
+        msg::field("source_grant", &T::source_grant, msg::text(1, 512)),
+        msg::field("epoch", &T::epoch, msg::range(0, kMaxEpoch)),
+        msg::option("build_imgid", &T::build_imgid, msg::text(0, 11)),
+        msg::option("mode", &T::mode, msg::choice("iscsi")));
+  }
+};
+
+struct CloseBody {
+  std::int64_t epoch = 0;
+
+  static constexpr auto fields() {
+    return std::make_tuple(msg::field("epoch", &CloseBody::epoch, msg::range(0, kMaxEpoch)));
+  }
+};
+
+struct SubmitBody {
+  std::string imgid;
+  int version = 0;
+  std::string grant;
+  std::string parent;
+  std::string if_current;
+  std::string cmdid;
+  std::int64_t epoch = 0;
+
+  static constexpr auto fields() {
+    using T = SubmitBody;
+    return std::make_tuple(msg::field("imgid", &T::imgid, msg::text(11, 11)),
+                           msg::field("version", &T::version, msg::range(1, kMaxVersion)),
+                           msg::field("grant", &T::grant, msg::text(1, 512)),
+                           msg::option("parent", &T::parent, msg::text(0, 64)),
+                           msg::option("if_current", &T::if_current, msg::text(0, 64)),
+                           msg::field("cmdid", &T::cmdid, msg::text(36, 36)),
+                           msg::field("epoch", &T::epoch, msg::range(0, kMaxEpoch)));
+  }
+};
+
+template <class Body>
+Result<Body> read_body(const http::Request& request) {
+  auto json = request.json();
+  if (!json) return fail(json.error());
+  return msg::from_json<Body>(*json);
+}
+
+http::Response working(const DiskStore::Progress& progress) {
+  auto out = http::json_response(
+      {{"state", "working"}, {"bytes_done", progress.bytes_done}, {"bytes_total", progress.bytes_total}},
+      202);
+  out.headers["Retry-After"] = "1";
+  return out;
+}
+
+http::Response refused(const Error& error) {
+  auto out = http::error_response(error);
+  if (error.code == ErrorCode::unavailable) out.headers["Retry-After"] = "1";
+  return out;
+}
+
+/// As an IPv4 client appears to a server that listens on both.
+std::string plain_address(std::string address) {
+  constexpr std::string_view kMapped = "::ffff:";
+  return address.starts_with(kMapped) ? address.substr(kMapped.size()) : address;
+}
+
+}  // namespace
+
+void DiskRoutes::add_routes(http::Router& router) {
+  using Method = Result<http::Response> (DiskRoutes::*)(const http::Request&);
+  const auto add = [&](const char* method, const char* pattern, Method call) {
+    router.add({.method = method, .pattern = pattern, .handler = [this, call](const http::Request& request) {
+                  auto response = (this->*call)(request);
+                  auto out = response ? std::move(*response) : refused(response.error());
+                  // Holds a secret.
+                  out.headers["Cache-Control"] = "no-store";
+                  return out;
+                }});
+  };
+  add("POST", "/disks/{insid}/open", &DiskRoutes::open);
+  add("POST", "/disks/{insid}/close", &DiskRoutes::close);
+  add("POST", "/disks/{insid}/submit", &DiskRoutes::submit);
+  add("DELETE", "/disks/{insid}", &DiskRoutes::remove);
+}
+
+Result<DiskRoutes::Caller> DiskRoutes::check(const http::Request& request) const {
+  auto instance = InstanceId::parse(request.param("insid"));
+  if (!instance) return fail(instance.error());
+  auto node = transfer::verify_grant(key_, "PUT", "/disks/" + instance->str(), request.query,
+                                     clock_.wall_ms() / 1000);
+  if (!node) return fail(node.error());
+  if (auto name = HostName::parse(*node); !name) return fail(name.error());
+  return Caller{*instance, *node, plain_address(request.remote_address)};
+}
+
+Result<> DiskRoutes::check_version(const Caller& caller, const std::string& method, const std::string& imgid,
+                                   int version, const std::string& grant) const {
+  if (auto id = ImageId::parse(imgid); !id) return fail(id.error());
+  auto target = http::parse_target("/?" + grant);
+  if (!target) return fail(target.error(), "grant of the version");
+  auto node = transfer::verify_grant(key_, method, transfer::version_path(imgid, version), target->query,
+                                     clock_.wall_ms() / 1000);
+  if (!node) return fail(node.error(), "grant of the version");
+  if (*node == caller.node) return {};
+  return fail(ErrorCode::permission_denied, "the grant of the version is for another node");
+}
+
+Result<http::Response> DiskRoutes::open(const http::Request& request) {
+  auto caller = check(request);
+  if (!caller) return fail(caller.error());
+  auto body = read_body<OpenBody>(request);
+  if (!body) return fail(body.error());
+  if (auto ok = check_version(*caller, "GET", body->imgid, body->version, body->source_grant); !ok) {
+    return fail(ok.error());
+  }
+  auto digest = chunk::ChunkId::parse(body->digest);
+  if (!digest) return fail(digest.error());
+  if (!body->build_imgid.empty()) {
+    if (auto id = ImageId::parse(body->build_imgid); !id) return fail(id.error());
+    if (kind_of(caller->instance) != InstanceKind::TMP) {
+      return fail(ErrorCode::invalid_argument, "only a TMP instance builds an image", "build_imgid");
+    }
+  }
+  auto answer =
+      store_.open({caller->instance,
+                   caller->node,
+                   caller->address,
+                   body->epoch,
+                   {body->imgid, body->version, *digest, static_cast<std::uint64_t>(body->disk_bytes)},
+                   body->build_imgid});
+  if (!answer) return fail(answer.error());
+  if (!answer->done) return working(answer->progress);
+  return http::json_response({{"state", "open"},
+                              {"portal", answer->done->portal},
+                              {"iqn", answer->done->iqn},
+                              {"lun", IscsiTargets::kLun},
+                              {"user", answer->done->user},
+                              {"secret", answer->done->secret}});
+}
+
+Result<http::Response> DiskRoutes::close(const http::Request& request) {
+  auto caller = check(request);
+  if (!caller) return fail(caller.error());
+  auto body = read_body<CloseBody>(request);
+  if (!body) return fail(body.error());
+  auto answer = store_.close(caller->instance, body->epoch);
+  if (!answer) return fail(answer.error());
+  return answer->done ? http::json_response({{"state", "closed"}}) : working(answer->progress);
+}
+
+Result<http::Response> DiskRoutes::submit(const http::Request& request) {
+  auto caller = check(request);
+  if (!caller) return fail(caller.error());
+  auto body = read_body<SubmitBody>(request);
+  if (!body) return fail(body.error());
+  if (auto ok = check_version(*caller, "PUT", body->imgid, body->version, body->grant); !ok) {
+    return fail(ok.error());
+  }
+  for (const auto* parent : {&body->parent, &body->if_current}) {
+    if (auto ok = transfer::check_parent(*parent); !ok) return fail(ok.error());
+  }
+  if (auto id = CommandId::parse(body->cmdid); !id) return fail(id.error());
+  auto answer = store_.submit({caller->instance, body->epoch, body->imgid, body->version, body->parent,
+                               body->if_current, body->cmdid});
+  if (!answer) return fail(answer.error());
+  if (!answer->done) return working(answer->progress);
+  return http::json_response({{"state", "submitted"}, {"receipt", *answer->done}});
+}
+
+Result<http::Response> DiskRoutes::remove(const http::Request& request) {
+  auto caller = check(request);
+  if (!caller) return fail(caller.error());
+  const auto it = request.query.find("epoch");
+  std::int64_t epoch = -1;
+  if (it != request.query.end()) {
+    const auto* end = it->second.data() + it->second.size();
+    const auto [at, errc] = std::from_chars(it->second.data(), end, epoch);
+    if (errc != std::errc{} || at != end) epoch = -1;
+  }
+  if (epoch < 0) return fail(ErrorCode::invalid_argument, "?epoch= must be a number from 0", "epoch");
+  auto answer = store_.remove(caller->instance, epoch);
+  if (!answer) return fail(answer.error());
+  return answer->done ? http::json_response({{"state", "removed"}}) : working(answer->progress);
+}
+
+}  // namespace educloud::cc

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <string>
+
+#include "cc/disks/disk_store.hpp"
+#include "common/base/clock.hpp"
+#include "common/http/message.hpp"
+
+namespace educloud::cc {
+
+/// What a node asks of its database disks. Each wants a grant (transfer/grant.hpp) PUT over "/disks/<insid>"
+/// for that node, and is to be repeated while it is answered 202 {"state": "working", "bytes_done",
+/// "bytes_total"} or 503.
+///   POST   /disks/{insid}/open    {imgid, version, digest, disk_bytes, source_grant, epoch, build_imgid?,
+///   mode?}
+///                                 -> 200 {"state": "open", portal, iqn, lun, user, secret}; 409 if a higher
+///                                 epoch has it. source_grant: GET over the version's path, for the same node
+///   POST   /disks/{insid}/close   {epoch} -> 200 {"state": "closed"}
+///   POST   /disks/{insid}/submit  {imgid, version, grant, parent?, if_current?, cmdid, epoch}
+///                                 -> 200 {"state": "submitted", receipt}; 409 while it is open. grant: PUT
+///                                 over the version's path, for the same node
+///   DELETE /disks/{insid}?epoch=N -> 200 {"state": "removed"}; 409 if a higher epoch has it
+class DiskRoutes {
+ public:
+  /// `key`: what grants are signed with. All outlive the router.
+  DiskRoutes(DiskStore& store, std::string key, const Clock& clock)
+      : store_(store), key_(std::move(key)), clock_(clock) {}
+  void add_routes(http::Router& router);
+
+ private:
+  /// Of a request that may be answered.
+  struct Caller {
+    InstanceId instance;
+    std::string node;
+    std::string address;
+  };
+  Result<Caller> check(const http::Request& request) const;
+  /// Leave of the same node for a version, given in a body.
+  Result<> check_version(const Caller& caller, const std::string& method, const std::string& imgid,
+                         int version, const std::string& grant) const;
+  Result<http::Response> open(const http::Request& request);
+  Result<http::Response> close(const http::Request& request);
+  Result<http::Response> submit(const http::Request& request);
+  Result<http::Response> remove(const http::Request& request);
+
+  DiskStore& store_;
+  const std::string key_;
+  const Clock& clock_;
+};
+
+}  // namespace educloud::cc

@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "cc/disks/disk_files.hpp"
+#include "cc/disks/disk_fill.hpp"
+#include "cc/disks/iscsi_targets.hpp"
+#include "common/sys/thread_pool.hpp"
+#include "common/transfer/chunk_client.hpp"
+
+namespace educloud::cc {
+
+/// The database disks of this cluster's servers. Unlike everything else on a cc they exist nowhere else, so
+/// none is ever overwritten, and only `remove` deletes one. Who may write is decided by clc: the node with
+/// the highest epoch; to open for it ends the session of the one before. Every call is idempotent, answers at
+/// once or within half a second, and is to be repeated while it tells of progress; a kill -9 repeats work and
+/// loses nothing. Thread-safe.
+class DiskStore {
+ public:
+  struct Options {
+    std::filesystem::path prefix;
+    IscsiTargets::Options targets;
+    std::string portal_host;  ///< where nodes reach the targets
+    /// walrus, with leave to make that version.
+    std::function<transfer::ChunkRemote(const std::string& imgid, int version)> walrus;
+  };
+  /// Asked for, not yet done.
+  struct Progress {
+    std::uint64_t bytes_done = 0;
+    std::uint64_t bytes_total = 0;  ///< 0: not known
+  };
+  struct Opening {
+    InstanceId instance;
+    std::string node;
+    std::string address;  ///< the node's: the only initiator that may log in
+    std::int64_t epoch = 0;
+    DiskSource source;        ///< of a disk that is not there yet
+    std::string build_imgid;  ///< of a BUILD's TMP
+  };
+  struct Export {
+    std::string portal;  ///< "10.0.0.1:3260"
+    std::string iqn;
+    std::string user;
+    std::string secret;
+  };
+  struct Submission {
+    InstanceId instance;
+    std::int64_t epoch = 0;
+    std::string imgid;
+    int version = 0;
+    std::string parent, if_current, cmdid;  ///< as in ChunkClient::Publish
+  };
+  /// `done`: what was asked for; null while `progress` goes on.
+  template <class T>
+  struct Answer {
+    std::optional<T> done;
+    Progress progress;
+  };
+  struct Done {};
+
+  /// `chunks` outlives this.
+  DiskStore(Options options, transfer::ChunkSource& chunks);
+  ~DiskStore();
+
+  /// Exports again what was open when this host went down; returns before that is done.
+  void start();
+  void stop();
+
+  /// Makes the disk if it is not there, and exports it to the node. Errors: conflict (a higher epoch has it;
+  /// the same epoch at another node), unavailable (another call is under way), those of fill_disk.
+  Result<Answer<Export>> open(const Opening& request);
+  /// Nobody reaches the disk any more when it is done. Of an epoch that is over: done already.
+  Result<Answer<Done>> close(const InstanceId& instance, std::int64_t epoch);
+  /// Publishes the disk; done: the receipt. Errors: conflict (open; a higher epoch has it), not_found.
+  Result<Answer<std::string>> submit(const Submission& request);
+  /// Errors: conflict (a higher epoch has it).
+  Result<Answer<Done>> remove(const InstanceId& instance, std::int64_t epoch);
+
+ private:
+  struct Job;
+  using Work = std::function<Result<>(Job&, const std::stop_token&)>;
+
+  /// Begins or finds the job; waits a moment for it. Null `outcome`: it goes on.
+  struct Seen {
+    std::shared_ptr<Job> job;
+    std::optional<Result<>> outcome;
+    Progress progress;
+  };
+  Result<Seen> run(const InstanceId& instance, const std::string& what, Work work);
+  Result<std::shared_ptr<Job>> find_or_begin(const InstanceId& instance, const std::string& what, Work work);
+  Result<> do_open(Job& job, const Opening& request, const std::stop_token& stop);
+  Result<> do_submit(Job& job, const Submission& request, const std::stop_token& stop);
+  Result<> do_close(const InstanceId& instance, std::int64_t epoch);
+  Result<> do_remove(const InstanceId& instance, std::int64_t epoch);
+  Result<> export_disk(const DiskRecord& record);
+  Export told(const DiskRecord& record) const;
+
+  const Options options_;
+  transfer::ChunkSource& chunks_;
+  const DiskFiles files_;
+  IscsiTargets targets_;
+  std::mutex mutex_;
+  std::map<InstanceId, std::shared_ptr<Job>> jobs_;  // under mutex_
+  sys::ThreadPool pool_;
+};
+
+}  // namespace educloud::cc

@@ -1,0 +1,381 @@
+#include <gtest/gtest.h>
+
+#include <signal.h>
+
+#include <fstream>
+#include <random>
+#include <thread>
+
+#include "cc/disks/disk_routes.hpp"
+#include "cc/relay/chunk_relay.hpp"
+#include "common/http/client.hpp"
+#include "common/http/server.hpp"
+#include "common/transfer/receipt.hpp"
+#include "integration/cc/chunk_walrus.hpp"
+#include "integration/cc_disks/initiator.hpp"
+#include "walrus/store/chunk_service.hpp"
+#include "walrus/store/publish.hpp"
+
+namespace educloud::test {
+namespace {
+
+using nlohmann::json;
+
+const std::string kDatabase = "IMG000000db";
+const std::string kServer = "VS00000001";
+
+/// walrus' own store and routes, in this process.
+class RealWalrus {
+ public:
+  RealWalrus()
+      : versions_(*image::VersionStore::open(dir_.path(), options())),
+        chunks_(*chunk::ChunkStore::open(dir_ / "chunks", {})),
+        publisher_(*versions_, *chunks_, chunk::kMaxDiskBytes),
+        source_(*versions_, *chunks_),
+        sink_(*chunks_, publisher_, {.prefix = dir_.path(), .data_key = kDataKey}),
+        routes_({kDataKey, &clock_}, source_, &sink_),
+        server_({}, router()) {
+    auto started = server_.start();
+    if (!started) std::abort();
+  }
+  ~RealWalrus() {
+    routes_.stop();
+    server_.stop();
+  }
+  http::Url url() const { return *http::Url::parse("http://127.0.0.1:" + std::to_string(server_.port())); }
+  transfer::ChunkRemote remote(const std::string& imgid, int version, const std::string& method) const {
+    return {url(), imgid, version, grant_for("cc1", method, transfer::version_path(imgid, version))};
+  }
+  Result<std::string> publish(const std::string& imgid, int version, const SampleDisk& disk) {
+    transfer::ChunkClient client(remote(imgid, version, "PUT"));
+    std::string frames;
+    for (const auto& id : disk.order) frames += disk.frames.at(id);
+    if (auto sent = client.store(frames, {}); !sent) return fail(sent.error());
+    return client.publish({disk.manifest(), "", "", new_command_id().str()}, {});
+  }
+
+ private:
+  static image::VersionStore::Options options() {
+    image::VersionStore::Options out;
+    out.payload = "manifest";
+    return out;
+  }
+  http::Router router() {
+    http::Router out;
+    routes_.add_routes(out);
+    return out;
+  }
+
+  const testing::TempDir dir_;
+  const SystemClock clock_;
+  std::unique_ptr<image::VersionStore> versions_;
+  std::unique_ptr<chunk::ChunkStore> chunks_;
+  walrus::Publisher publisher_;
+  walrus::StoreSource source_;
+  walrus::StoreSink sink_;
+  transfer::ChunkRoutes routes_;
+  http::Server server_;
+};
+
+/// The part of a cc that serves database disks, with its own chunk relay, behind HTTP.
+class DiskHost {
+ public:
+  DiskHost(const std::filesystem::path& prefix, const RealWalrus& walrus, int iscsi_port)
+      : versions_(*image::VersionStore::open(prefix, version_options())),
+        cache_(*chunk::ChunkStore::open(prefix / "chunks", {.durable = false})),
+        manifests_(*versions_),
+        clients_({walrus.url(), {}, kDataKey, "cc1"}, clock_),
+        upstream_({}, clients_, *cache_, clock_),
+        relay_(manifests_, *cache_, upstream_, clients_),
+        store_(options(prefix, walrus, iscsi_port), relay_),
+        routes_(store_, kDataKey, clock_),
+        server_({.threads = 4}, router()) {
+    auto started = server_.start();
+    if (!started) std::abort();
+    store_.start();
+  }
+  ~DiskHost() {
+    server_.stop();
+    store_.stop();
+    upstream_.stop();
+  }
+  http::Url url() const { return *http::Url::parse("http://127.0.0.1:" + std::to_string(server_.port())); }
+
+ private:
+  static image::VersionStore::Options version_options() {
+    image::VersionStore::Options out;
+    out.is_cache = true;
+    out.payload = "manifest";
+    return out;
+  }
+  static cc::DiskStore::Options options(const std::filesystem::path& prefix, const RealWalrus& walrus,
+                                        int port) {
+    cc::DiskStore::Options out;
+    out.prefix = prefix;
+    out.targets.port = port;
+    out.targets.run_dir = prefix;
+    out.portal_host = "127.0.0.1";
+    out.walrus = [&walrus](const std::string& imgid, int version) {
+      return walrus.remote(imgid, version, "PUT");
+    };
+    return out;
+  }
+  http::Router router() {
+    http::Router out;
+    routes_.add_routes(out);
+    return out;
+  }
+
+  const SystemClock clock_;
+  std::unique_ptr<image::VersionStore> versions_;
+  std::unique_ptr<chunk::ChunkStore> cache_;
+  cc::ManifestCache manifests_;
+  cc::WalrusClients clients_;
+  cc::Upstream upstream_;
+  cc::ChunkRelay relay_;
+  cc::DiskStore store_;
+  cc::DiskRoutes routes_;
+  http::Server server_;
+};
+
+struct Answer {
+  int status = 0;
+  json body;
+};
+
+class Disks : public ::testing::Test {
+ protected:
+  Disks() {
+    auto published = walrus_.publish(kDatabase, 1, sample_);
+    if (!published) std::abort();
+    start();
+  }
+  void start() { host_.emplace(dir_.path(), walrus_, port_); }
+
+  Answer once(const std::string& method, const std::string& path, const std::string& grant,
+              const json& body) {
+    http::Client client(host_->url(), {});
+    http::ClientRequest request;
+    request.method = method;
+    request.target = path + (path.find('?') == std::string::npos ? "?" : "&") + grant;
+    if (!body.is_null()) request.body = body.dump();
+    auto answer = client.send(request);
+    if (!answer) return {0, answer.error().message};
+    return {answer->status, json::parse(answer->body, nullptr, false)};
+  }
+  /// Until it is no more "working" or busy, as a node does.
+  Answer ask(const std::string& node, const std::string& method, const std::string& insid,
+             const std::string& what, const json& body) {
+    const auto grant = grant_for(node, "PUT", "/disks/" + insid);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{90};
+    for (;;) {
+      auto answer = once(method, "/disks/" + insid + what, grant, body);
+      const bool again = answer.status == 202 || answer.status == 503;
+      if (!again || std::chrono::steady_clock::now() > deadline) return answer;
+      std::this_thread::sleep_for(std::chrono::milliseconds{20});
+    }
+  }
+  json open_body(const std::string& node, std::int64_t epoch) {
+    return {{"imgid", kDatabase},
+            {"version", 1},
+            {"digest", sample_.digest().hex()},
+            {"disk_bytes", sample_.map.disk_bytes()},
+            {"source_grant", grant_for(node, "GET", transfer::version_path(kDatabase, 1))},
+            {"epoch", epoch}};
+  }
+  Answer open(const std::string& node, std::int64_t epoch, const std::string& insid = kServer) {
+    return ask(node, "POST", insid, "/open", open_body(node, epoch));
+  }
+  Answer close(const std::string& node, std::int64_t epoch) {
+    return ask(node, "POST", kServer, "/close", {{"epoch", epoch}});
+  }
+  Answer submit(const std::string& node, std::int64_t epoch, int version, const std::string& cmdid) {
+    return ask(node, "POST", kServer, "/submit",
+               {{"imgid", kDatabase},
+                {"version", version},
+                {"grant", grant_for(node, "PUT", transfer::version_path(kDatabase, version))},
+                {"parent", transfer::make_parent(kDatabase, 1)},
+                {"if_current", transfer::make_parent(kDatabase, 1)},
+                {"cmdid", cmdid},
+                {"epoch", epoch}});
+  }
+  Initiator initiator(const Answer& opened) {
+    return {port_, opened.body.value("iqn", ""), opened.body.value("user", ""),
+            opened.body.value("secret", "")};
+  }
+  std::filesystem::path file(const std::string& insid = kServer) {
+    return dir_.path() / "space/database/instances" / insid / "database";
+  }
+  /// What the sample disk looks like as a raw file.
+  std::string sample_bytes() {
+    std::string out(sample_.map.disk_bytes(), '\0');
+    chunk::FrameDecoder decoder;
+    for (const auto& [index, group] : sample_.map.groups()) {
+      for (std::uint32_t i = 0; i < chunk::kGroupChunks; ++i) {
+        if (group.chunks[i].is_hole()) continue;
+        const auto& frame = sample_.frames.at(group.chunks[i]);
+        auto header = chunk::decode_header(std::span(frame).first(chunk::kFrameHeaderBytes));
+        const std::size_t at = (std::size_t{index} * chunk::kGroupChunks + i) * chunk::kChunkBytes;
+        auto ok = decoder.decode(*header, std::span(frame).subspan(chunk::kFrameHeaderBytes),
+                                 std::span(out).subspan(at, chunk::kChunkBytes));
+        EXPECT_TRUE(ok);
+      }
+    }
+    return out;
+  }
+
+  const SampleDisk sample_{100, 7};
+  RealWalrus walrus_;
+  const testing::TempDir dir_;
+  const int port_ = free_port();
+  std::optional<DiskHost> host_;
+};
+
+TEST_F(Disks, IsMadeFromTheVersionAndKeptThroughStopAndStart) {
+  const auto opened = open("nc1", 1);
+  ASSERT_EQ(opened.status, 200) << opened.body;
+  EXPECT_EQ(opened.body["state"], "open");
+  EXPECT_EQ(opened.body["portal"], "127.0.0.1:" + std::to_string(port_));
+  EXPECT_EQ(opened.body["lun"], 1);
+  EXPECT_TRUE(testing::slurp(file()) == sample_bytes());
+  struct stat status {};
+  ASSERT_EQ(::stat(file().c_str(), &status), 0);
+  EXPECT_LT(status.st_blocks * 512, status.st_size * 3 / 4) << "holes stay holes";
+  EXPECT_EQ(status.st_mode & 0777, 0600u);
+  EXPECT_EQ(open("nc1", 1).body, opened.body) << "the same again";
+
+  ASSERT_TRUE(initiator(opened).io({"write -P 77 0 128k"}));
+  ASSERT_EQ(close("nc1", 1).status, 200);
+  EXPECT_FALSE(initiator(opened).io({"read 0 64k"}));
+  ASSERT_EQ(close("nc1", 1).status, 200) << "again";
+  const auto again = open("nc1", 1);
+  ASSERT_EQ(again.status, 200) << again.body;
+  auto kept = initiator(again).io({"read -P 77 0 128k"});
+  EXPECT_TRUE(kept) << kept.error().message;
+}
+
+TEST_F(Disks, ARestartOfTheServiceKeepsDataTargetsAndSecret) {
+  const auto opened = open("nc1", 3);
+  ASSERT_EQ(opened.status, 200) << opened.body;
+  ASSERT_TRUE(initiator(opened).io({"write -P 11 1M 64k"}));
+  host_.reset();
+  EXPECT_FALSE(initiator(opened).io({"read 0 64k"}));
+  start();
+  // Nobody asks: the targets come back by themselves.
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{60};
+  auto read = initiator(opened).io({"read -P 11 1M 64k"});
+  while (!read && std::chrono::steady_clock::now() < deadline)
+    read = initiator(opened).io({"read -P 11 1M 64k"});
+  EXPECT_TRUE(read) << read.error().message;
+  EXPECT_EQ(open("nc1", 3).body, opened.body);
+}
+
+TEST_F(Disks, AHigherEpochEndsTheSessionOfTheOldNode) {
+  const auto old = open("nc1", 1);
+  ASSERT_EQ(old.status, 200) << old.body;
+  std::vector<std::string> writes;
+  for (int i = 0; i < 4000; ++i) writes.push_back("write -q -P 1 2M 256k");
+  std::stop_source stop;
+  const auto old_guest = initiator(old);
+  std::jthread guest([&] {
+    (void)sys::run({.argv = old_guest.argv(writes), .timeout = std::chrono::seconds{120}}, stop.get_token());
+  });
+  const auto fresh = open("nc2", 2);
+  ASSERT_EQ(fresh.status, 200) << fresh.body;
+  EXPECT_NE(fresh.body["secret"], old.body["secret"]);
+  auto wrote = initiator(fresh).io({"write -P 2 2M 256k", "read -P 2 2M 256k"});
+  EXPECT_TRUE(wrote) << wrote.error().message;
+  EXPECT_EQ(testing::slurp(file()).substr(2 << 20, 256 << 10), std::string(256 << 10, '\2'));
+  stop.request_stop();
+  guest.join();
+  EXPECT_FALSE(old_guest.io({"read 0 64k"}));
+
+  // What the old node still says changes nothing.
+  EXPECT_EQ(open("nc1", 1).status, 409);
+  EXPECT_EQ(open("nc1", 2).status, 409) << "the epoch is nc2's";
+  EXPECT_EQ(close("nc1", 1).status, 200);
+  EXPECT_EQ(ask("nc1", "DELETE", kServer, "?epoch=1", nullptr).status, 409);
+  EXPECT_TRUE(initiator(fresh).io({"read -P 2 2M 256k"}));
+}
+
+TEST_F(Disks, ASubmitMakesAVersionOfExactlyTheseBytes) {
+  const auto opened = open("nc1", 1);
+  ASSERT_EQ(opened.status, 200) << opened.body;
+  ASSERT_TRUE(initiator(opened).io({"write -P 42 64k 192k", "write -P 0 0 64k"}));
+  const auto cmdid = new_command_id().str();
+  const auto early = submit("nc1", 1, 2, cmdid);
+  EXPECT_EQ(early.status, 409) << early.body;
+  ASSERT_EQ(close("nc1", 1).status, 200);
+  EXPECT_EQ(submit("nc1", 0, 2, cmdid).status, 409);
+  const auto done = submit("nc1", 1, 2, cmdid);
+  ASSERT_EQ(done.status, 200) << done.body;
+  auto receipt = transfer::verify_receipt(kDataKey, done.body["receipt"].get<std::string>());
+  ASSERT_TRUE(receipt);
+  EXPECT_EQ(receipt->version, 2);
+  EXPECT_EQ(receipt->parent, transfer::make_parent(kDatabase, 1));
+  EXPECT_EQ(receipt->cmdid, cmdid);
+  EXPECT_EQ(submit("nc1", 1, 2, cmdid).body, done.body) << "the same again";
+
+  // Another server made from that version has the same bytes.
+  auto body = open_body("nc2", 1);
+  body["version"] = 2;
+  body["digest"] = receipt->digest;
+  body["disk_bytes"] = receipt->virtual_size_bytes;
+  body["source_grant"] = grant_for("nc2", "GET", transfer::version_path(kDatabase, 2));
+  const auto copy = ask("nc2", "POST", "VS00000002", "/open", body);
+  ASSERT_EQ(copy.status, 200) << copy.body;
+  EXPECT_TRUE(testing::slurp(file("VS00000002")) == testing::slurp(file()));
+}
+
+TEST_F(Disks, ABuildsDiskLiesWithItsImageAndGoesWithIt) {
+  auto body = open_body("nc1", 1);
+  body["build_imgid"] = "IMG000000bb";
+  ASSERT_EQ(ask("nc1", "POST", "TMP00000001", "/open", body).status, 200);
+  EXPECT_TRUE(std::filesystem::exists(dir_.path() / "space/database/tmp/images/IMG000000bb/database"));
+  EXPECT_EQ(ask("nc1", "POST", kServer, "/open", body).status, 400) << "a server builds nothing";
+  ASSERT_EQ(open("nc1", 1).status, 200);
+  for (const auto* insid : {"TMP00000001", "VS00000001"}) {
+    EXPECT_EQ(ask("nc1", "DELETE", insid, "?epoch=1", nullptr).status, 200);
+    EXPECT_EQ(ask("nc1", "DELETE", insid, "?epoch=1", nullptr).status, 200) << "again";
+  }
+  EXPECT_FALSE(std::filesystem::exists(dir_.path() / "space/database/tmp/images/IMG000000bb"));
+  EXPECT_FALSE(std::filesystem::exists(file().parent_path()));
+}
+
+TEST_F(Disks, ADiskThatIsThereIsNeverMadeAgain) {
+  ASSERT_EQ(open("nc1", 1).status, 200);
+  ASSERT_EQ(close("nc1", 1).status, 200);
+  std::ofstream(file(), std::ios::binary | std::ios::in).write("unique", 6);
+  // What a kill -9 in the middle left of another attempt changes nothing either.
+  std::ofstream(file().string() + ".part") << "half";
+  const auto opened = open("nc2", 9);
+  ASSERT_EQ(opened.status, 200) << opened.body;
+  EXPECT_EQ(testing::slurp(file()).substr(0, 6), "unique");
+}
+
+TEST_F(Disks, WithoutTheRightGrantsNothingIsDone) {
+  const auto path = "/disks/" + kServer + "/open";
+  const auto good = grant_for("nc1", "PUT", "/disks/" + kServer);
+  EXPECT_EQ(once("POST", path, "x=1", open_body("nc1", 1)).status, 403);
+  EXPECT_EQ(once("POST", path, grant_for("nc1", "GET", "/disks/" + kServer), open_body("nc1", 1)).status,
+            403);
+  EXPECT_EQ(once("POST", path, grant_for("nc1", "PUT", "/disks/VS00000002"), open_body("nc1", 1)).status,
+            403);
+  EXPECT_EQ(once("POST", path, good, open_body("nc2", 1)).status, 403) << "the source is another node's";
+  auto other = open_body("nc1", 1);
+  other["imgid"] = "IMG000000aa";
+  EXPECT_EQ(once("POST", path, good, other).status, 403);
+  auto copy = open_body("nc1", 1);
+  copy["mode"] = "copy";
+  EXPECT_EQ(once("POST", path, good, copy).status, 400);
+  EXPECT_EQ(once("POST", "/disks/..%2fx/open", good, open_body("nc1", 1)).status, 400);
+  auto lie = open_body("nc1", 1);
+  lie["digest"] = std::string(64, '1');
+  const auto refused = ask("nc1", "POST", kServer, "/open", lie);
+  EXPECT_GE(refused.status, 400) << refused.body;
+  EXPECT_NE(refused.status, 503);
+  EXPECT_FALSE(std::filesystem::exists(file()));
+}
+
+}  // namespace
+}  // namespace educloud::test
