@@ -3,6 +3,7 @@
 #include <condition_variable>
 
 #include "cc/app/bridge.hpp"
+#include "cc/disks/disk_routes.hpp"
 #include "cc/relay/cache_check.hpp"
 #include "cc/relay/chunk_relay.hpp"
 #include "cc/relay/node_proxy.hpp"
@@ -29,6 +30,8 @@ constexpr int kHttpThreads = NodeProxy::kMaxCalls + 4;
 constexpr std::uint64_t kPackBytes = 64ull << 20;
 /// A chunk is worth more than the connection: walrus is asked again long before a node gives up.
 constexpr std::chrono::seconds kWalrusSilence{15};
+/// A database disk is submitted within this.
+constexpr std::int64_t kSubmitSeconds = 12 * 3600;
 
 http::ServerOptions server_options(const Config& config) {
   auto out = daemon::server_options(config.common, "cc");
@@ -84,6 +87,39 @@ SubmitRelay::Options submit_options(const std::string& data_key) {
   return out;
 }
 
+/// Address that nodes reach this host's servers by.
+std::string address_for_nodes(const Config& config) {
+  const auto& listen = config.common.listen;
+  const bool is_any = listen.empty() || listen == "0.0.0.0" || listen == "::";
+  if (!is_any) return listen;
+  if (!config.common.advertise.empty()) return config.common.advertise;
+  const auto network = hostinfo::HostSampler(config.common.prefix, "").network();
+  return network ? network->ip0 : std::string();
+}
+
+DiskStore::Options disk_options(const Config& config, const http::Url& walrus, const std::string& data_key,
+                                const Clock& clock) {
+  DiskStore::Options out;
+  out.prefix = config.common.prefix;
+  out.targets.listen = config.common.listen;
+  out.targets.port = config.iscsi_port;
+  out.targets.run_dir = config.common.prefix / "run";
+  out.portal_host = address_for_nodes(config);
+  out.walrus = [walrus, data_key, &clock, host = config.common.host, ca = config.walrus_ca_file](
+                   const std::string& imgid, int version) {
+    transfer::ChunkRemote remote;
+    remote.base = walrus;
+    remote.imgid = imgid;
+    remote.version = version;
+    remote.grant = transfer::sign_grant(data_key, {"PUT", transfer::version_path(imgid, version), host,
+                                                   clock.wall_ms() / 1000 + kSubmitSeconds});
+    remote.client.io_timeout = kWalrusSilence;
+    remote.client.tls_ca_file = ca;
+    return remote;
+  };
+  return out;
+}
+
 /// Null where the nodes use the same broker and vhost as clc.
 std::unique_ptr<bus::Bus> own_cluster_bus(const Config& config) {
   if (config.cluster_broker == config.common.broker) return nullptr;
@@ -106,6 +142,8 @@ struct App::Impl {
         chunks(route_options(config, data_key, clock), relay, &submits),
         peers({config.peers, data_key}, peer_table, nodes, manifests, clock),
         proxy(nodes, clock, data_key),
+        disks(disk_options(config, walrus_url, data_key, clock), relay),
+        disk_routes(disks, data_key, clock),
         bus(bus::make_rabbit_bus(daemon::rabbit_options(config.common, "cc"))),
         cluster_bus(own_cluster_bus(config)),
         bridge({*bus, cluster_bus ? *cluster_bus : *bus}, clock, nodes, peer_table, config.common.host),
@@ -116,6 +154,7 @@ struct App::Impl {
     chunks.add_routes(router);
     peers.add_routes(router);
     proxy.add_routes(router);
+    disk_routes.add_routes(router);
     router.add({.method = "GET", .pattern = "/health", .handler = [this](const http::Request&) {
                   return health();
                 }});
@@ -148,6 +187,8 @@ struct App::Impl {
   transfer::ChunkRoutes chunks;
   Peers peers;
   NodeProxy proxy;
+  DiskStore disks;
+  DiskRoutes disk_routes;
   const std::unique_ptr<bus::Bus> bus;
   const std::unique_ptr<bus::Bus> cluster_bus;  // null: the nodes are on `bus` too
   Bridge bridge;
@@ -232,6 +273,7 @@ Result<std::unique_ptr<App>> App::create(Config config) {
 
 Result<> App::start() {
   if (auto ok = impl_->server.start(); !ok) return ok;
+  impl_->disks.start();
   impl_->bridge.subscribe();
   impl_->bus->start({});
   if (impl_->cluster_bus) impl_->cluster_bus->start({});
@@ -260,6 +302,7 @@ void App::stop() {
   impl_->submits.stop();
   impl_->chunks.stop();
   impl_->server.stop();
+  impl_->disks.stop();
   impl_->upstream.stop();
   (void)impl_->store->flush();
 }
