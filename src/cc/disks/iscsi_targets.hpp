@@ -34,7 +34,8 @@ class IscsiTargets {
   struct Options {
     std::string listen = "127.0.0.1";  ///< address of the portal
     int port = 3260;
-    std::filesystem::path run_dir;  ///< for tgtd's management socket; at most 90 characters; made if it is missing
+    std::filesystem::path
+        run_dir;  ///< for tgtd's management socket; at most 90 characters; made if it is missing
   };
   static constexpr int kLun = 1;
 

@@ -27,9 +27,7 @@ bool eventually(Condition condition) {
 
 class Targets : public ::testing::Test {
  protected:
-  Targets() {
-    targets_.emplace(options());
-  }
+  Targets() { targets_.emplace(options()); }
   cc::IscsiTargets::Options options() {
     cc::IscsiTargets::Options out;
     out.port = port_;
