@@ -124,6 +124,16 @@ Operations::Final Operations::limit_vm(const Call& call) {
                       "the limits hold" + limits_note(*call.command.limits));
 }
 
+/// Of the VM that runs, as its guest sees it; 0: it does not run.
+Result<std::uint64_t> Operations::memory_of(const InstanceId& insid) {
+  auto vms = hypervisor_.list();
+  if (!vms) return fail(vms.error());
+  for (const auto& vm : *vms) {
+    if (vm.insid == insid) return static_cast<std::uint64_t>(vm.memory_mib) << 20;
+  }
+  return 0;
+}
+
 Operations::Final Operations::on_snapshot(const Call& call) {
   const auto& command = call.command;
   const auto& insid = call.tid.instance;
@@ -133,10 +143,9 @@ Operations::Final Operations::on_snapshot(const Call& call) {
   const bool was_up = before.has_value() || snapshots_.is_between(insid);
   Result<SnapshotDone> done = fail(ErrorCode::invalid_argument, "no op '" + command.op + "'", "op");
   if (command.op == "snapshot/take") {
-    const auto& option = command.runtime_option;
-    const auto memory = static_cast<std::uint64_t>(option ? option->memory_mib : 0) << 20;
-    if (auto ok = need_disk(command.with_memory == 1 ? memory : 0, "a snapshot"); !ok)
-      return fail(ok.error());
+    auto bytes = command.with_memory == 1 ? memory_of(insid) : Result<std::uint64_t>(0);
+    if (!bytes) return fail(bytes.error());
+    if (auto ok = need_disk(*bytes, "a snapshot"); !ok) return fail(ok.error());
     done = snapshots_.take(insid, command.snapshot, command.with_memory == 1, call.stop);
   }
   if (command.op == "snapshot/restore") {

@@ -93,6 +93,7 @@ class Operations {
   Final restart_vm(const Call& call);
   Final limit_vm(const Call& call);
   Final on_snapshot(const Call& call);
+  Result<std::uint64_t> memory_of(const InstanceId& insid);
   /// An operation found that the VM is gone.
   inbox::Report gone_report(const Call& call);
   /// True once the VM began again within `grace`. Errors: cancelled, not_found (it ended instead).

@@ -194,6 +194,14 @@ TEST_F(SnapshotTest, ABadOneFallsBackToTheNextOlderThatIsSound) {
   EXPECT_EQ(hypervisor_.resets(), 1);
 }
 
+TEST_F(SnapshotTest, AMemoryThatDoesNotFitOnTheDiskIsRefused) {
+  images_->free_bytes = (1ull << 30) + (64ull << 20);
+  EXPECT_EQ(snap("take", "snap-00000001", 0).event, "running");
+  const auto refused = snap("take", "snap-00000002", 1);
+  EXPECT_EQ(refused.event, "refused");
+  EXPECT_THAT(refused.errormsg, HasSubstr("must stay free"));
+}
+
 TEST_F(SnapshotTest, DeletingIsIdempotentAndADesktopsEndWithItsRun) {
   snap("take", "snap-00000001");
   EXPECT_EQ(snap("delete", "snap-00000001").event, "running");
