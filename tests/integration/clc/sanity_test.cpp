@@ -114,7 +114,7 @@ TEST_P(ClockJump, OfAnHourTouchesNoTaskNorHeartbeat) {
   say(Event::prepared);
   EXPECT_EQ(ops(), "image/run");
   say(Event::running);
-  running_vms["nc1"] = {{running.substr(24), "", "", 4096, 1, "running", 0, 0}};
+  running_vms["nc1"] = {{running.substr(24), "", "", 4096, 1, "running", 0, 0, "", ""}};
   const auto fetching = cloud->run_vm(admin, define(cloud->images(admin, {})->items.at(0).image.imgid));
   ASSERT_TRUE(fetching);
   const auto tid = fetching->task.tid;
