@@ -16,6 +16,12 @@ constexpr std::size_t kMaxWaiting = 128;
 constexpr std::chrono::milliseconds kMoment{400};
 constexpr std::size_t kSecretBytes = 12;
 
+sys::ThreadPool::Options pool_options(const char* name) {
+  return {.name = name, .threads = kWorkers, .queue_limit = kMaxWaiting, .on_exception = [](auto what) {
+            obs::error("disk.threw", {{"error", what}});
+          }};
+}
+
 Result<> check_epoch(const DiskRecord& record, std::int64_t epoch) {
   if (epoch >= record.epoch) return {};
   return fail(ErrorCode::conflict, "the database disk of " + record.instance.str() + " belongs to epoch " +
@@ -40,9 +46,8 @@ DiskStore::DiskStore(Options options, transfer::ChunkSource& chunks)
       chunks_(chunks),
       files_(options_.prefix),
       targets_(options_.targets),
-      pool_({.name = "disks", .threads = kWorkers, .queue_limit = kMaxWaiting, .on_exception = [](auto what) {
-               obs::error("disk.threw", {{"error", what}});
-             }}) {}
+      copying_(pool_options("disks")),
+      quick_(pool_options("disks-quick")) {}
 
 DiskStore::~DiskStore() {
   stop();
@@ -55,13 +60,14 @@ void DiskStore::stop() {
   }
   // Ends tgtd first, so that no job waits for it; what is open stays so in its record.
   targets_.stop();
-  pool_.stop();
+  copying_.stop();
+  quick_.stop();
 }
 
 void DiskStore::start() {
   for (const auto& instance : files_.list()) {
     auto queued =
-        find_or_begin(instance, "export", [this, instance](Job&, const std::stop_token&) -> Result<> {
+        find_or_begin(quick_, instance, "export", [this, instance](Job&, const std::stop_token&) -> Result<> {
           auto record = files_.load(instance);
           if (!record) return fail(record.error());
           std::error_code error;
@@ -74,7 +80,8 @@ void DiskStore::start() {
   }
 }
 
-Result<std::shared_ptr<DiskStore::Job>> DiskStore::find_or_begin(const InstanceId& instance,
+Result<std::shared_ptr<DiskStore::Job>> DiskStore::find_or_begin(sys::ThreadPool& pool,
+                                                                 const InstanceId& instance,
                                                                  const std::string& what, Work work) {
   const std::lock_guard lock(mutex_);
   if (const auto it = jobs_.find(instance); it != jobs_.end()) {
@@ -90,7 +97,7 @@ Result<std::shared_ptr<DiskStore::Job>> DiskStore::find_or_begin(const InstanceI
   }
   auto job = std::make_shared<Job>();
   job->what = what;
-  auto queued = pool_.submit([job, work = std::move(work), instance](const std::stop_token& pool_stop) {
+  auto queued = pool.submit([job, work = std::move(work), instance](const std::stop_token& pool_stop) {
     const std::stop_callback forward(pool_stop, [&] { job->stop.request_stop(); });
     Result<> outcome = fail(ErrorCode::internal, "the work on a database disk threw");
     try {
@@ -114,8 +121,9 @@ Result<std::shared_ptr<DiskStore::Job>> DiskStore::find_or_begin(const InstanceI
   return job;
 }
 
-Result<DiskStore::Seen> DiskStore::run(const InstanceId& instance, const std::string& what, Work work) {
-  auto job = find_or_begin(instance, what, std::move(work));
+Result<DiskStore::Seen> DiskStore::run(sys::ThreadPool& pool, const InstanceId& instance,
+                                       const std::string& what, Work work) {
+  auto job = find_or_begin(pool, instance, what, std::move(work));
   if (!job) return fail(job.error());
   Seen seen{*job, std::nullopt, {}};
   {
@@ -141,6 +149,12 @@ DiskStore::Export DiskStore::told(const DiskRecord& record) const {
           record.instance.str(), record.secret};
 }
 
+bool DiskStore::is_there(const InstanceId& instance) const {
+  auto record = files_.load(instance);
+  std::error_code error;
+  return record && *record && std::filesystem::exists(files_.disk(**record), error);
+}
+
 Result<> DiskStore::export_disk(const DiskRecord& record) {
   return targets_.open({record.instance, files_.disk(record), record.address, record.secret});
 }
@@ -148,7 +162,8 @@ Result<> DiskStore::export_disk(const DiskRecord& record) {
 Result<DiskStore::Answer<DiskStore::Export>> DiskStore::open(const Opening& request) {
   const auto what = "open " + std::to_string(request.epoch) + " " + request.node + " " + request.address +
                     " " + request.build_imgid;
-  auto seen = run(request.instance, what, [this, request](Job& job, const std::stop_token& stop) {
+  auto& pool = is_there(request.instance) ? quick_ : copying_;
+  auto seen = run(pool, request.instance, what, [this, request](Job& job, const std::stop_token& stop) {
     return do_open(job, request, stop);
   });
   if (!seen) return fail(seen.error());
@@ -217,7 +232,7 @@ Result<> DiskStore::do_open(Job& job, const Opening& request, const std::stop_to
 
 Result<DiskStore::Answer<DiskStore::Done>> DiskStore::close(const InstanceId& instance, std::int64_t epoch) {
   auto seen =
-      run(instance, "close " + std::to_string(epoch),
+      run(quick_, instance, "close " + std::to_string(epoch),
           [this, instance, epoch](Job&, const std::stop_token&) { return do_close(instance, epoch); });
   if (!seen) return fail(seen.error());
   Answer<Done> answer{std::nullopt, seen->progress};
@@ -241,7 +256,7 @@ Result<> DiskStore::do_close(const InstanceId& instance, std::int64_t epoch) {
 Result<DiskStore::Answer<std::string>> DiskStore::submit(const Submission& request) {
   const auto what = "submit " + std::to_string(request.epoch) + " " + request.cmdid + " " + request.imgid +
                     "/" + std::to_string(request.version) + " " + request.parent + " " + request.if_current;
-  auto seen = run(request.instance, what, [this, request](Job& job, const std::stop_token& stop) {
+  auto seen = run(copying_, request.instance, what, [this, request](Job& job, const std::stop_token& stop) {
     return do_submit(job, request, stop);
   });
   if (!seen) return fail(seen.error());
@@ -288,7 +303,7 @@ Result<> DiskStore::do_submit(Job& job, const Submission& request, const std::st
 
 Result<DiskStore::Answer<DiskStore::Done>> DiskStore::remove(const InstanceId& instance, std::int64_t epoch) {
   auto seen =
-      run(instance, "remove " + std::to_string(epoch),
+      run(quick_, instance, "remove " + std::to_string(epoch),
           [this, instance, epoch](Job&, const std::stop_token&) { return do_remove(instance, epoch); });
   if (!seen) return fail(seen.error());
   Answer<Done> answer{std::nullopt, seen->progress};

@@ -92,8 +92,10 @@ class DiskStore {
     std::optional<Result<>> outcome;
     Progress progress;
   };
-  Result<Seen> run(const InstanceId& instance, const std::string& what, Work work);
-  Result<std::shared_ptr<Job>> find_or_begin(const InstanceId& instance, const std::string& what, Work work);
+  Result<Seen> run(sys::ThreadPool& pool, const InstanceId& instance, const std::string& what, Work work);
+  Result<std::shared_ptr<Job>> find_or_begin(sys::ThreadPool& pool, const InstanceId& instance,
+                                             const std::string& what, Work work);
+  bool is_there(const InstanceId& instance) const;
   Result<> do_open(Job& job, const Opening& request, const std::stop_token& stop);
   Result<> do_submit(Job& job, const Submission& request, const std::stop_token& stop);
   Result<> do_close(const InstanceId& instance, std::int64_t epoch);
@@ -107,7 +109,8 @@ class DiskStore {
   IscsiTargets targets_;
   std::mutex mutex_;
   std::map<InstanceId, std::shared_ptr<Job>> jobs_;  // under mutex_
-  sys::ThreadPool pool_;
+  sys::ThreadPool copying_;                          ///< moves bytes of disks
+  sys::ThreadPool quick_;                            ///< all else: a fence must not wait for a copy
 };
 
 }  // namespace educloud::cc
