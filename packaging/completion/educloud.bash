@@ -25,14 +25,28 @@ declare -gA _educloud_commands=(
   [image rollback]="--to --wait --timeout"
   [image prune]="--versions --keep --wait --timeout"
   [image delete]="--wait --timeout"
-  [vm define]="--image --name --type --memory-mib --cpus --cluster --node --version --temporary --lazy --wait --timeout"
+  [vm define]="--image --name --type --memory-mib --cpus --cluster --node --version --hostname --user --ssh-key-file --password-file --temporary --lazy --wait --timeout"
   [vm list]=""
   [vm show]=""
   [vm run]="--lazy --wait --timeout"
   [vm stop]="--wait --timeout"
+  [vm pause]="--wait --timeout"
+  [vm resume]="--wait --timeout"
+  [vm restart]="--wait --timeout"
+  [vm limit]="--cpu-percent --cpu-weight --disk-iops --disk-mib-s --net-mbit-s --wait --timeout"
+  [vm snapshot take]="--name --memory --wait --timeout"
+  [vm snapshot list]=""
+  [vm snapshot restore]="--wait --timeout"
+  [vm snapshot delete]="--wait --timeout"
   [vm delete]="--wait --timeout --force"
   [vm console]=""
   [vm screenshot]="--output"
+  [vmtype list]=""
+  [vmtype set]="--memory-mib --cpus --cpu-percent --cpu-weight --disk-iops --disk-mib-s --net-mbit-s"
+  [vmtype delete]=""
+  [ostype list]=""
+  [ostype set]="--disk --nic --sound"
+  [ostype delete]=""
   [task list]="--all"
   [task show]=""
   [task why]=""
@@ -74,6 +88,9 @@ _educloud() {
     --format) mapfile -t COMPREPLY < <(compgen -W "auto qcow2 raw vdi vmdk vhdx" -- "$word"); return ;;
     --usage) mapfile -t COMPREPLY < <(compgen -W "desktop server" -- "$word"); return ;;
     --ostype) mapfile -t COMPREPLY < <(compgen -W "linux windows other" -- "$word"); return ;;
+    --disk) mapfile -t COMPREPLY < <(compgen -W "virtio sata ide" -- "$word"); return ;;
+    --nic) mapfile -t COMPREPLY < <(compgen -W "virtio e1000 rtl8139" -- "$word"); return ;;
+    --sound) mapfile -t COMPREPLY < <(compgen -W "none ac97 ich6 ich9" -- "$word"); return ;;
     --accel) mapfile -t COMPREPLY < <(compgen -W "auto kvm tcg" -- "$word"); return ;;
     --hypervisor) mapfile -t COMPREPLY < <(compgen -W "libvirt fake" -- "$word"); return ;;
   esac

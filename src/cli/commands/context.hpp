@@ -35,6 +35,9 @@ void add_image_push_command(CLI::App& image, Context& context);
 void add_image_read_commands(CLI::App& image, Context& context);  ///< export, url, diff, compact
 void add_walrus_commands(CLI::App& app, Context& context);        ///< the local store of walrus
 void add_vm_commands(CLI::App& app, Context& context);
+void add_vm_operate_commands(CLI::App& vm, Context& context);   ///< pause, resume, restart, limit
+void add_vm_snapshot_commands(CLI::App& vm, Context& context);  ///< snapshot take, list, restore, delete
+void add_type_commands(CLI::App& app, Context& context);        ///< vmtype, ostype
 void add_task_commands(CLI::App& app, Context& context);
 void add_dead_letter_commands(CLI::App& app, Context& context);
 void add_backup_commands(CLI::App& app, Context& context);  ///< backup, and the local restore

@@ -59,6 +59,7 @@ std::unique_ptr<CLI::App> make_app(Context& context) {
   add_node_commands(*app, context);
   add_image_commands(*app, context);
   add_vm_commands(*app, context);
+  add_type_commands(*app, context);
   add_task_commands(*app, context);
   add_dead_letter_commands(*app, context);
   add_backup_commands(*app, context);

@@ -22,13 +22,24 @@ struct DefineArguments {
   std::int64_t memory_mib = 0;
   int cpus = 0, version = 0;
   bool temporary = false, lazy = false;
+  std::string hostname, user;
+  std::filesystem::path ssh_key_file, password_file;
   WaitOptions wait;
 };
 
-nlohmann::json define_body(const DefineArguments& a) {
+/// A public key file's line.
+Result<std::string> read_key(const std::filesystem::path& file) {
+  auto text = sys::read_file(file, 16 * 1024);
+  if (!text) return text;
+  while (!text->empty() && (text->back() == '\n' || text->back() == '\r')) text->pop_back();
+  return text;
+}
+
+Result<nlohmann::json> define_body(const DefineArguments& a) {
   nlohmann::json body = {{"imgid", a.image}, {"kind", a.temporary ? "TVD" : "VD"}};
   const std::pair<const char*, const std::string*> texts[] = {
-      {"name", &a.name}, {"vmtype", &a.vmtype}, {"cluster", &a.cluster}, {"node", &a.node}};
+      {"name", &a.name}, {"vmtype", &a.vmtype},     {"cluster", &a.cluster},
+      {"node", &a.node}, {"hostname", &a.hostname}, {"user", &a.user}};
   for (const auto& [key, value] : texts) {
     if (!value->empty()) body[key] = *value;
   }
@@ -36,6 +47,16 @@ nlohmann::json define_body(const DefineArguments& a) {
   if (a.cpus > 0) body["cpus"] = a.cpus;
   if (a.version > 0) body["version"] = a.version;
   if (a.lazy) body["lazy"] = true;
+  if (!a.ssh_key_file.empty()) {
+    auto key = read_key(a.ssh_key_file);
+    if (!key) return fail(key.error());
+    body["ssh_key"] = std::move(*key);
+  }
+  if (!a.password_file.empty()) {
+    auto password = sys::read_secret_file(a.password_file);
+    if (!password) return fail(password.error());
+    body["password"] = std::move(*password);
+  }
   return body;
 }
 
@@ -48,7 +69,9 @@ Result<> show_vm(Context& context, Session& session, const std::string& insid) {
 }
 
 Result<> define_vm(Context& context, Session& session, const DefineArguments& a) {
-  auto vm = session.post("/vms", define_body(a));
+  auto body = define_body(a);
+  if (!body) return fail(body.error());
+  auto vm = session.post("/vms", *body);
   if (!vm) return fail(vm.error());
   const auto task = vm->find("task");
   if (a.temporary && a.wait.wait && task != vm->end() && task->is_object()) {
@@ -134,6 +157,11 @@ void add_define(CLI::App& vm, Context& context) {
   define->add_option("--node", a.node, "Only there");
   define->add_option("--version", a.version, "Always this version, not the one in use")
       ->check(CLI::PositiveNumber);
+  define->add_option("--hostname", a.hostname, "What the guest is told it is called (cloud-init)");
+  auto* user = define->add_option("--user", a.user, "Login made at the first boot");
+  define->add_option("--ssh-key-file", a.ssh_key_file, "Public key that may log in as this user")
+      ->needs(user);
+  define->add_option("--password-file", a.password_file, "Its password (mode 0600)")->needs(user);
   auto* temporary = define->add_flag("--temporary", a.temporary, "Run it now, once");
   define->add_flag("--lazy", a.lazy, kLazyHelp)->needs(temporary);
   add_wait_options(*define, a.wait);
@@ -188,6 +216,8 @@ void add_vm_commands(CLI::App& app, Context& context) {
   screenshot->add_option("-o,--output", *out, "File (default: VM.png)");
   on_command(*screenshot, context,
              [=, &context](Session& session) { return save_screenshot(context, session, *insid, *out); });
+  add_vm_operate_commands(*vm, context);
+  add_vm_snapshot_commands(*vm, context);
 }
 
 }  // namespace educloud::cli

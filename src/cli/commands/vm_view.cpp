@@ -1,6 +1,7 @@
 #include "cli/commands/vm_view.hpp"
 
 #include "cli/commands/context.hpp"
+#include "cli/commands/limits.hpp"
 #include "cli/core/text.hpp"
 
 namespace educloud::cli {
@@ -30,11 +31,14 @@ void add_addresses(nlohmann::json& vm) {
 
 std::string describe_vm(const nlohmann::json& vm) {
   std::vector<std::vector<std::string>> rows;
-  for (const char* key : {"insid", "name", "state", "imgid", "image_name", "version", "vmtype", "memory_mib",
-                          "cpus", "owner", "display_address", "display_password", "web_url"}) {
+  for (const char* key :
+       {"insid", "name", "state", "imgid", "image_name", "version", "vmtype", "memory_mib", "cpus", "owner",
+        "hostname", "ip", "display_address", "display_password", "web_url"}) {
     const std::string value = cell(vm, key);
     if (value != "-") rows.push_back({key, value});
   }
+  const std::string limits = describe_limits(vm.value("limits", nlohmann::json()));
+  if (!limits.empty()) rows.push_back({"limits", limits});
   if (const auto task = vm.find("task"); task != vm.end() && task->is_object()) {
     for (const char* key : {"tid", "node", "queue_reason", "prompt", "errormsg"}) {
       const std::string value = cell(*task, key);

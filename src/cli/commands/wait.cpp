@@ -59,6 +59,12 @@ Standing judge(const nlohmann::json& task, Goal goal) {
   const std::string phase = text_of(task, "phase");
   const std::string state = text_of(task, "state");
   const bool editing = phase == "editing";
+  if (goal == Goal::settled) {
+    if (flag_of(task, "busy")) return Standing::under_way;
+    // What an operation could not do leaves the VM well, so only the message tells.
+    return text_of(task, "errormsg").empty() && editing && state != "deleting" ? Standing::reached
+                                                                               : Standing::failed;
+  }
   // Tidying up is asked for again until it is done, and a VM that failed to stop in order has stopped all the
   // same.
   const bool goes_on = state == "deleting" || state == "gone" || (phase == "submitting" && state == "done") ||
@@ -76,6 +82,7 @@ Standing judge(const nlohmann::json& task, Goal goal) {
       if (state != "gone") return Standing::under_way;
       return flag_of(task, "done") ? Standing::reached : Standing::failed;
     case Goal::gone: return state == "gone" ? Standing::reached : Standing::under_way;
+    case Goal::settled: break;  // above
   }
   return Standing::failed;
 }
@@ -128,6 +135,15 @@ Result<nlohmann::json> wait_for_task(Context& context, Session& session, const s
     }
     std::this_thread::sleep_for(kPollInterval);
   }
+}
+
+Result<nlohmann::json> wait_for_operation(Context& context, Session& session, const std::string& tid,
+                                          const std::string& op, int timeout_s) {
+  auto last = wait_for_task(context, session, tid, Goal::settled, timeout_s);
+  if (!last) return last;
+  const std::string now = text_of(*last, "op");
+  if (now != op) return fail(ErrorCode::conflict, "task " + tid + " was asked for " + now + " meanwhile");
+  return last;
 }
 
 std::string describe_task(const nlohmann::json& task) {

@@ -29,6 +29,7 @@ enum class Goal {
   stopped,  ///< the VM does not run any more
   ended,    ///< the task is over, and reached what it was for
   gone,     ///< nothing is left of the task; not found counts
+  settled,  ///< the operation on its VM is answered
 };
 
 /// Where a task stands with regard to a goal.
@@ -47,6 +48,11 @@ Step step_of(const nlohmann::json& task);
 /// Errors: corrupt (the task failed; the message is its own), timeout, unauthenticated, not_found.
 Result<nlohmann::json> wait_for_task(Context& context, Session& session, const std::string& tid, Goal goal,
                                      int timeout_s);
+
+/// Waits until the operation `op` that was asked of the VM of task `tid` is answered. Errors: as
+/// wait_for_task; conflict if the VM was asked for something else meanwhile.
+Result<nlohmann::json> wait_for_operation(Context& context, Session& session, const std::string& tid,
+                                          const std::string& op, int timeout_s);
 
 /// "tid TID  phase/state  node" and the rest of a task, one "key  value" per line.
 std::string describe_task(const nlohmann::json& task);

@@ -120,6 +120,12 @@ Result<nlohmann::json> Session::post(const std::string& path, const nlohmann::js
   return response->json();
 }
 
+Result<nlohmann::json> Session::put(const std::string& path, const nlohmann::json& body) {
+  auto response = call("PUT", path, body.dump());
+  if (!response) return fail(response.error());
+  return response->json();
+}
+
 Result<nlohmann::json> Session::patch(const std::string& path, const nlohmann::json& body) {
   auto response = call("PATCH", path, body.dump());
   if (!response) return fail(response.error());

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "cli/commands/context.hpp"
+#include "cli/commands/limits.hpp"
 #include "cli/commands/plan.hpp"
 #include "cli/commands/program.hpp"
 #include "cli/commands/upload_target.hpp"
@@ -46,17 +47,19 @@ std::string file(const char* name) {
 TEST(Commands, AreThoseThatAreDocumented) {
   std::vector<std::string> names;
   for (const auto& [name, options] : commands()) names.push_back(name);
-  EXPECT_THAT(
-      names,
-      testing::UnorderedElementsAre(
-          "init", "login", "logout", "status", "node list", "node show", "node enable", "node no-new",
-          "node drain", "plan", "dead-letter list", "dead-letter show", "dead-letter retry",
-          "dead-letter drop", "backup", "restore", "task why", "image import", "image list", "image show",
-          "image build", "image modify", "image submit", "image versions", "image rollback", "image prune",
-          "image delete", "image push", "image export", "image url", "image diff", "image compact",
-          "walrus fsck", "walrus export", "walrus gc", "walrus stats", "vm define", "vm run", "vm stop",
-          "vm delete", "vm list", "vm show", "vm console", "vm screenshot", "task list", "task show",
-          "task watch", "task cancel", "task submit", "task start", "task stop"));
+  EXPECT_THAT(names,
+              testing::UnorderedElementsAre(
+                  "init", "login", "logout", "status", "node list", "node show", "node enable", "node no-new",
+                  "node drain", "plan", "dead-letter list", "dead-letter show", "dead-letter retry",
+                  "dead-letter drop", "backup", "restore", "task why", "image import", "image list",
+                  "image show", "image build", "image modify", "image submit", "image versions",
+                  "image rollback", "image prune", "image delete", "image push", "image export", "image url",
+                  "image diff", "image compact", "walrus fsck", "walrus export", "walrus gc", "walrus stats",
+                  "vm define", "vm run", "vm stop", "vm pause", "vm resume", "vm restart", "vm limit",
+                  "vm snapshot take", "vm snapshot list", "vm snapshot restore", "vm snapshot delete",
+                  "vmtype list", "vmtype set", "vmtype delete", "ostype list", "ostype set", "ostype delete",
+                  "vm delete", "vm list", "vm show", "vm console", "vm screenshot", "task list", "task show",
+                  "task watch", "task cancel", "task submit", "task start", "task stop"));
 }
 
 TEST(Commands, StandInCompletionAndManualWithEveryOption) {
@@ -87,6 +90,11 @@ TEST(Program, TellsWrongUsageByItsExitCode) {
   EXPECT_EQ(run({"frobnicate"}), 2);
   EXPECT_EQ(run({"vm", "run"}), 2);
   EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--cpus", "-3"}), 2);
+  EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--password-file", "x"}), 2) << "whose?";
+  EXPECT_EQ(run({"vm", "limit", "VD01234567", "--cpu-percent", "-1"}), 2);
+  EXPECT_EQ(run({"vm", "snapshot", "restore", "VD01234567"}), 2);
+  EXPECT_EQ(run({"vmtype", "set", "lab", "--cpus", "2"}), 2);
+  EXPECT_EQ(run({"ostype", "set", "bsd", "--disk", "floppy", "--nic", "e1000"}), 2);
   EXPECT_EQ(run({"init", "--host", "../x", "--cluster", "cc1"}), 2);
   EXPECT_EQ(run({"--help"}), 0);
   EXPECT_EQ(run({"--version"}), 0);
@@ -132,6 +140,28 @@ TEST(Judge, KnowsHowATaskEnded) {
   EXPECT_EQ(judge(task("submitting", "gone", false, true), Goal::ended), Standing::reached);
   EXPECT_EQ(judge(task("submitting", "gone"), Goal::ended), Standing::failed) << "cancelled";
   EXPECT_EQ(judge(task("submitting", "gone"), Goal::gone), Standing::reached);
+}
+
+TEST(Judge, KnowsWhenAnOperationIsAnswered) {
+  auto one = task("editing", "paused", false, true);
+  one["busy"] = true;
+  EXPECT_EQ(judge(one, Goal::settled), Standing::under_way);
+  one["busy"] = false;
+  EXPECT_EQ(judge(one, Goal::settled), Standing::reached);
+  one["errormsg"] = "no space on nc1";
+  EXPECT_EQ(judge(one, Goal::settled), Standing::failed) << "the VM is well, the operation was refused";
+  EXPECT_EQ(judge(task("editing", "deleting"), Goal::settled), Standing::failed);
+  EXPECT_EQ(judge(task("submitting", "gone", false, true), Goal::settled), Standing::failed);
+}
+
+TEST(Limits, AreSpokenOfOnlyWhereGiven) {
+  LimitOptions options;
+  EXPECT_EQ(limits_body(options), json::object());
+  options.cpu_percent = 0, options.disk_iops = 500;
+  EXPECT_EQ(limits_body(options), json({{"cpu_percent", 0}, {"disk_iops", 500}}));
+  EXPECT_EQ(describe_limits({{"cpu_percent", 150}, {"cpu_weight", 0}, {"disk_iops", 500}}),
+            "cpu_percent 150, disk_iops 500");
+  EXPECT_EQ(describe_limits(nullptr), "");
 }
 
 TEST(Step, TakesTheRateThatTheTaskTells) {
