@@ -35,6 +35,16 @@ TEST(Bodies, NameTheKeyThatIsWrong) {
   EXPECT_EQ(verdict<ImageBody>(R"({"name":"x","something":"new"})"), "accepted");
   EXPECT_EQ(verdict<VmBody>(R"({"imgid":"IMG01234567","cpus":1.5})"), "400 cpus");
   EXPECT_EQ(verdict<VmBody>(R"({"imgid":["IMG01234567"]})"), "400 imgid");
+  EXPECT_EQ(verdict<VmBody>(R"({"imgid":"IMG01234567","hostname":7})"), "400 hostname");
+  EXPECT_EQ(verdict<LimitsBody>("{}"), "accepted");
+  EXPECT_EQ(verdict<LimitsBody>(R"({"cpu_percent":"much"})"), "400 cpu_percent");
+  EXPECT_EQ(verdict<LimitsBody>(R"({"disk_iops":-1})"), "400 disk_iops");
+  EXPECT_EQ(verdict<SnapshotBody>(R"({"memory":"yes"})"), "400 memory");
+  EXPECT_EQ(verdict<VmTypeBody>(R"({"memory_mib":512})"), "400 cpus");
+  EXPECT_EQ(verdict<VmTypeBody>(R"({"memory_mib":512,"cpus":1,"limits":{"net_mbit_s":-1}})"),
+            "400 limits.net_mbit_s");
+  EXPECT_EQ(verdict<OsTypeBody>(R"({"disk_type":"floppy","nic_type":"e1000"})"), "400 disk_type");
+  EXPECT_EQ(verdict<OsTypeBody>(R"({"disk_type":"ide","nic_type":"e1000"})"), "accepted");
   EXPECT_EQ(verdict<PruneBody>(R"({"versions":[1,"2"]})"), "400 versions[1]");
   EXPECT_EQ(verdict<RollbackBody>(R"({"version":0})"), "400 version");
   EXPECT_EQ(verdict<EditBody>(R"({"memory_mib":1e300})"), "400 memory_mib");

@@ -206,6 +206,8 @@ TEST(Rights, AreDeniedByDefault) {
   EXPECT_FALSE(may(ann, Deed::control_vm, "bob"));
   EXPECT_FALSE(may(ann, Deed::control_vm, ""));
   EXPECT_FALSE(may(ann, Deed::create_image, "ann"));
+  EXPECT_FALSE(may(ann, Deed::change_vmtypes, ""));
+  EXPECT_FALSE(may(ann, Deed::exceed_limits, "ann"));
   EXPECT_TRUE(may(ann, Deed::create_vm, ""));
   EXPECT_EQ(check(ann, Deed::see_vm, "bob", "instance VD1").error().code, ErrorCode::not_found);
   EXPECT_EQ(check(ann, Deed::change_image, "bob", "image x").error().code, ErrorCode::permission_denied);
