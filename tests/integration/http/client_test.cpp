@@ -124,8 +124,12 @@ TEST_F(ClientTest, AConnectionTheServerClosedWhileIdleIsReplaced) {
   start();
   auto c = client();
   ASSERT_EQ(c.send({.target = "/a"})->body, "x");
-  RawPeer witness(port());
-  witness.read_to_end();  // opened after the client's last answer: when it is cut, the client's is, too
+  // The server's clock for the client's connection starts when its answer is written, which may be a little
+  // after the client has it: a second witness leaves it a whole second.
+  for (int i = 0; i < 2; ++i) {
+    RawPeer witness(port());
+    witness.read_to_end();
+  }
   const auto again = c.send({.method = "POST", .target = "/a", .body = "once"});
   ASSERT_TRUE(again) << again.error().message;
   EXPECT_EQ(again->body, "once");
