@@ -139,8 +139,8 @@ class NcDaemon : public ::testing::Test {
     made.source_grant = walrus_.read_grant();
     auto& option = made.runtime_option.emplace();
     option.memory_mib = 32;
-    option.rdp_port = 30'000 + getpid() % 10'000;
-    option.web_port = 41'000 + getpid() % 10'000;
+    option.rdp_port = display_port_;
+    option.web_port = web_port_;
     option.display_password = "secret";
     return made;
   }
@@ -204,6 +204,8 @@ class NcDaemon : public ::testing::Test {
   std::optional<msg::Inventory> inventory_;
   std::atomic<std::int64_t> lease_epoch_ = 1;
   std::int64_t attempt_ = 0;
+  // The guest's, so none that an outgoing connection may have.
+  const int display_port_ = test::free_port(), web_port_ = test::free_port();
 };
 
 TEST_F(NcDaemon, RunsADesktopThroughItsOwnRestartAndTellsItsEnd) {

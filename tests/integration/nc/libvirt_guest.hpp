@@ -9,6 +9,7 @@
 #include <mutex>
 #include <thread>
 
+#include "integration/bus/test_broker.hpp"
 #include "integration/nc/own_libvirtd.hpp"
 #include "nc/hypervisor/libvirt_hypervisor.hpp"
 
@@ -105,10 +106,10 @@ class LibvirtGuest : public ::testing::Test {
     std::filesystem::remove(made.console_log);
     made.mac = mac_of(made.insid);
     made.display_address = "127.0.0.1";
-    made.display_port = 5900 + getpid() % 20'000;
+    made.display_port = display_port_;
     made.display_password = "secret";
     made.web_address = "127.0.0.1";
-    made.web_port = 26'000 + getpid() % 20'000;
+    made.web_port = web_port_;
     return made;
   }
   static std::string console(const VmSpec& of) {
@@ -119,6 +120,7 @@ class LibvirtGuest : public ::testing::Test {
   static inline std::unique_ptr<OwnLibvirtd> shared_;
   Events events_;
   std::unique_ptr<Hypervisor> hypervisor_;
+  const int display_port_ = test::free_port(), web_port_ = test::free_port();
 };
 
 }  // namespace educloud::nc
