@@ -13,6 +13,7 @@ declare -gA _educloud_commands=(
   [image list]=""
   [image show]=""
   [image versions]=""
+  [image set]="--name --description --usage --database-gib --wait --timeout"
   [image import]="--name --resume --format --ostype --usage --description --wait --timeout"
   [image modify]="--type --memory-mib --cpus --cluster --node --version --description --wait-running --wait --timeout"
   [image build]="--name --type --memory-mib --cpus --cluster --node --version --description --wait-running --wait --timeout"

@@ -17,6 +17,12 @@ http::Response create_image(Context& c, const Principal& who, const http::Reques
       request, [&](const ImageBody& body) { return answer(c.cloud.create_image(who, body), 201); });
 }
 
+http::Response change_image(Context& c, const Principal& who, const http::Request& request) {
+  return with_body<ImageChangeBody>(request, [&](const ImageChangeBody& body) {
+    return answer(c.cloud.change_image(who, request.param("id"), body.change()));
+  });
+}
+
 http::Response modify_image(Context& c, const Principal& who, const http::Request& request) {
   return with_body<EditBody>(request, [&](const EditBody& body) {
     return answer(c.cloud.modify_image(who, request.param("id"), body), 202);
@@ -69,6 +75,7 @@ void add_image_routes(http::Router& router, const Shared& context) {
       [](Context& c, const Principal& who, const http::Request& request) {
         return answer(c.cloud.image(who, request.param("id")));
       });
+  add(router, context, "PATCH", "/images/{id}", change_image);
   add(router, context, "DELETE", "/images/{id}",
       [](Context& c, const Principal& who, const http::Request& request) {
         return answer(c.cloud.delete_image(who, request.param("id")), 202);

@@ -35,6 +35,29 @@ struct ImageBody : NewImage {
   }
 };
 
+struct ImageChangeBody {
+  std::string name, description, usage;
+  int database_gib = 0;
+  bool clear_description = false;
+
+  ImageChange change() const {
+    ImageChange out;
+    if (!name.empty()) out.name = name;
+    if (!description.empty() || clear_description) out.description = description;
+    if (!usage.empty()) out.usage = usage;
+    out.database_gib = database_gib;
+    return out;
+  }
+  static constexpr auto fields() {
+    using T = ImageChangeBody;
+    return std::make_tuple(msg::option("name", &T::name, msg::text(1, 80)),
+                           msg::option("description", &T::description, msg::text(0, 1000)),
+                           msg::option("clear_description", &T::clear_description),
+                           msg::option("usage", &T::usage, msg::choice("desktop|server")),
+                           msg::option("database_gib", &T::database_gib, msg::range(1, 65536)));
+  }
+};
+
 struct EditBody : EditRequest {
   static constexpr auto fields() {
     using T = EditBody;

@@ -42,6 +42,13 @@ struct NewImage {
   std::string format;           ///< qcow2 | raw | vdi | vmdk | vhdx; empty: walrus finds out
 };
 
+/// What is not given stays as it is.
+struct ImageChange {
+  std::optional<std::string> name, description, usage;
+  int database_gib = 0;  ///< of the disk that a server image gets; 0: kDatabaseGib
+};
+inline constexpr int kDatabaseGib = 10;
+
 struct EditRequest {
   std::string name;             ///< build: of the new image
   std::string vmtype;           ///< empty: vdsmall
@@ -154,6 +161,9 @@ class Cloud {
   Result<Page<VersionView>> versions(const Principal& who, std::string_view imgid);
   /// A catalogue entry and its import task. Errors: conflict (name taken), invalid_argument.
   Result<ImageCreated> create_image(const Principal& who, const NewImage& request);
+  /// Usage server: the image gets a disk for its data, made by a task (the view's tid), and is a server's
+  /// when that has ended. Errors: conflict (it has no version yet; servers of it exist), invalid_argument.
+  Result<ImageView> change_image(const Principal& who, std::string_view imgid, const ImageChange& change);
   /// Where the file of an import task goes (again). Errors: conflict if it waits for none.
   Result<UploadTarget> upload_target(const Principal& who, std::string_view tid);
   /// A TMP instance on the image itself, prepared and started. There may be several for one image: whoever

@@ -139,6 +139,7 @@ Result<ImageCreated> Cloud::create_image(const Principal& who, const NewImage& r
     image.owner = who.account;
     image.ostype = request.ostype;
     image.usage = request.usage;
+    if (image.usage == "server") image.database_gib = kDatabaseGib;
     image.description = request.description;
     image.created_at = impl.clock.wall_ms();
     store::add_image(sql, image);
@@ -147,6 +148,71 @@ Result<ImageCreated> Cloud::create_image(const Principal& who, const NewImage& r
     if (!task) return fail(task.error());
     impl.audit(sql, who, "image.create", image.imgid, image.name);
     return ImageCreated{image.imgid, task->tid, impl.upload_target(*task, format_of(request))};
+  });
+}
+
+namespace {
+
+Result<> change_texts(store::Sql& sql, Image& image, const ImageChange& change) {
+  if (change.name && *change.name != image.name) {
+    if (auto ok = check_new_image(sql, *change.name, change.description.value_or("")); !ok) return ok;
+    image.name = *change.name;
+  }
+  if (change.description) {
+    if (auto ok = check_description(*change.description); !ok) return ok;
+    image.description = *change.description;
+  }
+  return {};
+}
+
+Result<> check_usage_change(store::Sql& sql, const Image& image, const std::string& usage) {
+  if (usage != "desktop" && usage != "server")
+    return fail(ErrorCode::invalid_argument, "'usage' must be desktop or server", "usage");
+  if (image.current_version == 0)
+    return fail(ErrorCode::conflict, "image " + image.name + " has no version yet: its import has not ended");
+  for (const auto& instance : store::instances_of_image(sql, image.imgid)) {
+    const bool in_the_way =
+        usage == "server" || instance.insid.starts_with("VS") || instance.insid.starts_with("TMP");
+    if (!in_the_way) continue;
+    return fail(ErrorCode::conflict, "image " + image.name + " is used by instance " + instance.insid +
+                                         " as a " + image.usage + "'s: delete that first");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<ImageView> Cloud::change_image(const Principal& who, std::string_view imgid,
+                                      const ImageChange& change) {
+  auto& impl = *impl_;
+  return impl.store.write([&](store::Sql& sql) -> Result<ImageView> {
+    auto image = impl.image(sql, who, Deed::change_image, imgid);
+    if (!image) return fail(image.error());
+    if (image->deleting) return fail(ErrorCode::conflict, "image " + image->name + " is being deleted");
+    if (auto ok = change_texts(sql, *image, change); !ok) return fail(ok.error());
+    const std::string usage = change.usage.value_or(image->usage);
+    const bool becomes_server = usage == "server" && image->usage != "server";
+    if (usage != image->usage) {
+      if (auto ok = check_usage_change(sql, *image, usage); !ok) return fail(ok.error());
+      const auto disk = store::find_image(sql, image->database_imgid);
+      const bool is_being_made = disk && disk->current_version == 0;
+      if (is_being_made)
+        return fail(ErrorCode::conflict,
+                    "the disk for the data of image " + image->name + " is being made already");
+      if (!becomes_server || disk) image->usage = usage;
+    }
+    if (becomes_server && image->database_imgid.empty())
+      image->database_gib = change.database_gib == 0 ? kDatabaseGib : change.database_gib;
+    store::update_image(sql, *image);
+    impl.audit(sql, who, "image.change", image->imgid, usage);
+    auto view = impl.image_view(sql, *image);
+    if (becomes_server && image->database_imgid.empty()) {
+      auto task = impl.engine.begin_database(sql, *image, who.account);
+      if (!task) return fail(task.error());
+      view.tid = task->tid;
+      view.image.database_imgid = task->dst;
+    }
+    return view;
   });
 }
 
@@ -228,6 +294,7 @@ Result<TaskView> Cloud::build_image(const Principal& who, std::string_view imgid
     if (!request.description.empty()) made.description = request.description;
     made.current_version = 0;
     made.next_version = 1;
+    made.database_imgid.clear();
     made.created_at = impl.clock.wall_ms();
     auto instance = editor(impl.free_instance_id(sql, InstanceKind::TMP), *source, who, request,
                            "build " + made.name, impl.clock.wall_ms());

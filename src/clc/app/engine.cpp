@@ -14,6 +14,12 @@ namespace {
 
 constexpr task::TaskState kStopped{task::Phase::editing, task::State::stopped};
 
+/// Users upload an image; a disk for data is made by walrus.
+std::string_view import_op(store::Sql& sql, const Task& task) {
+  const auto image = store::find_image(sql, task.dst);
+  return image && image->usage == "database" ? "image/blank" : "image/import";
+}
+
 tl::unexpected<Error> vanished(std::string_view what) {
   return fail(ErrorCode::not_found, std::string(what) + " is not there any more");
 }
@@ -35,7 +41,7 @@ Result<Task> Engine::begin(store::Sql& sql, Task task, const std::vector<int>& v
   task.id = store::add_task(sql, task);
   Result<> sent;
   switch (task.kind) {
-    case TaskKind::import: sent = send(sql, task, "image/import"); break;
+    case TaskKind::import: sent = send(sql, task, import_op(sql, task)); break;
     case TaskKind::use: sent = send(sql, task, "image/use"); break;
     case TaskKind::prune: sent = send(sql, task, "image/prune", versions); break;
     case TaskKind::remove: sent = send(sql, task, "image/delete", versions); break;
@@ -248,7 +254,7 @@ Result<> Engine::act(store::Sql& sql, Task& task, Action action, const msg::Task
       if (!operation_) return fail(ErrorCode::internal, "an operation that nobody asked for");
       return send(sql, task, operation_->op);
     case Action::send_submit: {
-      if (task.kind == TaskKind::import) return send(sql, task, "image/import");
+      if (task.kind == TaskKind::import) return send(sql, task, import_op(sql, task));
       if (task.kind == TaskKind::use) return send(sql, task, "image/use");
       if (is_maintenance(task.kind)) {
         const auto last = msg::parse<msg::Command>(task.command);

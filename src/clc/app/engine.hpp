@@ -37,6 +37,10 @@ class Engine {
   /// what it is about. Errors: exhausted (no node, no port), not_found.
   Result<Task> begin(store::Sql& sql, Task task, const std::vector<int>& versions = {});
 
+  /// A hidden image for the database disk of `image`, which is stored, and walrus' order to make it, which
+  /// makes `image` a server's. Errors: as begin().
+  Result<Task> begin_database(store::Sql& sql, Image image, const std::string& owner);
+
   /// start, stop, submit or cancel by a user. Errors: conflict, exhausted.
   Result<Task> user_event(store::Sql& sql, Task task, task::Event event);
 
@@ -120,6 +124,7 @@ class Engine {
                              std::int64_t patience_ms);
   Result<Access> take_access(store::Sql& sql, const Task& task);
   Result<> publish_version(store::Sql& sql, Task& task, const msg::TaskStatus* status);
+  Result<> version_published(store::Sql& sql, const Image& image, int version, const std::string& owner);
   Result<> finish_upkeep(store::Sql& sql, Task& task);
   void release(store::Sql& sql, Task& task);
   void say_farewell(store::Sql& sql, Task was, std::int64_t patience_ms);

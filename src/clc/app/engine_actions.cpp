@@ -30,7 +30,7 @@ std::string new_display_password() {
 }  // namespace
 
 Result<> Engine::send(store::Sql& sql, Task& task, std::string_view op, const std::vector<int>& versions) {
-  if (op == "image/submit" || op == "image/import")
+  if (op == "image/submit" || op == "image/import" || op == "image/blank")
     task.target_version = store::take_version_number(sql, task.dst);
   // The overlay that a desktop's snapshots lie in is thrown away when it starts anew.
   if (op == "image/prepare" && task.kind == TaskKind::run) store::remove_snapshots(sql, task.insid);
@@ -68,6 +68,12 @@ Result<CommandParts> Engine::parts(store::Sql& sql, const Task& task, std::strin
     return out;
   }
   if (is_operation(op)) out.operation = operation_;
+  if (op == "image/blank") {
+    const auto server = store::find_image_of_database(sql, task.dst);
+    if (!server)
+      return fail(ErrorCode::not_found, "the image of disk " + task.dst + " is not there any more");
+    out.disk_bytes = std::int64_t{server->database_gib} << 30;
+  }
   if (op != "image/prepare" && op != "image/run") return out;
   const auto instance = store::find_instance(sql, task.insid);
   const auto image = store::find_image(sql, task.src);
@@ -157,10 +163,52 @@ Result<> Engine::publish_version(store::Sql& sql, Task& task, const msg::TaskSta
   image->current_version = std::max(image->current_version, version->version);
   store::update_image(sql, *image);
   task.achieved = true;
+  if (auto ok = version_published(sql, *image, version->version, task.owner); !ok) return ok;
   store::audit(sql, now(), task.owner, "image.publish", task.dst,
                "version " + std::to_string(version->version) + " digest " + version->digest);
   obs::info("image.published", {{"tid", task.tid}, {"imgid", task.dst}, {"version", version->version}});
   return {};
+}
+
+/// A server's image and its database disk find each other.
+Result<> Engine::version_published(store::Sql& sql, const Image& image, int version,
+                                   const std::string& owner) {
+  if (image.usage == "database") {
+    auto server = store::find_image_of_database(sql, image.imgid);
+    if (!server) return {};
+    server->usage = "server";
+    store::update_image(sql, *server);
+    store::give_database(sql, server->imgid, version);
+    return {};
+  }
+  if (image.usage != "server" || !image.database_imgid.empty()) return {};
+  auto begun = begin_database(sql, image, owner);
+  return begun ? Result<>{} : fail(begun.error());
+}
+
+Result<Task> Engine::begin_database(store::Sql& sql, Image image, const std::string& owner) {
+  Image disk = image;
+  disk.imgid = new_image_id().str();
+  while (store::find_image(sql, disk.imgid)) disk.imgid = new_image_id().str();
+  disk.name = disk.imgid + " database";  // nobody sees it, but names are unique
+  disk.usage = "database";
+  disk.description = "database disk of " + image.imgid;
+  disk.current_version = disk.database_gib = 0;
+  disk.next_version = 1;
+  disk.created_at = now();
+  store::add_image(sql, disk);
+  image.database_imgid = disk.imgid;
+  store::update_image(sql, image);
+  Task task;
+  task.kind = TaskKind::import;
+  task.owner = owner;
+  task.src = task.dst = disk.imgid;
+  task.insid = new_instance_id(InstanceKind::TMP).str();
+  while (store::find_instance(sql, task.insid) || store::open_task_of_instance(sql, task.insid))
+    task.insid = new_instance_id(InstanceKind::TMP).str();
+  task.tid = disk.imgid + ":" + disk.imgid + ":" + task.insid;
+  task.state = {task::Phase::submitting, task::State::init};
+  return begin(sql, std::move(task));
 }
 
 Result<> Engine::finish_upkeep(store::Sql& sql, Task& task) {
@@ -192,6 +240,10 @@ void Engine::release(store::Sql& sql, Task& task) {
   // Given up: an image that never got a version is none, and a mark for upkeep is lifted.
   const bool made_it = task.kind == TaskKind::import || task.kind == TaskKind::build;
   if (made_it && store::list_versions(sql, task.dst).empty()) {
+    if (auto server = store::find_image_of_database(sql, task.dst)) {
+      server->database_imgid.clear();
+      store::update_image(sql, *server);
+    }
     store::remove_image(sql, task.dst);
   } else if (task.kind == TaskKind::prune) {
     for (const auto& one : store::list_versions(sql, task.dst))

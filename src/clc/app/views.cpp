@@ -21,6 +21,7 @@ json to_json(const ImageView& view) {
           {"owner", image.owner},
           {"ostype", image.ostype},
           {"usage", image.usage},
+          {"database_imgid", image.database_imgid},
           {"description", image.description},
           {"version", image.current_version},
           {"state", view.state},

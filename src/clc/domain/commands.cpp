@@ -59,7 +59,8 @@ msg::Command make_command(const Task& task, std::string_view op, const CommandPa
       command.runtime_option = runtime_option(task, parts);
     }
   }
-  if (op == "image/submit" || op == "image/import" || op == "image/use") {
+  command.disk_bytes = parts.disk_bytes;
+  if (op == "image/submit" || op == "image/import" || op == "image/blank" || op == "image/use") {
     command.target_imgid = task.dst;
     command.target_version = task.target_version;
     command.target_grant = parts.target_grant;

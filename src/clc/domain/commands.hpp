@@ -22,6 +22,7 @@ struct CommandParts {
   std::string source_grant;       ///< prepare, run
   std::string target_grant;       ///< submit
   std::vector<int> versions;      ///< prune
+  std::int64_t disk_bytes = 0;    ///< blank
   // run
   std::int64_t memory_mib = 0;
   int cpus = 1;

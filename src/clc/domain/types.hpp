@@ -30,10 +30,13 @@ struct Image {
   std::string name;  ///< unique in the cloud
   std::string owner;
   std::string ostype;
-  std::string usage = "desktop";  ///< desktop | server
+  std::string usage =
+      "desktop";  ///< desktop | server; database: hidden, the versions of a server's second disk
   std::string description;
-  int current_version = 0;  ///< 0: nothing published yet
-  int next_version = 1;     ///< a number once given to a submit is never given again
+  int current_version = 0;     ///< 0: nothing published yet
+  int next_version = 1;        ///< a number once given to a submit is never given again
+  int database_gib = 0;        ///< server: size of the disk that is made for it
+  std::string database_imgid;  ///< server: whose versions its second disk is; empty: it has none (yet)
   bool deleting = false;
   std::int64_t created_at = 0;
 };
@@ -46,6 +49,7 @@ struct Version {
   std::int64_t virtual_size_bytes = 0;  ///< of the guest's disk
   std::string format = "raw";           ///< what is chunked: the disk as the guest sees it
   int parent = 0;                       ///< the version it was made from; 0: none, or one of another image
+  int database_version = 0;             ///< of the image's database_imgid; 0: it has no second disk
   bool pruning = false;
   std::int64_t created_at = 0;
   std::string receipt;  ///< walrus' signed statement, as it came
@@ -60,9 +64,10 @@ struct VmType {
 
 struct OsType {
   std::string name;
-  std::string disk_type;            ///< virtio | sata | ide
-  std::string nic_type;             ///< virtio | e1000 | rtl8139
-  std::string sound_type = "none";  ///< none | ac97 | ich6 | ich9
+  std::string disk_type;                     ///< virtio | sata | ide
+  std::string nic_type;                      ///< virtio | e1000 | rtl8139
+  std::string sound_type = "none";           ///< none | ac97 | ich6 | ich9
+  std::string folder_protocol = "virtiofs";  ///< virtiofs | smb: how shared folders reach a guest
 };
 
 struct Cluster {
@@ -100,7 +105,11 @@ struct Instance {
   std::string cluster_pin, node_pin;  ///< empty: any
   msg::Limits limits;                 ///< its type's where they are 0
   msg::FirstBoot first_boot;
-  bool deleting = false;  ///< removed as soon as its task is gone
+  std::string
+      disk_cluster;  ///< VS: where its database disk lies, so it runs there only; empty: it has none yet
+  std::string folder_protocol;  ///< empty: its OS type's
+  bool autostart = false;       ///< starts again when its node comes back after a reboot
+  bool deleting = false;        ///< removed as soon as its task is gone
   std::int64_t created_at = 0;
 };
 

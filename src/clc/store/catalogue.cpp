@@ -8,16 +8,16 @@ namespace {
 // The columns in the order the readers below take them; id last, where a list needs it.
 constexpr std::string_view kImageById =
     "SELECT imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, "
-    "created_at, id "
+    "created_at, id, database_imgid, database_gib "
     "FROM images WHERE imgid = ?";
 constexpr std::string_view kImageByName =
     "SELECT imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, "
-    "created_at, id "
+    "created_at, id, database_imgid, database_gib "
     "FROM images WHERE name = ?";
 constexpr std::string_view kImages =
     "SELECT imgid, name, owner, ostype, usage, description, current_version, next_version, deleting, "
-    "created_at, id "
-    "FROM images WHERE id > ? ORDER BY id LIMIT ?";
+    "created_at, id, database_imgid, database_gib "
+    "FROM images WHERE id > ? AND usage <> 'database' ORDER BY id LIMIT ?";
 
 Image image_of(const Row& row) {
   Image image;
@@ -31,6 +31,8 @@ Image image_of(const Row& row) {
   image.next_version = static_cast<int>(row.number(7));
   image.deleting = row.flag(8);
   image.created_at = row.number(9);
+  image.database_imgid = row.text(11);
+  image.database_gib = static_cast<int>(row.number(12));
   return image;
 }
 
@@ -46,6 +48,7 @@ Version version_of(const Row& row) {
   version.pruning = row.flag(7);
   version.created_at = row.number(8);
   version.receipt = row.text(9);
+  version.database_version = static_cast<int>(row.number(10));
   return version;
 }
 
@@ -78,19 +81,18 @@ std::vector<Listed<Image>> list_images(Sql& sql, std::int64_t after, int limit) 
 void add_image(Sql& sql, const Image& image) {
   sql.run(
       "INSERT INTO images (imgid, name, owner, ostype, usage, description, current_version, next_version, "
-      "deleting, "
-      "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      "deleting, created_at, database_imgid, database_gib) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
       {image.imgid, image.name, image.owner, image.ostype, image.usage, image.description,
-       image.current_version, image.next_version, image.deleting, image.created_at});
+       image.current_version, image.next_version, image.deleting, image.created_at, image.database_imgid,
+       image.database_gib});
 }
 
 void update_image(Sql& sql, const Image& image) {
   sql.run(
       "UPDATE images SET name = ?, ostype = ?, usage = ?, description = ?, current_version = ?, next_version "
-      "= ?, "
-      "deleting = ? WHERE imgid = ?",
+      "= ?, deleting = ?, database_imgid = ?, database_gib = ? WHERE imgid = ?",
       {image.name, image.ostype, image.usage, image.description, image.current_version, image.next_version,
-       image.deleting, image.imgid});
+       image.deleting, image.database_imgid, image.database_gib, image.imgid});
 }
 
 void remove_image(Sql& sql, std::string_view imgid) {
@@ -106,17 +108,17 @@ int take_version_number(Sql& sql, std::string_view imgid) {
 std::optional<Version> find_version(Sql& sql, std::string_view imgid, int version) {
   const auto row = sql.one(
       "SELECT imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, pruning, "
-      "created_at, receipt FROM versions WHERE imgid = ? AND version = ?",
+      "created_at, receipt, database_version FROM versions WHERE imgid = ? AND version = ?",
       {imgid, version});
   return row ? std::optional(version_of(*row)) : std::nullopt;
 }
 
 std::vector<Version> list_versions(Sql& sql, std::string_view imgid) {
   std::vector<Version> out;
-  for (const auto& row :
-       sql.all("SELECT imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, "
-               "pruning, created_at, receipt FROM versions WHERE imgid = ? ORDER BY version",
-               {imgid})) {
+  for (const auto& row : sql.all(
+           "SELECT imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, "
+           "pruning, created_at, receipt, database_version FROM versions WHERE imgid = ? ORDER BY version",
+           {imgid})) {
     out.push_back(version_of(row));
   }
   return out;
@@ -126,9 +128,20 @@ void add_version(Sql& sql, const Version& version) {
   sql.run(
       "INSERT INTO versions (imgid, version, digest, size_bytes, virtual_size_bytes, format, parent, "
       "pruning, "
-      "created_at, receipt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      "created_at, receipt, database_version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
       {version.imgid, version.version, version.digest, version.size_bytes, version.virtual_size_bytes,
-       version.format, version.parent, version.pruning, version.created_at, version.receipt});
+       version.format, version.parent, version.pruning, version.created_at, version.receipt,
+       version.database_version});
+}
+
+std::optional<Image> find_image_of_database(Sql& sql, std::string_view database_imgid) {
+  const auto row = sql.one("SELECT imgid FROM images WHERE database_imgid = ?", {database_imgid});
+  return row ? find_image(sql, row->text(0)) : std::nullopt;
+}
+
+void give_database(Sql& sql, std::string_view imgid, int database_version) {
+  sql.run("UPDATE versions SET database_version = ? WHERE imgid = ? AND database_version = 0",
+          {database_version, imgid});
 }
 
 void set_pruning(Sql& sql, std::string_view imgid, int version, bool pruning) {

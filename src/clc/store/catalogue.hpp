@@ -27,6 +27,10 @@ void update_image(Sql& sql, const Image& image);
 void remove_image(Sql& sql, std::string_view imgid);
 /// Gives out the next version number of an image, for good.
 int take_version_number(Sql& sql, std::string_view imgid);
+/// The server image whose database disk `database_imgid` is.
+std::optional<Image> find_image_of_database(Sql& sql, std::string_view database_imgid);
+/// To all versions of an image that have no database disk yet.
+void give_database(Sql& sql, std::string_view imgid, int database_version);
 
 std::optional<Version> find_version(Sql& sql, std::string_view imgid, int version);
 std::vector<Version> list_versions(Sql& sql, std::string_view imgid);

@@ -129,11 +129,28 @@ CREATE TABLE snapshots (
 CREATE INDEX snapshots_instance ON snapshots(insid);
 )sql";
 
-constexpr std::array kMigrations{
-    Migration{1, "accounts", kAccounts},   Migration{2, "inventory", kInventory},
-    Migration{3, "tasks", kTasks},         Migration{4, "image path", kImagePath},
-    Migration{5, "scheduler", kScheduler}, Migration{6, "dead letters", kDeadLetters},
-    Migration{7, "leases", kLeases},       Migration{8, "servers", kServers}};
+constexpr std::string_view kDatabaseDisks = R"sql(
+-- of the disk that is made for a server image's data
+ALTER TABLE images ADD COLUMN database_gib INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX images_database ON images(database_imgid) WHERE database_imgid <> '';
+-- where a server's database disk lies: from then on it runs in that cluster only
+ALTER TABLE instances ADD COLUMN disk_cluster TEXT NOT NULL DEFAULT '';
+-- how shared folders reach a guest: virtiofs or smb; of an instance, empty: as its OS type says
+ALTER TABLE ostypes ADD COLUMN folder_protocol TEXT NOT NULL DEFAULT 'virtiofs';
+ALTER TABLE instances ADD COLUMN folder_protocol TEXT NOT NULL DEFAULT '';
+-- 1: when its node comes back after a reboot, it is started again
+ALTER TABLE instances ADD COLUMN autostart INTEGER NOT NULL DEFAULT 0;
+)sql";
+
+constexpr std::array kMigrations{Migration{1, "accounts", kAccounts},
+                                 Migration{2, "inventory", kInventory},
+                                 Migration{3, "tasks", kTasks},
+                                 Migration{4, "image path", kImagePath},
+                                 Migration{5, "scheduler", kScheduler},
+                                 Migration{6, "dead letters", kDeadLetters},
+                                 Migration{7, "leases", kLeases},
+                                 Migration{8, "servers", kServers},
+                                 Migration{9, "database disks", kDatabaseDisks}};
 
 constexpr bool numbered() {
   for (std::size_t i = 0; i < kMigrations.size(); ++i) {

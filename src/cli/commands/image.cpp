@@ -115,6 +115,46 @@ void add_upkeep_commands(CLI::App& image, Context& context) {
   });
 }
 
+void add_set_command(CLI::App& image, Context& context) {
+  struct Arguments {
+    std::string imgid, name, usage;
+    std::optional<std::string> description;
+    int database_gib = 0;
+    WaitOptions wait;
+  };
+  auto* set = image.add_subcommand("set", "Change its name, its description, or what it is used for");
+  auto arguments = std::make_shared<Arguments>();
+  auto& a = *arguments;
+  set->add_option("IMAGE", a.imgid, "Image id")->required();
+  set->add_option("--name", a.name, "New name");
+  set->add_option("--description", a.description, "New description");
+  auto* usage = set->add_option("--usage", a.usage, "server: it gets a disk for its data, see --database-gib")
+                    ->check(CLI::IsMember({"desktop", "server"}));
+  set->add_option("--database-gib", a.database_gib, "Size of the disk for a server's data (default 10)")
+      ->check(CLI::Range(1, 65536))
+      ->needs(usage);
+  add_wait_options(*set, a.wait);
+  on_command(*set, context, [&context, arguments](Session& session) -> Result<> {
+    const auto& given = *arguments;
+    auto body = nlohmann::json::object();
+    if (!given.name.empty()) body["name"] = given.name;
+    if (given.description) body["description"] = *given.description;
+    if (given.description && given.description->empty()) body["clear_description"] = true;
+    if (!given.usage.empty()) body["usage"] = given.usage;
+    if (given.database_gib > 0) body["database_gib"] = given.database_gib;
+    if (body.empty())
+      return fail(ErrorCode::invalid_argument, "give --name, --description or --usage", "usage");
+    auto changed = session.patch(path_of(given.imgid), body);
+    if (!changed) return fail(changed.error());
+    const std::string tid = cell(*changed, "tid");
+    if (given.wait.wait && !given.usage.empty() && !tid.empty() && tid != "-") {
+      auto last = wait_for_task(context, session, tid, Goal::ended, given.wait.timeout_s);
+      if (!last) return fail(last.error());
+    }
+    return show_image(context, session, given.imgid);
+  });
+}
+
 }  // namespace
 
 void add_image_commands(CLI::App& app, Context& context) {
@@ -131,6 +171,7 @@ void add_image_commands(CLI::App& app, Context& context) {
   versions->add_option("IMAGE", *imgid, "Image id")->required();
   on_command(*versions, context,
              [&context, imgid](Session& session) { return list_versions(context, session, *imgid); });
+  add_set_command(*image, context);
   add_image_import_command(*image, context);
   add_image_edit_commands(*image, context);
   add_upkeep_commands(*image, context);

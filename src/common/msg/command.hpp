@@ -28,12 +28,16 @@ struct Disk {
   }
 };
 
+/// A shared folder as the guest sees it.
 struct Folder {
-  std::string name, path;
+  std::string name;  ///< the drive: d, e, f; a share's name and a file system's tag
+  std::string path;  ///< relative to the prefix: space/software, space/pub-data, space/prv-data/<user>
+  int read_only = 0;
 
   static constexpr auto fields() {
     using T = Folder;
-    return std::make_tuple(field("name", &T::name, text(1, 40)), field("path", &T::path, text(1, 200)));
+    return std::make_tuple(field("name", &T::name, text(1, 40)), field("path", &T::path, text(1, 200)),
+                           option("read_only", &T::read_only, range(0, 1)));
   }
 };
 
@@ -101,8 +105,9 @@ struct RuntimeOption {
   std::vector<NetworkCard> networkcards;
   std::vector<Disk> disks;
   std::vector<Folder> folders;
-  std::string rdp_ip;  ///< address of the display port: the node's
-  int rdp_port = 0;    ///< display (VNC) port on the node; 0: none
+  std::string folder_protocol = "virtiofs";  ///< smb: a guest that has no virtiofs, or is to migrate
+  std::string rdp_ip;                        ///< address of the display port: the node's
+  int rdp_port = 0;                          ///< display (VNC) port on the node; 0: none
   std::string ex_ip;
   std::string web_ip;
   int web_port = 0;  ///< port on the node forwarded to port 80 of the guest; 0: none
@@ -120,9 +125,11 @@ struct RuntimeOption {
         field("memory_mib", &T::memory_mib, range(16, 4.0e6)), field("cpus", &T::cpus, range(1, 256)),
         field("disk_type", &T::disk_type, choice("virtio|sata|ide")),
         option("networkcards", &T::networkcards, list(8)), option("disks", &T::disks, list(8)),
-        option("folders", &T::folders, list(8)), option("rdp_ip", &T::rdp_ip, text(0, 45)),
-        option("rdp_port", &T::rdp_port, range(0, 65535)), option("ex_ip", &T::ex_ip, text(0, 45)),
-        option("web_ip", &T::web_ip, text(0, 45)), option("web_port", &T::web_port, range(0, 65535)),
+        option("folders", &T::folders, list(8)),
+        option("folder_protocol", &T::folder_protocol, choice("virtiofs|smb")),
+        option("rdp_ip", &T::rdp_ip, text(0, 45)), option("rdp_port", &T::rdp_port, range(0, 65535)),
+        option("ex_ip", &T::ex_ip, text(0, 45)), option("web_ip", &T::web_ip, text(0, 45)),
+        option("web_port", &T::web_port, range(0, 65535)),
         option("iptable_rules", &T::iptable_rules, list(64)),
         option("run_with_snapshot", &T::run_with_snapshot, range(0, 1)),
         option("display_password", &T::display_password, text(0, 8)), option("limits", &T::limits),
@@ -149,6 +156,27 @@ struct ImageVersion {
   }
 };
 
+/// Where a VM that runs is to go on, and what the node there is told by the one that has it.
+struct Move {
+  std::string nid;                 ///< node that takes it
+  std::string address;             ///< its IPv4 address
+  int port = 0;                    ///< of its HTTP server
+  std::string grant;               ///< query string that node takes PUT "/migrations/<insid>" with
+  std::string source_grant;        ///< query string that lets it fetch `source` from its cc
+  int rdp_port = 0, web_port = 0;  ///< on it; 0: none
+  std::string database_grant;      ///< query string that opens the VM's database disk for it
+
+  static constexpr auto fields() {
+    using T = Move;
+    return std::make_tuple(field("nid", &T::nid, text(1, 40)), field("address", &T::address, text(7, 45)),
+                           field("port", &T::port, range(1, 65535)), field("grant", &T::grant, text(1, 512)),
+                           option("source_grant", &T::source_grant, text(0, 512)),
+                           option("rdp_port", &T::rdp_port, range(0, 65535)),
+                           option("web_port", &T::web_port, range(0, 65535)),
+                           option("database_grant", &T::database_grant, text(0, 512)));
+  }
+};
+
 /// An order: clc -> cc -> nc over `cc_cmd` and `nc_cmd`, clc -> walrus over `walrus_cmd`.
 struct Command {
   std::string type = "cmd";
@@ -172,14 +200,18 @@ struct Command {
   std::string priority = "user";  ///< image/prepare: who waits for the bytes
   int lazy = 0;                   ///< image/prepare, image/run: 1: start while the image still arrives
   std::vector<int> versions;      ///< image/prune: the versions to remove
+  std::int64_t disk_bytes = 0;    ///< image/blank: of the empty disk that is to be made
   std::optional<ImageVersion> database;  ///< server: what the VM's database disk is first made from
   std::string database_mode = "iscsi";   ///< how the node reaches it
-  std::string database_grant;            ///< query string that opens that disk at the cc, for this node only
-  std::optional<Limits> limits;          ///< instance/limit
-  std::string snapshot;                  ///< snapshot/...: its id, `snap-` and 8 hex
-  int with_memory = 0;                   ///< snapshot/take: 1: the guest's memory too
-  std::string to_nid;                    ///< instance/migrate: node that takes the VM
-  std::string to_address;                ///< and its IPv4 address
+  std::string database_grant;  ///< query string that opens that disk at the cc, for this node and epoch
+  std::string database_source_grant;  ///< query string that reads `database`
+  std::string database_target_imgid;  ///< image/submit: which image gets a version of the database disk
+  int database_target_version = 0;    ///< and its number
+  std::string database_target_grant;  ///< query string that makes it
+  std::optional<Limits> limits;       ///< instance/limit
+  std::string snapshot;               ///< snapshot/...: its id, `snap-` and 8 hex
+  int with_memory = 0;                ///< snapshot/take: 1: the guest's memory too
+  std::optional<Move> move;           ///< instance/migrate
 
   static constexpr auto fields() {
     using T = Command;
@@ -187,7 +219,7 @@ struct Command {
         field("type", &T::type, choice("cmd")),
         field("op", &T::op,
               choice("image/prepare|image/run|image/stop|image/submit|task/delete|"
-                     "image/import|image/use|image/prune|image/delete|"
+                     "image/import|image/blank|image/use|image/prune|image/delete|"
                      "instance/pause|instance/resume|instance/restart|instance/limit|instance/migrate|"
                      "snapshot/take|snapshot/restore|snapshot/delete")),
         field("tid", &T::tid, text(1, 64)), field("cmdid", &T::cmdid, text(36, 36)),
@@ -204,9 +236,14 @@ struct Command {
         option("lazy", &T::lazy, range(0, 1)), option("versions", &T::versions, list(1000)),
         option("database", &T::database),
         option("database_mode", &T::database_mode, choice("iscsi|copy|nbd")),
-        option("database_grant", &T::database_grant, text(0, 512)), option("limits", &T::limits),
-        option("snapshot", &T::snapshot, text(0, 20)), option("with_memory", &T::with_memory, range(0, 1)),
-        option("to_nid", &T::to_nid, text(0, 40)), option("to_address", &T::to_address, text(0, 45)));
+        option("disk_bytes", &T::disk_bytes, range(0, 9.0e15)),
+        option("database_grant", &T::database_grant, text(0, 512)),
+        option("database_source_grant", &T::database_source_grant, text(0, 512)),
+        option("database_target_imgid", &T::database_target_imgid, text(0, 11)),
+        option("database_target_version", &T::database_target_version, range(0, 1e9)),
+        option("database_target_grant", &T::database_target_grant, text(0, 512)),
+        option("limits", &T::limits), option("snapshot", &T::snapshot, text(0, 20)),
+        option("with_memory", &T::with_memory, range(0, 1)), option("move", &T::move));
   }
 };
 

@@ -46,6 +46,7 @@ enum class Event {
   booting,
   running,
   paused,
+  migrating,  ///< it runs on, and its memory is on the way to another node
   stopped,
   refused,  ///< the operation was not done: the VM is as it was
   uploading,

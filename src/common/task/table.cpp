@@ -12,6 +12,7 @@ constexpr TaskState kPrepared{Phase::preparing, State::done};
 constexpr TaskState kBooting{Phase::editing, State::booting};
 constexpr TaskState kRunning{Phase::editing, State::running};
 constexpr TaskState kPaused{Phase::editing, State::paused};
+constexpr TaskState kMigrating{Phase::editing, State::migrating};
 constexpr TaskState kStopped{Phase::editing, State::stopped};
 constexpr TaskState kDeleting{Phase::editing, State::deleting};
 constexpr TaskState kSubmitInit{Phase::submitting, State::init};
@@ -19,9 +20,9 @@ constexpr TaskState kUploading{Phase::submitting, State::uploading};
 constexpr TaskState kSubmitted{Phase::submitting, State::done};
 constexpr TaskState kGone{Phase::submitting, State::gone};
 
-constexpr std::array kStates{kPrepareInit, kDownloading, kCloning, kPrepared, kBooting,
-                             kRunning,     kPaused,      kStopped, kDeleting, kSubmitInit,
-                             kUploading,   kSubmitted,   kGone};
+constexpr std::array kStates{kPrepareInit, kDownloading, kCloning,   kPrepared, kBooting,
+                             kRunning,     kPaused,      kMigrating, kStopped,  kDeleting,
+                             kSubmitInit,  kUploading,   kSubmitted, kGone};
 
 // One block per state, in the order of a task's life. A node may skip a state (an image that is
 // cached needs no download) and may repeat one (progress); it may never go back on its own. A push has no
@@ -79,6 +80,7 @@ constexpr std::array kTable{
     Transition{kRunning, Event::cancel, kDeleting, Action::send_delete},
     Transition{kRunning, Event::lost, kPrepareInit, Action::send_prepare},
     Transition{kRunning, Event::paused, kPaused, Action::none},
+    Transition{kRunning, Event::migrating, kMigrating, Action::none},
     Transition{kRunning, Event::operate, kRunning, Action::send_operation},
     Transition{kRunning, Event::refused, kRunning, Action::none},
     // editing/paused: its memory is kept, its cpus stand still
@@ -92,6 +94,17 @@ constexpr std::array kTable{
     Transition{kPaused, Event::lost, kPrepareInit, Action::send_prepare},
     Transition{kPaused, Event::operate, kPaused, Action::send_operation},
     Transition{kPaused, Event::refused, kPaused, Action::none},
+    // editing/migrating: running, and on its way to another node. Refused: it runs on where it was
+    Transition{kMigrating, Event::migrating, kMigrating, Action::none},
+    Transition{kMigrating, Event::running, kRunning, Action::none},
+    Transition{kMigrating, Event::paused, kPaused, Action::none},
+    Transition{kMigrating, Event::refused, kRunning, Action::none},
+    Transition{kMigrating, Event::stop, kMigrating, Action::send_stop},
+    Transition{kMigrating, Event::stopped, kStopped, Action::none},
+    Transition{kMigrating, Event::failed, kStopped, Action::none},
+    Transition{kMigrating, Event::timeout, kMigrating, Action::send_stop},
+    Transition{kMigrating, Event::cancel, kDeleting, Action::send_delete},
+    Transition{kMigrating, Event::lost, kPrepareInit, Action::send_prepare},
     // editing/stopped: the user's turn
     Transition{kStopped, Event::start, kPrepareInit, Action::send_prepare},
     Transition{kStopped, Event::stop, kStopped, Action::none},

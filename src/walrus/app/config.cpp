@@ -37,6 +37,7 @@ Result<WalrusConfig> load_config(const std::filesystem::path& file) {
   reader->integer("sweep_interval_s", out.sweep_interval_s, 1, 30 * 86400);
   reader->integer("sweep_grace_s", out.sweep_grace_s, 1, 30 * 86400);
   reader->integer("max_readers", out.max_readers, 1, 1024);
+  reader->path("database_template", out.database_template);
   reader->integer("upload_expiry_hours", out.upload_expiry_hours, 1, 24 * 30);
   if (auto ok = reader->finish(); !ok) return fail(ok.error());
   return out;

@@ -22,6 +22,7 @@ struct WalrusConfig {
   int sweep_interval_s = 3600;
   int sweep_grace_s = 3600;
   int max_readers = 64;
+  std::filesystem::path database_template;  ///< empty: an empty ext4 file system
 };
 
 /// Errors: invalid_argument or not_found, naming file, key and rule.

@@ -10,6 +10,7 @@
 #include "common/transfer/upload_server.hpp"
 #include "walrus/domain/commands.hpp"
 #include "walrus/domain/news.hpp"
+#include "walrus/store/blank.hpp"
 #include "walrus/store/importer.hpp"
 #include "walrus/store/publish.hpp"
 
@@ -25,6 +26,7 @@ class Desk {
     Importer& importer;
     const Publisher& publisher;
     std::function<void()> on_removed;  ///< versions are gone, so chunks may be
+    BlankDisks& blanks;
   };
   Desk(Parts parts, std::string data_key)
       : store_(parts.store),
@@ -32,6 +34,7 @@ class Desk {
         importer_(parts.importer),
         publisher_(parts.publisher),
         on_removed_(std::move(parts.on_removed)),
+        blanks_(parts.blanks),
         data_key_(std::move(data_key)) {}
 
   /// The uploads this desk answers for; before anything else is called.
@@ -58,6 +61,7 @@ class Desk {
 
   void execute(const Order& order);
   void begin_import(const Order& order);
+  void make_blank(const Order& order);
   void use(const Order& order);
   void prune(const Order& order);
   void remove_image(const Order& order);
@@ -73,6 +77,7 @@ class Desk {
   Importer& importer_;
   const Publisher& publisher_;
   const std::function<void()> on_removed_;
+  BlankDisks& blanks_;
   const std::string data_key_;
   transfer::UploadServer* uploads_ = nullptr;
   mutable std::mutex mutex_;

@@ -17,6 +17,7 @@ bool is_open(const transfer::UploadStatus& status) {
 void Desk::execute(const Order& order) {
   switch (order.operation) {
     case Operation::import: return begin_import(order);
+    case Operation::blank: return make_blank(order);
     case Operation::use: return use(order);
     case Operation::prune: return prune(order);
     case Operation::remove: return remove_image(order);
@@ -51,6 +52,17 @@ void Desk::begin_import(const Order& order) {
   }
   if (auto upload = uploads_->find_by_command(order.cmdid)) return on_upload(*upload);
   report(order.tid, order.cmdid, import_news(Stage::waiting, "", 0, 0));
+}
+
+/// Seconds, on the thread of the commands: it happens once in an image's life.
+void Desk::make_blank(const Order& order) {
+  auto receipt = publisher_.receipt_of(order.imgid, order.version, order.cmdid);
+  if (!receipt) {
+    receipt =
+        blanks_.make(order.imgid, order.version, order.cmdid, static_cast<std::uint64_t>(order.disk_bytes));
+  }
+  if (!receipt) return report(order.tid, order.cmdid, failure_news(receipt.error()));
+  report(order.tid, order.cmdid, success_news("published", transfer::sign_receipt(data_key_, *receipt)));
 }
 
 void Desk::use(const Order& order) {

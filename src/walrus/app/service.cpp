@@ -53,6 +53,7 @@ struct Service::Impl {
   std::unique_ptr<Sweeper> sweeper;
   std::unique_ptr<inbox::Inbox> inbox;
   std::unique_ptr<Importer> importer;
+  std::unique_ptr<BlankDisks> blanks;
   std::unique_ptr<Desk> desk;
   std::unique_ptr<transfer::UploadServer> uploads;
   std::unique_ptr<StoreSource> source;
@@ -142,7 +143,8 @@ void Service::Impl::open_chunk_routes() {
 }
 
 void Service::Impl::open_uploads() {
-  Desk::Parts parts{*store, *inbox, *importer, *publisher, [this] { sweeper->soon(); }};
+  blanks = std::make_unique<BlankDisks>(*store, *importer, config.database_template);
+  Desk::Parts parts{*store, *inbox, *importer, *publisher, [this] { sweeper->soon(); }, *blanks};
   desk = std::make_unique<Desk>(std::move(parts), data_key);
   transfer::UploadServerOptions options;
   options.folder = config.common.prefix / "tmp" / "uploads";

@@ -7,12 +7,16 @@ namespace {
 
 std::optional<Operation> parse_operation(std::string_view op) {
   if (op == "image/import") return Operation::import;
+  if (op == "image/blank") return Operation::blank;
   if (op == "image/use") return Operation::use;
   if (op == "image/prune") return Operation::prune;
   if (op == "image/delete") return Operation::remove;
   if (op == "task/delete") return Operation::forget;
   return std::nullopt;
 }
+
+/// Room for a file system.
+constexpr std::int64_t kSmallestBlank = 16 << 20;
 
 std::string name_of(std::string_view imgid, int version) {
   return "image " + std::string(imgid) + " version " + std::to_string(version);
@@ -23,6 +27,7 @@ std::string name_of(std::string_view imgid, int version) {
 std::string_view to_string(Operation operation) {
   switch (operation) {
     case Operation::import: return "import";
+    case Operation::blank: return "blank";
     case Operation::use: return "use";
     case Operation::prune: return "prune";
     case Operation::remove: return "remove";
@@ -46,7 +51,8 @@ Result<Order> check_command(const msg::Command& command) {
   if (!operation) {
     return fail(ErrorCode::invalid_argument, command.op + " is not for walrus but for a node", "op");
   }
-  Order order{*operation, command.tid, command.cmdid, {}, command.target_version, command.versions};
+  Order order{*operation,       command.tid,       command.cmdid, {}, command.target_version,
+              command.versions, command.disk_bytes};
   if (*operation == Operation::forget) {
     order.imgid = TaskId::parse(command.tid)->target.str();
     return order;
@@ -54,9 +60,15 @@ Result<Order> check_command(const msg::Command& command) {
   auto imgid = ImageId::parse(command.target_imgid);
   if (!imgid) return fail(ErrorCode::invalid_argument, imgid.error().message, "target_imgid");
   order.imgid = imgid->str();
-  const bool needs_version = *operation == Operation::import || *operation == Operation::use;
+  const bool needs_version =
+      *operation == Operation::import || *operation == Operation::blank || *operation == Operation::use;
   if (needs_version && order.version < 1) {
     return fail(ErrorCode::invalid_argument, "target_version must be a number from 1", "target_version");
+  }
+  if (*operation == Operation::blank && (order.disk_bytes < kSmallestBlank || order.disk_bytes % 512 != 0)) {
+    return fail(ErrorCode::invalid_argument,
+                "disk_bytes must be at least " + std::to_string(kSmallestBlank) + " and a multiple of 512",
+                "disk_bytes");
   }
   if (*operation == Operation::prune) {
     if (order.versions.empty())

@@ -13,6 +13,7 @@ namespace educloud::walrus {
 /// What walrus can be told to do.
 enum class Operation {
   import,  ///< expect a user's upload as target_imgid, target_version
+  blank,   ///< make target_version of target_imgid: a new disk for data
   use,     ///< images/<target_imgid>/machine points to target_version
   prune,   ///< remove `versions` of target_imgid
   remove,  ///< remove target_imgid with all its versions
@@ -24,9 +25,10 @@ std::string_view to_string(Operation operation);
 struct Order {
   Operation operation = Operation::forget;
   std::string tid, cmdid;
-  std::string imgid;          ///< target; of a `forget`: the task's own
-  int version = 0;            ///< import, use
-  std::vector<int> versions;  ///< prune
+  std::string imgid;            ///< target; of a `forget`: the task's own
+  int version = 0;              ///< import, blank, use
+  std::vector<int> versions;    ///< prune
+  std::int64_t disk_bytes = 0;  ///< blank
 };
 
 /// True if tid and cmdid are well-formed, so that an answer can be given at all.

@@ -8,11 +8,11 @@
 namespace educloud::task {
 namespace {
 
-constexpr std::array kEvents{Event::start,       Event::stop,    Event::submit,    Event::cancel,
-                             Event::downloading, Event::cloning, Event::prepared,  Event::booting,
-                             Event::running,     Event::stopped, Event::uploading, Event::submitted,
-                             Event::deleted,     Event::failed,  Event::fetched,   Event::timeout,
-                             Event::lost,        Event::operate, Event::paused,    Event::refused};
+constexpr std::array kEvents{
+    Event::start,    Event::stop,    Event::submit,   Event::cancel,  Event::downloading, Event::cloning,
+    Event::prepared, Event::booting, Event::running,  Event::stopped, Event::uploading,   Event::submitted,
+    Event::deleted,  Event::failed,  Event::fetched,  Event::timeout, Event::lost,        Event::operate,
+    Event::paused,   Event::refused, Event::migrating};
 constexpr std::array kActions{
     Action::none,          Action::send_prepare, Action::send_run,        Action::send_stop,
     Action::send_submit,   Action::send_delete,  Action::publish_version, Action::release,
