@@ -10,7 +10,7 @@
 namespace educloud::cc {
 namespace {
 
-constexpr double kMaxEpoch = 9.0e15;
+constexpr std::int64_t kMaxEpoch = 9'000'000'000'000'000;
 constexpr double kMaxVersion = 1e9;
 
 struct OpenBody {
@@ -19,7 +19,6 @@ struct OpenBody {
   std::string digest;
   std::int64_t disk_bytes = 0;
   std::string source_grant;
-  std::int64_t epoch = 0;
   std::string build_imgid;
   std::string mode = "iscsi";
 
@@ -31,17 +30,8 @@ struct OpenBody {
         msg::field("digest", &T::digest, msg::text(64, 64)),
         msg::field("disk_bytes", &T::disk_bytes, msg::range(1, double(chunk::kMaxDiskBytes))),
         msg::field("source_grant", &T::source_grant, msg::text(1, 512)),
-        msg::field("epoch", &T::epoch, msg::range(0, kMaxEpoch)),
         msg::option("build_imgid", &T::build_imgid, msg::text(0, 11)),
         msg::option("mode", &T::mode, msg::choice("iscsi")));
-  }
-};
-
-struct CloseBody {
-  std::int64_t epoch = 0;
-
-  static constexpr auto fields() {
-    return std::make_tuple(msg::field("epoch", &CloseBody::epoch, msg::range(0, kMaxEpoch)));
   }
 };
 
@@ -52,7 +42,6 @@ struct SubmitBody {
   std::string parent;
   std::string if_current;
   std::string cmdid;
-  std::int64_t epoch = 0;
 
   static constexpr auto fields() {
     using T = SubmitBody;
@@ -61,8 +50,7 @@ struct SubmitBody {
                            msg::field("grant", &T::grant, msg::text(1, 512)),
                            msg::option("parent", &T::parent, msg::text(0, 64)),
                            msg::option("if_current", &T::if_current, msg::text(0, 64)),
-                           msg::field("cmdid", &T::cmdid, msg::text(36, 36)),
-                           msg::field("epoch", &T::epoch, msg::range(0, kMaxEpoch)));
+                           msg::field("cmdid", &T::cmdid, msg::text(36, 36)));
   }
 };
 
@@ -93,6 +81,16 @@ std::string plain_address(std::string address) {
   return address.starts_with(kMapped) ? address.substr(kMapped.size()) : address;
 }
 
+/// Decimal without sign or leading zeros, so that a grant fits exactly one spelling of a path.
+Result<std::int64_t> parse_epoch(const std::string& text) {
+  std::int64_t epoch = -1;
+  const auto* end = text.data() + text.size();
+  const auto [at, errc] = std::from_chars(text.data(), end, epoch);
+  if (errc == std::errc{} && at == end && epoch >= 0 && epoch <= kMaxEpoch && std::to_string(epoch) == text)
+    return epoch;
+  return fail(ErrorCode::invalid_argument, "the epoch must be a number from 0", "epoch");
+}
+
 }  // namespace
 
 void DiskRoutes::add_routes(http::Router& router) {
@@ -106,20 +104,22 @@ void DiskRoutes::add_routes(http::Router& router) {
                   return out;
                 }});
   };
-  add("POST", "/disks/{insid}/open", &DiskRoutes::open);
-  add("POST", "/disks/{insid}/close", &DiskRoutes::close);
-  add("POST", "/disks/{insid}/submit", &DiskRoutes::submit);
-  add("DELETE", "/disks/{insid}", &DiskRoutes::remove);
+  add("POST", "/disks/{insid}/{epoch}/open", &DiskRoutes::open);
+  add("POST", "/disks/{insid}/{epoch}/close", &DiskRoutes::close);
+  add("POST", "/disks/{insid}/{epoch}/submit", &DiskRoutes::submit);
+  add("DELETE", "/disks/{insid}/{epoch}", &DiskRoutes::remove);
 }
 
 Result<DiskRoutes::Caller> DiskRoutes::check(const http::Request& request) const {
   auto instance = InstanceId::parse(request.param("insid"));
   if (!instance) return fail(instance.error());
-  auto node = transfer::verify_grant(key_, "PUT", "/disks/" + instance->str(), request.query,
-                                     clock_.wall_ms() / 1000);
+  auto epoch = parse_epoch(std::string(request.param("epoch")));
+  if (!epoch) return fail(epoch.error());
+  const auto path = "/disks/" + instance->str() + "/" + std::to_string(*epoch);
+  auto node = transfer::verify_grant(key_, "PUT", path, request.query, clock_.wall_ms() / 1000);
   if (!node) return fail(node.error());
   if (auto name = HostName::parse(*node); !name) return fail(name.error());
-  return Caller{*instance, *node, plain_address(request.remote_address)};
+  return Caller{*instance, *epoch, *node, plain_address(request.remote_address)};
 }
 
 Result<> DiskRoutes::check_version(const Caller& caller, const std::string& method, const std::string& imgid,
@@ -154,7 +154,7 @@ Result<http::Response> DiskRoutes::open(const http::Request& request) {
       store_.open({caller->instance,
                    caller->node,
                    caller->address,
-                   body->epoch,
+                   caller->epoch,
                    {body->imgid, body->version, *digest, static_cast<std::uint64_t>(body->disk_bytes)},
                    body->build_imgid});
   if (!answer) return fail(answer.error());
@@ -170,9 +170,7 @@ Result<http::Response> DiskRoutes::open(const http::Request& request) {
 Result<http::Response> DiskRoutes::close(const http::Request& request) {
   auto caller = check(request);
   if (!caller) return fail(caller.error());
-  auto body = read_body<CloseBody>(request);
-  if (!body) return fail(body.error());
-  auto answer = store_.close(caller->instance, body->epoch);
+  auto answer = store_.close(caller->instance, caller->epoch);
   if (!answer) return fail(answer.error());
   return answer->done ? http::json_response({{"state", "closed"}}) : working(answer->progress);
 }
@@ -189,7 +187,7 @@ Result<http::Response> DiskRoutes::submit(const http::Request& request) {
     if (auto ok = transfer::check_parent(*parent); !ok) return fail(ok.error());
   }
   if (auto id = CommandId::parse(body->cmdid); !id) return fail(id.error());
-  auto answer = store_.submit({caller->instance, body->epoch, body->imgid, body->version, body->parent,
+  auto answer = store_.submit({caller->instance, caller->epoch, body->imgid, body->version, body->parent,
                                body->if_current, body->cmdid});
   if (!answer) return fail(answer.error());
   if (!answer->done) return working(answer->progress);
@@ -199,15 +197,7 @@ Result<http::Response> DiskRoutes::submit(const http::Request& request) {
 Result<http::Response> DiskRoutes::remove(const http::Request& request) {
   auto caller = check(request);
   if (!caller) return fail(caller.error());
-  const auto it = request.query.find("epoch");
-  std::int64_t epoch = -1;
-  if (it != request.query.end()) {
-    const auto* end = it->second.data() + it->second.size();
-    const auto [at, errc] = std::from_chars(it->second.data(), end, epoch);
-    if (errc != std::errc{} || at != end) epoch = -1;
-  }
-  if (epoch < 0) return fail(ErrorCode::invalid_argument, "?epoch= must be a number from 0", "epoch");
-  auto answer = store_.remove(caller->instance, epoch);
+  auto answer = store_.remove(caller->instance, caller->epoch);
   if (!answer) return fail(answer.error());
   return answer->done ? http::json_response({{"state", "removed"}}) : working(answer->progress);
 }

@@ -8,18 +8,18 @@
 
 namespace educloud::cc {
 
-/// What a node asks of its database disks. Each wants a grant (transfer/grant.hpp) PUT over "/disks/<insid>"
-/// for that node, and is to be repeated while it is answered 202 {"state": "working", "bytes_done",
-/// "bytes_total"} or 503.
-///   POST   /disks/{insid}/open    {imgid, version, digest, disk_bytes, source_grant, epoch, build_imgid?,
+/// What a node asks of its database disks. Each wants a grant (transfer/grant.hpp) PUT over
+/// "/disks/<insid>/<epoch>" for that node, so that a node cannot raise its own epoch, and is to be repeated
+/// while it is answered 202 {"state": "working", "bytes_done", "bytes_total"} or 503.
+///   POST   /disks/{insid}/{epoch}/open    {imgid, version, digest, disk_bytes, source_grant, build_imgid?,
 ///   mode?}
 ///                                 -> 200 {"state": "open", portal, iqn, lun, user, secret}; 409 if a higher
 ///                                 epoch has it. source_grant: GET over the version's path, for the same node
-///   POST   /disks/{insid}/close   {epoch} -> 200 {"state": "closed"}
-///   POST   /disks/{insid}/submit  {imgid, version, grant, parent?, if_current?, cmdid, epoch}
+///   POST   /disks/{insid}/{epoch}/close   -> 200 {"state": "closed"}
+///   POST   /disks/{insid}/{epoch}/submit  {imgid, version, grant, parent?, if_current?, cmdid}
 ///                                 -> 200 {"state": "submitted", receipt}; 409 while it is open. grant: PUT
 ///                                 over the version's path, for the same node
-///   DELETE /disks/{insid}?epoch=N -> 200 {"state": "removed"}; 409 if a higher epoch has it
+///   DELETE /disks/{insid}/{epoch} -> 200 {"state": "removed"}; 409 if a higher epoch has it
 class DiskRoutes {
  public:
   /// `key`: what grants are signed with. All outlive the router.
@@ -31,6 +31,7 @@ class DiskRoutes {
   /// Of a request that may be answered.
   struct Caller {
     InstanceId instance;
+    std::int64_t epoch = 0;
     std::string node;
     std::string address;
   };

@@ -163,41 +163,43 @@ class Disks : public ::testing::Test {
     if (!answer) return {0, answer.error().message};
     return {answer->status, json::parse(answer->body, nullptr, false)};
   }
+  static std::string path_of(const std::string& insid, std::int64_t epoch) {
+    return "/disks/" + insid + "/" + std::to_string(epoch);
+  }
   /// Until it is no more "working" or busy, as a node does.
-  Answer ask(const std::string& node, const std::string& method, const std::string& insid,
+  Answer ask(const std::string& node, const std::string& method, const std::string& insid, std::int64_t epoch,
              const std::string& what, const json& body) {
-    const auto grant = grant_for(node, "PUT", "/disks/" + insid);
+    const auto path = path_of(insid, epoch);
+    const auto grant = grant_for(node, "PUT", path);
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{90};
     for (;;) {
-      auto answer = once(method, "/disks/" + insid + what, grant, body);
+      auto answer = once(method, path + what, grant, body);
       const bool again = answer.status == 202 || answer.status == 503;
       if (!again || std::chrono::steady_clock::now() > deadline) return answer;
       std::this_thread::sleep_for(std::chrono::milliseconds{20});
     }
   }
-  json open_body(const std::string& node, std::int64_t epoch) {
+  json open_body(const std::string& node) {
     return {{"imgid", kDatabase},
             {"version", 1},
             {"digest", sample_.digest().hex()},
             {"disk_bytes", sample_.map.disk_bytes()},
-            {"source_grant", grant_for(node, "GET", transfer::version_path(kDatabase, 1))},
-            {"epoch", epoch}};
+            {"source_grant", grant_for(node, "GET", transfer::version_path(kDatabase, 1))}};
   }
   Answer open(const std::string& node, std::int64_t epoch, const std::string& insid = kServer) {
-    return ask(node, "POST", insid, "/open", open_body(node, epoch));
+    return ask(node, "POST", insid, epoch, "/open", open_body(node));
   }
   Answer close(const std::string& node, std::int64_t epoch) {
-    return ask(node, "POST", kServer, "/close", {{"epoch", epoch}});
+    return ask(node, "POST", kServer, epoch, "/close", nullptr);
   }
   Answer submit(const std::string& node, std::int64_t epoch, int version, const std::string& cmdid) {
-    return ask(node, "POST", kServer, "/submit",
+    return ask(node, "POST", kServer, epoch, "/submit",
                {{"imgid", kDatabase},
                 {"version", version},
                 {"grant", grant_for(node, "PUT", transfer::version_path(kDatabase, version))},
                 {"parent", transfer::make_parent(kDatabase, 1)},
                 {"if_current", transfer::make_parent(kDatabase, 1)},
-                {"cmdid", cmdid},
-                {"epoch", epoch}});
+                {"cmdid", cmdid}});
   }
   Initiator initiator(const Answer& opened) {
     return {port_, opened.body.value("iqn", ""), opened.body.value("user", ""),
@@ -294,7 +296,7 @@ TEST_F(Disks, AHigherEpochEndsTheSessionOfTheOldNode) {
   EXPECT_EQ(open("nc1", 1).status, 409);
   EXPECT_EQ(open("nc1", 2).status, 409) << "the epoch is nc2's";
   EXPECT_EQ(close("nc1", 1).status, 200);
-  EXPECT_EQ(ask("nc1", "DELETE", kServer, "?epoch=1", nullptr).status, 409);
+  EXPECT_EQ(ask("nc1", "DELETE", kServer, 1, "", nullptr).status, 409);
   EXPECT_TRUE(initiator(fresh).io({"read -P 2 2M 256k"}));
 }
 
@@ -317,26 +319,26 @@ TEST_F(Disks, ASubmitMakesAVersionOfExactlyTheseBytes) {
   EXPECT_EQ(submit("nc1", 1, 2, cmdid).body, done.body) << "the same again";
 
   // Another server made from that version has the same bytes.
-  auto body = open_body("nc2", 1);
+  auto body = open_body("nc2");
   body["version"] = 2;
   body["digest"] = receipt->digest;
   body["disk_bytes"] = receipt->virtual_size_bytes;
   body["source_grant"] = grant_for("nc2", "GET", transfer::version_path(kDatabase, 2));
-  const auto copy = ask("nc2", "POST", "VS00000002", "/open", body);
+  const auto copy = ask("nc2", "POST", "VS00000002", 1, "/open", body);
   ASSERT_EQ(copy.status, 200) << copy.body;
   EXPECT_TRUE(testing::slurp(file("VS00000002")) == testing::slurp(file()));
 }
 
 TEST_F(Disks, ABuildsDiskLiesWithItsImageAndGoesWithIt) {
-  auto body = open_body("nc1", 1);
+  auto body = open_body("nc1");
   body["build_imgid"] = "IMG000000bb";
-  ASSERT_EQ(ask("nc1", "POST", "TMP00000001", "/open", body).status, 200);
+  ASSERT_EQ(ask("nc1", "POST", "TMP00000001", 1, "/open", body).status, 200);
   EXPECT_TRUE(std::filesystem::exists(dir_.path() / "space/database/tmp/images/IMG000000bb/database"));
-  EXPECT_EQ(ask("nc1", "POST", kServer, "/open", body).status, 400) << "a server builds nothing";
+  EXPECT_EQ(ask("nc1", "POST", kServer, 1, "/open", body).status, 400) << "a server builds nothing";
   ASSERT_EQ(open("nc1", 1).status, 200);
   for (const auto* insid : {"TMP00000001", "VS00000001"}) {
-    EXPECT_EQ(ask("nc1", "DELETE", insid, "?epoch=1", nullptr).status, 200);
-    EXPECT_EQ(ask("nc1", "DELETE", insid, "?epoch=1", nullptr).status, 200) << "again";
+    EXPECT_EQ(ask("nc1", "DELETE", insid, 1, "", nullptr).status, 200);
+    EXPECT_EQ(ask("nc1", "DELETE", insid, 1, "", nullptr).status, 200) << "again";
   }
   EXPECT_FALSE(std::filesystem::exists(dir_.path() / "space/database/tmp/images/IMG000000bb"));
   EXPECT_FALSE(std::filesystem::exists(file().parent_path()));
@@ -354,24 +356,27 @@ TEST_F(Disks, ADiskThatIsThereIsNeverMadeAgain) {
 }
 
 TEST_F(Disks, WithoutTheRightGrantsNothingIsDone) {
-  const auto path = "/disks/" + kServer + "/open";
-  const auto good = grant_for("nc1", "PUT", "/disks/" + kServer);
-  EXPECT_EQ(once("POST", path, "x=1", open_body("nc1", 1)).status, 403);
-  EXPECT_EQ(once("POST", path, grant_for("nc1", "GET", "/disks/" + kServer), open_body("nc1", 1)).status,
+  const auto path = path_of(kServer, 1) + "/open";
+  const auto good = grant_for("nc1", "PUT", path_of(kServer, 1));
+  EXPECT_EQ(once("POST", path, "x=1", open_body("nc1")).status, 403);
+  EXPECT_EQ(once("POST", path, grant_for("nc1", "GET", path_of(kServer, 1)), open_body("nc1")).status, 403);
+  EXPECT_EQ(once("POST", path, grant_for("nc1", "PUT", path_of("VS00000002", 1)), open_body("nc1")).status,
             403);
-  EXPECT_EQ(once("POST", path, grant_for("nc1", "PUT", "/disks/VS00000002"), open_body("nc1", 1)).status,
-            403);
-  EXPECT_EQ(once("POST", path, good, open_body("nc2", 1)).status, 403) << "the source is another node's";
-  auto other = open_body("nc1", 1);
+  EXPECT_EQ(once("POST", path, good, open_body("nc2")).status, 403) << "the source is another node's";
+  auto other = open_body("nc1");
   other["imgid"] = "IMG000000aa";
   EXPECT_EQ(once("POST", path, good, other).status, 403);
-  auto copy = open_body("nc1", 1);
+  auto copy = open_body("nc1");
   copy["mode"] = "copy";
   EXPECT_EQ(once("POST", path, good, copy).status, 400);
-  EXPECT_EQ(once("POST", "/disks/..%2fx/open", good, open_body("nc1", 1)).status, 400);
-  auto lie = open_body("nc1", 1);
+  for (const auto* epoch : {"2", "0", "01", "+1", "-1", "x", "99999999999999999999"}) {
+    const auto other_epoch = "/disks/" + kServer + "/" + epoch + "/open";
+    EXPECT_GE(once("POST", other_epoch, good, open_body("nc1")).status, 400) << "a node raises no epoch";
+  }
+  EXPECT_EQ(once("POST", "/disks/..%2fx/1/open", good, open_body("nc1")).status, 400);
+  auto lie = open_body("nc1");
   lie["digest"] = std::string(64, '1');
-  const auto refused = ask("nc1", "POST", kServer, "/open", lie);
+  const auto refused = ask("nc1", "POST", kServer, 1, "/open", lie);
   EXPECT_GE(refused.status, 400) << refused.body;
   EXPECT_NE(refused.status, 503);
   EXPECT_FALSE(std::filesystem::exists(file()));
