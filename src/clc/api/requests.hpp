@@ -208,13 +208,14 @@ struct VmTypeBody {
 };
 
 struct OsTypeBody {
-  std::string disk, nic, sound = "none";
+  std::string disk, nic, sound = "none", folders = "virtiofs";
 
   static constexpr auto fields() {
     using T = OsTypeBody;
     return std::make_tuple(msg::field("disk_type", &T::disk, msg::choice("virtio|sata|ide")),
                            msg::field("nic_type", &T::nic, msg::choice("virtio|e1000|rtl8139")),
-                           msg::option("sound_type", &T::sound, msg::choice("none|ac97|ich6|ich9")));
+                           msg::option("sound_type", &T::sound, msg::choice("none|ac97|ich6|ich9")),
+                           msg::option("folder_protocol", &T::folders, msg::choice("virtiofs|smb")));
   }
 };
 

@@ -12,7 +12,8 @@ http::Response put_vmtype(Context& c, const Principal& who, const http::Request&
 
 http::Response put_ostype(Context& c, const Principal& who, const http::Request& request) {
   return with_body<OsTypeBody>(request, [&](const OsTypeBody& body) {
-    return answer(c.cloud.put_ostype(who, {request.param("name"), body.disk, body.nic, body.sound}));
+    return answer(
+        c.cloud.put_ostype(who, {request.param("name"), body.disk, body.nic, body.sound, body.folders}));
   });
 }
 

@@ -218,7 +218,8 @@ json to_json(const OsType& type) {
   return {{"name", type.name},
           {"disk_type", type.disk_type},
           {"nic_type", type.nic_type},
-          {"sound_type", type.sound_type}};
+          {"sound_type", type.sound_type},
+          {"folder_protocol", type.folder_protocol}};
 }
 
 json to_json(const SnapshotView& view) {

@@ -71,7 +71,8 @@ struct OsType {
 };
 
 struct Cluster {
-  std::string host;  ///< name of the cc's host
+  std::string host;                     ///< name of the cc's host
+  std::string database_mode = "iscsi";  ///< iscsi | copy | nbd: how its nodes reach database disks
 };
 
 /// What an administrator lets a node do. Whether it is up is another thing: its lease.
@@ -90,6 +91,7 @@ struct Node {
   NodeState state = NodeState::enabled;
   std::int64_t lease_epoch = 1;  ///< rises when it is declared lost
   std::int64_t lost_at = 0;      ///< since when it is lost; 0: it is not
+  std::int64_t booted_at = 0;    ///< of its host, as it told last; rises with each reboot
 };
 
 /// A VM as defined. A VD or VS outlives its runs; TVD and TMP live as long as their task.

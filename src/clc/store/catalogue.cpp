@@ -57,7 +57,7 @@ VmType vmtype_of(const Row& row) {
 }
 
 OsType ostype_of(const Row& row) {
-  return {row.text(0), row.text(1), row.text(2), row.text(3)};
+  return {row.text(0), row.text(1), row.text(2), row.text(3), row.text(4)};
 }
 
 }  // namespace
@@ -176,23 +176,26 @@ bool remove_vmtype(Sql& sql, std::string_view name) {
 }
 
 std::optional<OsType> find_ostype(Sql& sql, std::string_view name) {
-  const auto row =
-      sql.one("SELECT name, disk_type, nic_type, sound_type FROM ostypes WHERE name = ?", {name});
+  const auto row = sql.one(
+      "SELECT name, disk_type, nic_type, sound_type, folder_protocol FROM ostypes WHERE name = ?", {name});
   return row ? std::optional(ostype_of(*row)) : std::nullopt;
 }
 
 std::vector<OsType> list_ostypes(Sql& sql) {
   std::vector<OsType> out;
-  for (const auto& row : sql.all("SELECT name, disk_type, nic_type, sound_type FROM ostypes ORDER BY name"))
+  for (const auto& row :
+       sql.all("SELECT name, disk_type, nic_type, sound_type, folder_protocol FROM ostypes ORDER BY name"))
     out.push_back(ostype_of(row));
   return out;
 }
 
 void put_ostype(Sql& sql, const OsType& one) {
   sql.run(
-      "INSERT INTO ostypes (name, disk_type, nic_type, sound_type) VALUES (?1, ?2, ?3, ?4) ON CONFLICT "
-      "(name) DO UPDATE SET disk_type = ?2, nic_type = ?3, sound_type = ?4",
-      {one.name, one.disk_type, one.nic_type, one.sound_type});
+      "INSERT INTO ostypes (name, disk_type, nic_type, sound_type, folder_protocol) VALUES (?1, ?2, ?3, ?4, "
+      "?5) ON CONFLICT (name) DO UPDATE SET disk_type = ?2, nic_type = ?3, sound_type = ?4, folder_protocol "
+      "= "
+      "?5",
+      {one.name, one.disk_type, one.nic_type, one.sound_type, one.folder_protocol});
 }
 
 bool remove_ostype(Sql& sql, std::string_view name) {
@@ -201,8 +204,18 @@ bool remove_ostype(Sql& sql, std::string_view name) {
 
 std::vector<Cluster> list_clusters(Sql& sql) {
   std::vector<Cluster> out;
-  for (const auto& row : sql.all("SELECT host FROM clusters ORDER BY host")) out.push_back({row.text(0)});
+  for (const auto& row : sql.all("SELECT host, database_mode FROM clusters ORDER BY host"))
+    out.push_back({row.text(0), row.text(1)});
   return out;
+}
+
+std::optional<Cluster> find_cluster(Sql& sql, std::string_view host) {
+  const auto row = sql.one("SELECT host, database_mode FROM clusters WHERE host = ?", {host});
+  return row ? std::optional(Cluster{row->text(0), row->text(1)}) : std::nullopt;
+}
+
+void set_database_mode(Sql& sql, std::string_view host, std::string_view mode) {
+  sql.run("UPDATE clusters SET database_mode = ? WHERE host = ?", {mode, host});
 }
 
 namespace {
@@ -210,7 +223,7 @@ namespace {
 Node node_of(const Row& row) {
   const auto state = parse_node_state(row.text(2));
   if (!state) throw Abort{Error{ErrorCode::corrupt, "node " + row.text(0) + " has an unknown state", {}}};
-  return {row.text(0), row.text(1), *state, row.number(3), row.number(4)};
+  return {row.text(0), row.text(1), *state, row.number(3), row.number(4), row.number(5)};
 }
 
 }  // namespace
@@ -218,15 +231,15 @@ Node node_of(const Row& row) {
 std::vector<Node> list_nodes(Sql& sql) {
   std::vector<Node> out;
   for (const auto& row :
-       sql.all("SELECT host, cluster, state, lease_epoch, lost_at FROM nodes ORDER BY host")) {
+       sql.all("SELECT host, cluster, state, lease_epoch, lost_at, booted_at FROM nodes ORDER BY host")) {
     out.push_back(node_of(row));
   }
   return out;
 }
 
 std::optional<Node> find_node(Sql& sql, std::string_view host) {
-  const auto row =
-      sql.one("SELECT host, cluster, state, lease_epoch, lost_at FROM nodes WHERE host = ?", {host});
+  const auto row = sql.one(
+      "SELECT host, cluster, state, lease_epoch, lost_at, booted_at FROM nodes WHERE host = ?", {host});
   return row ? std::optional(node_of(*row)) : std::nullopt;
 }
 
@@ -242,8 +255,8 @@ void add_node(Sql& sql, std::string_view host, std::string_view cluster) {
 }
 
 void update_node(Sql& sql, const Node& node) {
-  sql.run("UPDATE nodes SET state = ?, lease_epoch = ?, lost_at = ? WHERE host = ?",
-          {to_string(node.state), node.lease_epoch, node.lost_at, node.host});
+  sql.run("UPDATE nodes SET state = ?, lease_epoch = ?, lost_at = ?, booted_at = ? WHERE host = ?",
+          {to_string(node.state), node.lease_epoch, node.lost_at, node.booted_at, node.host});
 }
 
 }  // namespace educloud::clc::store

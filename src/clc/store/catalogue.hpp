@@ -50,6 +50,9 @@ void put_ostype(Sql& sql, const OsType& one);
 bool remove_ostype(Sql& sql, std::string_view name);
 
 std::vector<Cluster> list_clusters(Sql& sql);
+std::optional<Cluster> find_cluster(Sql& sql, std::string_view host);
+/// `mode`: see Cluster.
+void set_database_mode(Sql& sql, std::string_view host, std::string_view mode);
 std::vector<Node> list_nodes(Sql& sql);
 std::optional<Node> find_node(Sql& sql, std::string_view host);
 void put_cluster(Sql& sql, std::string_view host);

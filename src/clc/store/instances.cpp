@@ -6,7 +6,7 @@ namespace {
 
 const std::string kSelect =
     "SELECT insid, name, owner, imgid, version, vmtype, memory_mib, cpus, cluster_pin, node_pin, deleting, "
-    "created_at, id, limits, first_boot "
+    "created_at, id, limits, first_boot, disk_cluster, folder_protocol, autostart "
     "FROM instances ";
 
 Instance instance_of(const Row& row) {
@@ -25,6 +25,9 @@ Instance instance_of(const Row& row) {
   one.created_at = row.number(11);
   one.limits = stored<msg::Limits>(row.text(13));
   one.first_boot = stored<msg::FirstBoot>(row.text(14));
+  one.disk_cluster = row.text(15);
+  one.folder_protocol = row.text(16);
+  one.autostart = row.flag(17);
   return one;
 }
 
@@ -56,9 +59,15 @@ std::vector<Instance> instances_of_image(Sql& sql, std::string_view imgid) {
 void add_instance(Sql& sql, const Instance& one) {
   sql.run(
       "INSERT INTO instances (insid, name, owner, imgid, version, vmtype, memory_mib, cpus, cluster_pin, "
-      "node_pin, created_at, limits, first_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      "node_pin, created_at, limits, first_boot, disk_cluster, folder_protocol, autostart) VALUES (?, ?, ?, "
+      "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
       {one.insid, one.name, one.owner, one.imgid, one.version, one.vmtype, one.memory_mib, one.cpus,
-       one.cluster_pin, one.node_pin, one.created_at, to_column(one.limits), to_column(one.first_boot)});
+       one.cluster_pin, one.node_pin, one.created_at, to_column(one.limits), to_column(one.first_boot),
+       one.disk_cluster, one.folder_protocol, one.autostart});
+}
+
+void set_disk_cluster(Sql& sql, std::string_view insid, std::string_view cluster) {
+  sql.run("UPDATE instances SET disk_cluster = ? WHERE insid = ?", {cluster, insid});
 }
 
 void set_instance_limits(Sql& sql, std::string_view insid, const msg::Limits& limits) {

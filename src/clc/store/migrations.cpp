@@ -137,9 +137,12 @@ CREATE INDEX images_database ON images(database_imgid) WHERE database_imgid <> '
 ALTER TABLE instances ADD COLUMN disk_cluster TEXT NOT NULL DEFAULT '';
 -- how shared folders reach a guest: virtiofs or smb; of an instance, empty: as its OS type says
 ALTER TABLE ostypes ADD COLUMN folder_protocol TEXT NOT NULL DEFAULT 'virtiofs';
+UPDATE ostypes SET folder_protocol = 'smb' WHERE name IN ('windows', 'other');
 ALTER TABLE instances ADD COLUMN folder_protocol TEXT NOT NULL DEFAULT '';
 -- 1: when its node comes back after a reboot, it is started again
 ALTER TABLE instances ADD COLUMN autostart INTEGER NOT NULL DEFAULT 0;
+-- as the node told last: rises with each reboot of its host
+ALTER TABLE nodes ADD COLUMN booted_at INTEGER NOT NULL DEFAULT 0;
 )sql";
 
 constexpr std::array kMigrations{Migration{1, "accounts", kAccounts},

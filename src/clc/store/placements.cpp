@@ -58,7 +58,7 @@ std::vector<std::int64_t> boots_on(Sql& sql, std::string_view node) {
 std::vector<std::int64_t> waiting_at_gate(Sql& sql, std::string_view node) {
   return numbers(
       sql.all("SELECT id FROM tasks WHERE node = ? AND state <> 'gone' AND gated_at > 0 ORDER BY "
-              "gated_at, id",
+              "insid NOT LIKE 'VS%', gated_at, id",
               {node}));
 }
 
@@ -73,9 +73,9 @@ std::vector<std::string> gated_nodes(Sql& sql) {
 
 QueuePlace queue_place(Sql& sql, const Task& task) {
   const auto row = sql.one(
-      "SELECT COUNT(*), COALESCE(SUM(gated_at < ?2 OR (gated_at = ?2 AND id <= ?3)), 0) FROM tasks "
+      "SELECT COUNT(*), COALESCE(SUM((insid NOT LIKE 'VS%', gated_at, id) <= (?2, ?3, ?4)), 0) FROM tasks "
       "WHERE node = ?1 AND state <> 'gone' AND gated_at > 0",
-      {task.node, task.gated_at, task.id});
+      {task.node, task.insid.starts_with("VS") ? 0 : 1, task.gated_at, task.id});
   return {static_cast<int>(row->number(1)), static_cast<int>(row->number(0))};
 }
 

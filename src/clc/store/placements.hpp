@@ -24,7 +24,7 @@ void trim_placements(Sql& sql);
 
 /// When each image/run that `node` has not answered was queued, unix milliseconds.
 std::vector<std::int64_t> boots_on(Sql& sql, std::string_view node);
-/// Row ids of the tasks that wait for `node`'s gate, oldest first.
+/// Row ids of the tasks that wait for `node`'s gate: servers first, as desktops may need them, then oldest.
 std::vector<std::int64_t> waiting_at_gate(Sql& sql, std::string_view node);
 /// Nodes somebody waits for.
 std::vector<std::string> gated_nodes(Sql& sql);

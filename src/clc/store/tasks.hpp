@@ -40,6 +40,8 @@ std::vector<Listed<Instance>> list_instances(Sql& sql, std::int64_t after, int l
 std::vector<Instance> instances_of_image(Sql& sql, std::string_view imgid);
 void add_instance(Sql& sql, const Instance& instance);
 void set_instance_deleting(Sql& sql, std::string_view insid);
+/// Its database disk lies there from now on.
+void set_disk_cluster(Sql& sql, std::string_view insid, std::string_view cluster);
 void set_instance_limits(Sql& sql, std::string_view insid, const msg::Limits& limits);
 void remove_instance(Sql& sql, std::string_view insid);
 void set_display_password(Sql& sql, std::string_view insid, std::string_view password);

@@ -15,7 +15,7 @@ struct VmTypeArguments {
 };
 
 struct OsTypeArguments {
-  std::string name, disk, nic, sound = "none";
+  std::string name, disk, nic, sound = "none", folders = "virtiofs";
 };
 
 std::string describe(const nlohmann::json& type) {
@@ -41,10 +41,10 @@ Result<> list_vmtypes(Context& context, Session& session) {
 Result<> list_ostypes(Context& context, Session& session) {
   auto types = session.list("/ostypes");
   if (!types) return fail(types.error());
-  std::vector<std::vector<std::string>> rows = {{"NAME", "DISK", "NIC", "SOUND"}};
+  std::vector<std::vector<std::string>> rows = {{"NAME", "DISK", "NIC", "SOUND", "FOLDERS"}};
   for (const auto& one : *types)
-    rows.push_back(
-        {cell(one, "name"), cell(one, "disk_type"), cell(one, "nic_type"), cell(one, "sound_type")});
+    rows.push_back({cell(one, "name"), cell(one, "disk_type"), cell(one, "nic_type"), cell(one, "sound_type"),
+                    cell(one, "folder_protocol")});
   context.console.result({{"items", *types}}, render_table(rows));
   return {};
 }
@@ -105,8 +105,14 @@ void add_ostype(CLI::App& app, Context& context) {
   command->add_option("--sound", a->sound, "Sound card")
       ->check(CLI::IsMember({"none", "ac97", "ich6", "ich9"}))
       ->capture_default_str();
+  command->add_option("--folders", a->folders, "How shared folders reach its guests")
+      ->check(CLI::IsMember({"virtiofs", "smb"}))
+      ->capture_default_str();
   on_command(*command, context, [=, &context](Session& session) {
-    const nlohmann::json body = {{"disk_type", a->disk}, {"nic_type", a->nic}, {"sound_type", a->sound}};
+    const nlohmann::json body = {{"disk_type", a->disk},
+                                 {"nic_type", a->nic},
+                                 {"sound_type", a->sound},
+                                 {"folder_protocol", a->folders}};
     return set(context, session, "/ostypes/" + http::url_encode(a->name), body);
   });
   add_delete(*group, context, "Remove one that no image has", "/ostypes/");

@@ -210,7 +210,7 @@ TEST_F(Operations, WhatTheGuestAgentTellsIsShown) {
 TEST_F(Operations, TypesAreTheAdministratorsToChange) {
   EXPECT_EQ(cloud->put_vmtype(ann, {"lab", 512, 1, {}}).error().code, ErrorCode::permission_denied);
   EXPECT_EQ(cloud->delete_vmtype(ann, "vdsmall").error().code, ErrorCode::permission_denied);
-  EXPECT_EQ(cloud->put_ostype(ann, {"bsd", "virtio", "virtio", "none"}).error().code,
+  EXPECT_EQ(cloud->put_ostype(ann, {"bsd", "virtio", "virtio", "none", "virtiofs"}).error().code,
             ErrorCode::permission_denied);
   EXPECT_EQ(cloud->delete_ostype(ann, "linux").error().code, ErrorCode::permission_denied);
   EXPECT_EQ(cloud->vmtypes(ann)->items.size(), 6u);
@@ -229,11 +229,11 @@ TEST_F(Operations, TypesInUseStay) {
   const auto insid = running_desktop();
   EXPECT_THAT(cloud->delete_vmtype(admin, "vdsmall").error().message, HasSubstr(insid));
   EXPECT_THAT(cloud->delete_ostype(admin, "linux").error().message, HasSubstr("image debian"));
-  ASSERT_TRUE(cloud->put_ostype(admin, {"bsd", "ide", "rtl8139", "ac97"}));
+  ASSERT_TRUE(cloud->put_ostype(admin, {"bsd", "ide", "rtl8139", "ac97", "smb"}));
   EXPECT_EQ(cloud->ostype(ann, "bsd")->sound_type, "ac97");
   ASSERT_TRUE(cloud->delete_ostype(admin, "bsd"));
   EXPECT_EQ(cloud->delete_ostype(admin, "bsd").error().code, ErrorCode::not_found);
-  ASSERT_TRUE(cloud->put_ostype(admin, {"linux", "sata", "e1000", "none"}));
+  ASSERT_TRUE(cloud->put_ostype(admin, {"linux", "sata", "e1000", "none", "virtiofs"}));
   ASSERT_TRUE(cloud->stop_vm(ann, insid));
   ops();
   say(Event::stopped);

@@ -217,7 +217,7 @@ TEST(Commands, CarryWhatTheirOpNeedsAndPassTheSchema) {
   auto task = task_at(TaskKind::run, {Phase::preparing, State::done});
   task.dst = "IMG00000001";
   CommandParts parts;
-  parts.source = Version{"IMG00000001", 3, std::string(64, 'a'), 1000, 2000, "raw", 0, false, 0, ""};
+  parts.source = Version{"IMG00000001", 3, std::string(64, 'a'), 1000, 2000, "raw", 0, 0, false, 0, ""};
   parts.memory_mib = 4096;
   parts.ostype = "linux", parts.usage = "desktop", parts.disk_type = "virtio", parts.nic_type = "virtio";
   parts.access = {"10.0.0.5", 5901, 20001, "secret88"};
@@ -246,7 +246,7 @@ TEST(Commands, OfAPushHaveNoVm) {
   auto task = task_at(TaskKind::push, {Phase::preparing, State::init});
   task.lazy = true;
   CommandParts parts;
-  parts.source = Version{"IMG00000001", 3, std::string(64, 'a'), 1000, 2000, "raw", 0, false, 0, ""};
+  parts.source = Version{"IMG00000001", 3, std::string(64, 'a'), 1000, 2000, "raw", 0, 0, false, 0, ""};
   const auto command = make_command(task, "image/prepare", parts, kCmdid, 1000, 500);
   EXPECT_EQ(command.priority, "prefetch");
   EXPECT_FALSE(command.runtime_option);

@@ -63,6 +63,51 @@ TEST_F(StoreTest, MakesItsSchemaOnceWithDefaults) {
             std::filesystem::perms::none);
 }
 
+TEST_F(StoreTest, KeepsWhatAServerNeeds) {
+  auto& store = open();
+  Instance server;
+  server.insid = "VS00000001";
+  server.name = "wiki";
+  server.owner = "ann";
+  server.imgid = "IMG00000001";
+  server.vmtype = "vssmall";
+  server.memory_mib = 4096;
+  server.folder_protocol = "smb";
+  server.autostart = true;
+  ASSERT_TRUE(store.write([&](Sql& sql) -> Result<> {
+    add_account(sql, {"ann", false, "x", 1});
+    Image image;
+    image.imgid = server.imgid;
+    image.name = "wiki";
+    image.owner = "ann";
+    image.ostype = "linux";
+    image.usage = "server";
+    image.database_gib = 7;
+    image.database_imgid = "IMG00000002";
+    add_image(sql, image);
+    add_instance(sql, server);
+    set_disk_cluster(sql, server.insid, "cc1");
+    put_cluster(sql, "cc1");
+    set_database_mode(sql, "cc1", "nbd");
+    put_ostype(sql, {"bsd", "ide", "rtl8139", "none", "smb"});
+    return {};
+  }));
+  store_.reset();
+  ASSERT_TRUE(open().read([](Sql& sql) -> Result<> {
+    const auto one = find_instance(sql, "VS00000001");
+    EXPECT_EQ(one->disk_cluster, "cc1");
+    EXPECT_EQ(one->folder_protocol, "smb");
+    EXPECT_TRUE(one->autostart);
+    EXPECT_EQ(find_cluster(sql, "cc1")->database_mode, "nbd");
+    EXPECT_FALSE(find_cluster(sql, "cc2"));
+    EXPECT_EQ(find_ostype(sql, "bsd")->folder_protocol, "smb");
+    EXPECT_EQ(find_ostype(sql, "linux")->folder_protocol, "virtiofs");
+    EXPECT_EQ(find_ostype(sql, "windows")->folder_protocol, "smb") << "it has no driver for the other";
+    EXPECT_EQ(find_image_of_database(sql, "IMG00000002")->database_gib, 7);
+    return {};
+  }));
+}
+
 TEST_F(StoreTest, RefusesASecondInstance) {
   open();
   const auto second = Store::open(file_);
