@@ -105,3 +105,17 @@ class Guest:
 
     def notes(self):
         return self.get(f"{self.url}/cgi-bin/note")
+
+    def disks(self):
+        """A line per drive but c: "letter kind size_kib [device]"; kind is device, virtiofs or smb."""
+        return self.get(f"{self.url}/cgi-bin/disks")
+
+    def files(self, drive):
+        return self.get(f"{self.url}/cgi-bin/disk?name={drive}")
+
+    def read(self, drive, file):
+        return self.get(f"{self.url}/cgi-bin/disk?name={drive}&file={file}").strip()
+
+    def write(self, drive, file, text):
+        """Returns when it is on the disk."""
+        self.get(f"{self.url}/cgi-bin/disk-write?name={drive}&file={file}&text={text}")
