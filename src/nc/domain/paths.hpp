@@ -25,6 +25,11 @@ class Layout {
   std::filesystem::path recipe(const InstanceId& id) const { return instance(id) / "restart.xml"; }
   /// What the overlay stands on, so that a later start cannot mix versions.
   std::filesystem::path record(const InstanceId& id) const { return instance(id) / "instance.json"; }
+  /// Empty: what the guests' scratch disks stand on. And one guest's, thrown away at each start.
+  std::filesystem::path data_disk() const { return prefix_ / "images/data"; }
+  std::filesystem::path data_overlay(const InstanceId& id) const { return instance(id) / "data.qcow2"; }
+  /// How its database disk was opened at the cc, 0600; there for as long as it is not closed.
+  std::filesystem::path database_ticket(const InstanceId& id) const { return instance(id) / "database.json"; }
   std::filesystem::path build_folder(const ImageId& target) const {
     return prefix_ / "tmp/images" / target.str();
   }
@@ -39,11 +44,19 @@ class Layout {
 
 /// What a Disk::file of a runtime option names.
 struct DiskPath {
-  enum class Kind { image, build } kind = Kind::image;  ///< images/<id>/machine, tmp/images/<id>/machine
-  ImageId image;
+  enum class Kind {
+    image,              ///< images/<imgid>/machine
+    build,              ///< tmp/images/<imgid>/machine
+    data,               ///< images/data
+    image_database,     ///< space/database/images/<imgid>/database
+    build_database,     ///< space/database/tmp/images/<imgid>/database
+    instance_database,  ///< space/database/instances/<insid>/database
+  } kind = Kind::image;
+  ImageId image;        ///< of those with an imgid
+  InstanceId instance;  ///< of the last
 };
 
-/// Accepts exactly the two forms, relative to the prefix. Errors: invalid_argument with key "disks".
+/// Accepts exactly these forms, relative to the prefix. Errors: invalid_argument with key "disks".
 Result<DiskPath> parse_disk_path(std::string_view file);
 
 }  // namespace educloud::nc

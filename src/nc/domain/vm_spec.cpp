@@ -31,24 +31,6 @@ std::string nic_model(std::string_view type) {
   return "virtio-net-pci";
 }
 
-Result<> check_disks(const msg::RuntimeOption& option, const TaskId& tid) {
-  if (option.disks.size() > 1) {
-    return fail(ErrorCode::invalid_argument,
-                "this node attaches one disk, the command names " + std::to_string(option.disks.size()),
-                "runtime_option.disks");
-  }
-  for (const auto& disk : option.disks) {
-    auto path = parse_disk_path(disk.file);
-    if (!path) return fail(path.error());
-    const bool build = path->kind == DiskPath::Kind::build;
-    if (build != tid.is_build() || path->image != (build ? tid.target : tid.source)) {
-      return fail(ErrorCode::invalid_argument, "disk " + disk.file + " does not belong to task " + tid.str(),
-                  "runtime_option.disks");
-    }
-  }
-  return {};
-}
-
 Result<> check_ports(const msg::RuntimeOption& option, const NodeLimits& limits) {
   if (option.rdp_port != 0 && option.rdp_port < kLowestDisplayPort) {
     return fail(ErrorCode::invalid_argument,
@@ -118,10 +100,6 @@ Result<VmSpec> make_spec(const msg::Command& command, const TaskId& tid, const L
     return fail(ErrorCode::invalid_argument, "image/run without runtime_option", "runtime_option");
   }
   const auto& option = *command.runtime_option;
-  if (kind_of(tid.instance) == InstanceKind::VS) {
-    return fail(ErrorCode::invalid_argument,
-                "this version of educloud-nc runs no server instances (" + tid.instance.str() + ")", "tid");
-  }
   if (option.memory_mib > limits.max_memory_mib) {
     return fail(ErrorCode::exhausted,
                 "the VM wants " + std::to_string(option.memory_mib) + " MiB, this node gives at most " +
@@ -134,14 +112,16 @@ Result<VmSpec> make_spec(const msg::Command& command, const TaskId& tid, const L
                     std::to_string(limits.max_cpus),
                 "runtime_option.cpus");
   }
-  if (auto ok = check_disks(option, tid); !ok) return fail(ok.error());
+  auto extra = extra_disks(command, tid, limits);
+  if (!extra) return fail(extra.error());
   if (auto ok = check_ports(option, limits); !ok) return fail(ok.error());
   VmSpec spec;
   spec.insid = tid.instance;
   spec.tid = tid;
   spec.cmdid = command.cmdid;
   spec.epoch = command.epoch;
-  spec.exclusive = kind_of(tid.instance) == InstanceKind::VS;
+  spec.extra = std::move(*extra);
+  spec.exclusive = has_database(spec);
   spec.memory_mib = option.memory_mib;
   spec.cpus = option.cpus;
   spec.disk_bus = option.disk_type;

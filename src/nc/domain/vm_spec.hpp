@@ -21,6 +21,27 @@ struct DiskLayer {
   bool operator==(const DiskLayer&) const = default;
 };
 
+/// A disk that another host serves. Its secret is not in here: Hypervisor::set_disk_secret.
+struct IscsiDisk {
+  std::string host;  ///< IPv4 or IPv6 literal
+  int port = 0;
+  std::string iqn;
+  int lun = 1;
+  std::string user;
+
+  bool operator==(const IscsiDisk&) const = default;
+};
+
+/// A disk of the guest beside c:.
+struct ExtraDisk {
+  enum class Kind {
+    database,  ///< the server's own, written through to the cc
+    data,      ///< scratch: thrown away at each start
+  } kind = Kind::data;
+  std::optional<IscsiDisk> iscsi = {};  ///< database; told by the cc when it is opened
+  std::vector<DiskLayer> layers = {};   ///< data: top first
+};
+
 /// Everything the hypervisor needs to start one VM. All strings were checked: they may go into XML and argv.
 struct VmSpec {
   InstanceId insid;  ///< also the domain's name
@@ -32,6 +53,7 @@ struct VmSpec {
   int cpus = 1;
   std::string disk_bus = "virtio";  ///< virtio, sata, ide
   std::vector<DiskLayer> disk;      ///< top (written to) first, then what it stands on
+  std::vector<ExtraDisk> extra;     ///< in the order of the guest's drives: d, e
   std::filesystem::path console_log;
   std::string nic_model = "virtio-net-pci";
   std::string mac;
@@ -60,6 +82,7 @@ struct NodeLimits {
   int max_cpus = 0;
   std::string advertise;  ///< IPv4 address that display and web ports are bound to
   bool guest_egress = true;
+  std::uint64_t data_disk_bytes = 0;  ///< of a guest's scratch disk; 0: guests get none
 };
 
 /// Which file the VM's overlay stands on.
@@ -71,7 +94,16 @@ Base base_of(const TaskId& tid);
 /// VD, TVD: a new overlay at each start. TMP: it is what the user builds, kept until submit or delete.
 bool keeps_overlay(const InstanceId& id);
 
-/// Checks a run command against the node's limits and makes the spec; `disk` is left empty.
+/// The disks of a run command beside c:, still without their files; c: is checked. What is not in the table
+/// of the task's kind is refused. Errors: invalid_argument with key "runtime_option.disks".
+Result<std::vector<ExtraDisk>> extra_disks(const msg::Command& command, const TaskId& tid,
+                                           const NodeLimits& limits);
+bool has_database(const VmSpec& spec);
+/// Under which libvirt keeps the secret of the instance's database disk.
+std::string secret_uuid(const InstanceId& id);
+
+/// Checks a run command against the node's limits and makes the spec; the files of its disks are
+/// left empty.
 /// Errors: invalid_argument naming the key, exhausted (more than the node has).
 Result<VmSpec> make_spec(const msg::Command& command, const TaskId& tid, const Layout& layout,
                          const NodeLimits& limits);

@@ -92,23 +92,68 @@ void add_cpu_limits(Node domain, const VmSpec& spec, bool cgroup2) {
   text(tune, "quota", std::to_string(*quota));
 }
 
-void add_disk(Node devices, const VmSpec& spec) {
+/// The n-th disk on the VM's bus: vda, vdb; sda; hda.
+void add_target(Node disk, const VmSpec& spec, std::size_t n) {
+  const std::string bus = spec.disk_bus == "virtio" ? "vd" : spec.disk_bus == "ide" ? "hd" : "sd";
+  Node target = child(disk, "target");
+  attribute(target, "dev", bus + static_cast<char>('a' + n));
+  attribute(target, "bus", spec.disk_bus);
+}
+
+void add_file_disk(Node devices, const VmSpec& spec, const std::vector<DiskLayer>& layers, std::size_t n) {
   Node disk = child(devices, "disk");
   attribute(disk, "type", "file");
   attribute(disk, "device", "disk");
   Node driver = child(disk, "driver");
   attribute(driver, "name", "qemu");
-  attribute(driver, "type", spec.disk.front().format);
+  attribute(driver, "type", layers.front().format);
   // The guest's flushes reach the disk, and it needs no O_DIRECT, which tmpfs and some others refuse.
   attribute(driver, "cache", "writeback");
   attribute(driver, "discard", "unmap");
   attribute(driver, "detect_zeroes", "unmap");
-  attribute(child(disk, "source"), "file", spec.disk.front().file.string());
-  add_layers(disk, spec.disk);
-  Node target = child(disk, "target");
-  attribute(target, "dev", spec.disk_bus == "virtio" ? "vda" : spec.disk_bus == "ide" ? "hda" : "sda");
-  attribute(target, "bus", spec.disk_bus);
+  attribute(child(disk, "source"), "file", layers.front().file.string());
+  add_layers(disk, layers);
+  add_target(disk, spec, n);
   add_io_limits(disk, spec.limits);
+  if (n > 0) text(disk, "serial", "data");
+}
+
+/// By QEMU's own initiator, which logs in again by itself for as long as it takes: the guest waits.
+void add_iscsi_disk(Node devices, const VmSpec& spec, const IscsiDisk& iscsi, std::size_t n) {
+  Node disk = child(devices, "disk");
+  attribute(disk, "type", "network");
+  attribute(disk, "device", "disk");
+  Node driver = child(disk, "driver");
+  attribute(driver, "name", "qemu");
+  attribute(driver, "type", "raw");
+  attribute(driver, "cache", "writethrough");
+  Node source = child(disk, "source");
+  attribute(source, "protocol", "iscsi");
+  attribute(source, "name", iscsi.iqn + "/" + std::to_string(iscsi.lun));
+  Node host = child(source, "host");
+  attribute(host, "name", iscsi.host);
+  attribute(host, "port", std::to_string(iscsi.port));
+  Node auth = child(source, "auth");
+  attribute(auth, "username", iscsi.user);
+  Node secret = child(auth, "secret");
+  attribute(secret, "type", "iscsi");
+  attribute(secret, "uuid", secret_uuid(spec.insid));
+  add_target(disk, spec, n);
+  add_io_limits(disk, spec.limits);
+  text(disk, "serial", "database");
+}
+
+void add_disks(Node devices, const VmSpec& spec) {
+  std::size_t n = 0;
+  add_file_disk(devices, spec, spec.disk, n);
+  for (const auto& extra : spec.extra) {
+    ++n;
+    if (extra.iscsi) {
+      add_iscsi_disk(devices, spec, *extra.iscsi, n);
+    } else {
+      add_file_disk(devices, spec, extra.layers, n);
+    }
+  }
 }
 
 void add_console(Node devices, const VmSpec& spec) {
@@ -153,7 +198,7 @@ void add_network(Node domain, const VmSpec& spec) {
 
 void add_devices(Node domain, const VmSpec& spec) {
   Node devices = child(domain, "devices");
-  add_disk(devices, spec);
+  add_disks(devices, spec);
   if (!spec.seed.empty()) add_seed(devices, spec);
   attribute(child(devices, "controller"), "type", "usb");
   attribute(devices.last_child(), "model", "none");

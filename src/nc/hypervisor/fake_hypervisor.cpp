@@ -33,6 +33,25 @@ void FakeHypervisor::emit(const VmEvent& event) {
   if (handler) handler(event);
 }
 
+Result<> FakeHypervisor::set_disk_secret(const InstanceId& insid, const std::string& secret) {
+  std::lock_guard lock(mutex_);
+  if (auto ok = check(); !ok) return ok;
+  disk_secrets_[insid.str()] = secret;
+  return {};
+}
+
+Result<> FakeHypervisor::drop_disk_secret(const InstanceId& insid) {
+  std::lock_guard lock(mutex_);
+  if (auto ok = check(); !ok) return ok;
+  disk_secrets_.erase(insid.str());
+  return {};
+}
+
+std::map<std::string, std::string> FakeHypervisor::disk_secrets() const {
+  std::lock_guard lock(mutex_);
+  return disk_secrets_;
+}
+
 Result<> FakeHypervisor::define_and_start(const VmSpec& spec) {
   {
     std::lock_guard lock(mutex_);

@@ -15,6 +15,8 @@ class FakeHypervisor : public Hypervisor {
   void stop() override;
   std::string kind() const override { return "fake"; }
   std::vector<std::string> warnings() const override;
+  Result<> set_disk_secret(const InstanceId& insid, const std::string& secret) override;
+  Result<> drop_disk_secret(const InstanceId& insid) override;
   Result<> define_and_start(const VmSpec& spec) override;
   Result<> shutdown(const InstanceId& insid) override;
   Result<> destroy(const InstanceId& insid) override;
@@ -49,6 +51,7 @@ class FakeHypervisor : public Hypervisor {
   /// The VM ends by itself; with `silently` nobody is told.
   void end(const InstanceId& insid, VmEvent::Kind kind, bool silently = false);
   std::optional<VmSpec> spec(const InstanceId& insid) const;
+  std::map<std::string, std::string> disk_secrets() const;
   int starts() const;
   int reboots() const;
   int resets() const;
@@ -61,6 +64,7 @@ class FakeHypervisor : public Hypervisor {
   mutable std::mutex mutex_;
   OnVmEvent on_event_;
   std::map<std::string, std::pair<VmSpec, VmInfo>> vms_;
+  std::map<std::string, std::string> disk_secrets_;
   std::map<std::string, GuestFacts> facts_;
   std::map<std::string, std::vector<DiskSnapshot>> snapshots_;  ///< by disk, as in its file
   std::set<std::string> spoilt_;

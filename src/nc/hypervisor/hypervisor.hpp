@@ -76,6 +76,11 @@ class Hypervisor {
   /// What an operator should know: no KVM, no confinement, not connected.
   virtual std::vector<std::string> warnings() const = 0;
 
+  /// What the VM's next start, or a start_again, opens its database disk with. Kept in memory only, and never
+  /// shown again. Errors: unavailable.
+  virtual Result<> set_disk_secret(const InstanceId& insid, const std::string& secret) = 0;
+  /// Not there: success.
+  virtual Result<> drop_disk_secret(const InstanceId& insid) = 0;
   /// Starts the VM. Running already for the same task: success, nothing changes.
   /// Errors: conflict (the name runs another task, a port is taken), invalid_argument, exhausted,
   /// unavailable.

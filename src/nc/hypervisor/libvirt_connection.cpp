@@ -78,6 +78,14 @@ Error libvirt_error(std::string_view what) {
   return {code, std::string(what) + ": " + reason, {}};
 }
 
+bool is_confined(virConnectPtr connection) {
+  const LibvirtText capabilities(virConnectGetCapabilities(connection));
+  if (!capabilities) return false;
+  const std::string_view text = capabilities.get();
+  return text.find("<model>apparmor</model>") != text.npos ||
+         text.find("<model>selinux</model>") != text.npos;
+}
+
 VmState from_libvirt(int state) {
   switch (state) {
     case VIR_DOMAIN_PAUSED:

@@ -36,6 +36,9 @@ std::optional<VmEvent> lifecycle_event(const char* domain_name, int event, int d
 
 VmState from_libvirt(int state);
 
+/// True if libvirt's qemu driver puts its guests under AppArmor or SELinux.
+bool is_confined(virConnectPtr connection);
+
 /// Where the libvirtd at `uri` keeps the pid files of its guests: beside its socket.
 std::filesystem::path pid_folder(std::string_view uri);
 /// MiB of memory that the process named in `folder`/`name`.pid really has; 0: not known. libvirt would ask

@@ -10,6 +10,7 @@
 #include "nc/hypervisor/kvm_probe.hpp"
 #include "nc/hypervisor/libvirt_connection.hpp"
 #include "nc/hypervisor/libvirt_domain.hpp"
+#include "nc/hypervisor/libvirt_secret.hpp"
 #include "nc/hypervisor/libvirt_snapshots.hpp"
 #include "nc/hypervisor/png.hpp"
 
@@ -24,15 +25,6 @@ constexpr unsigned kKeepAliveCount = 3;
 constexpr std::chrono::seconds kButtonPatience{5};
 constexpr std::size_t kStreamPiece = 64 * 1024;
 
-/// True if libvirt's qemu driver puts its guests under AppArmor or SELinux.
-bool is_confined(virConnectPtr connection) {
-  const LibvirtText capabilities(virConnectGetCapabilities(connection));
-  if (!capabilities) return false;
-  const std::string_view text = capabilities.get();
-  return text.find("<model>apparmor</model>") != text.npos ||
-         text.find("<model>selinux</model>") != text.npos;
-}
-
 class LibvirtHypervisor : public Hypervisor {
  public:
   explicit LibvirtHypervisor(LibvirtOptions options) : options_(std::move(options)) {}
@@ -42,6 +34,14 @@ class LibvirtHypervisor : public Hypervisor {
   void stop() override;
   std::string kind() const override;
   std::vector<std::string> warnings() const override;
+  Result<> set_disk_secret(const InstanceId& insid, const std::string& secret) override {
+    auto open = connection();
+    return open ? set_secret(open->get(), insid, secret) : fail(open.error());
+  }
+  Result<> drop_disk_secret(const InstanceId& insid) override {
+    auto open = connection();
+    return open ? drop_secret(open->get(), insid) : fail(open.error());
+  }
   Result<> define_and_start(const VmSpec& spec) override;
   Result<> shutdown(const InstanceId& insid) override;
   Result<> destroy(const InstanceId& insid) override;
