@@ -28,6 +28,8 @@ void on_command(CLI::App& command, Context& context, std::function<Result<>(Sess
 void add_init_command(CLI::App& app, Context& context);
 void add_session_commands(CLI::App& app, Context& context);  ///< login, logout, status
 void add_node_commands(CLI::App& app, Context& context);
+void add_cluster_commands(CLI::App& app, Context& context);
+void add_node_roll_command(CLI::App& node, Context& context);
 void add_image_commands(CLI::App& app, Context& context);
 void add_image_edit_commands(CLI::App& image, Context& context);  ///< build, modify, submit
 void add_image_import_command(CLI::App& image, Context& context);

@@ -41,8 +41,8 @@ Result<> show_image(Context& context, Session& session, const std::string& imgid
   auto image = session.get(path_of(imgid));
   if (!image) return fail(image.error());
   std::vector<std::vector<std::string>> rows;
-  for (const char* key :
-       {"imgid", "name", "state", "version", "ostype", "usage", "owner", "description", "tid"}) {
+  for (const char* key : {"imgid", "name", "state", "version", "ostype", "usage", "database_imgid",
+                          "database_state", "owner", "description", "tid"}) {
     rows.push_back({key, cell(*image, key)});
   }
   rows.push_back({"size", size_cell(*image, "size_bytes")});
@@ -56,11 +56,11 @@ Result<> list_versions(Context& context, Session& session, const std::string& im
   auto versions = session.list(path_of(imgid) + "/versions");
   if (!versions) return fail(versions.error());
   std::vector<std::vector<std::string>> rows = {
-      {"VERSION", "IN USE", "SIZE", "DISK", "PARENT", "CREATED", "DIGEST"}};
+      {"VERSION", "IN USE", "SIZE", "DISK", "DATABASE", "PARENT", "CREATED", "DIGEST"}};
   for (const auto& one : *versions) {
     rows.push_back({cell(one, "version"), cell(one, "current"), size_cell(one, "size_bytes"),
-                    size_cell(one, "virtual_size_bytes"), cell(one, "parent"), time_cell(one, "created_at"),
-                    cell(one, "digest").substr(0, 16)});
+                    size_cell(one, "virtual_size_bytes"), cell(one, "database_version"), cell(one, "parent"),
+                    time_cell(one, "created_at"), cell(one, "digest").substr(0, 16)});
   }
   context.console.result({{"items", *versions}}, render_table(rows));
   return {};

@@ -99,6 +99,7 @@ void add_node_commands(CLI::App& app, Context& context) {
   add_change(*node, context, "enable", "enabled", "Let it take VMs");
   add_change(*node, context, "no-new", "no_new", "No new VMs; what runs there runs on");
   add_change(*node, context, "drain", "drained", "No new VMs, and stop the desktops that run there");
+  add_node_roll_command(*node, context);
 }
 
 }  // namespace educloud::cli

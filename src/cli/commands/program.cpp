@@ -57,6 +57,7 @@ std::unique_ptr<CLI::App> make_app(Context& context) {
   add_init_command(*app, context);
   add_session_commands(*app, context);
   add_node_commands(*app, context);
+  add_cluster_commands(*app, context);
   add_image_commands(*app, context);
   add_vm_commands(*app, context);
   add_type_commands(*app, context);

@@ -21,7 +21,9 @@ struct DefineArguments {
   std::string image, name, vmtype, cluster, node;
   std::int64_t memory_mib = 0;
   int cpus = 0, version = 0;
-  bool temporary = false, lazy = false;
+  bool temporary = false, lazy = false, server = false;
+  std::optional<bool> autostart;
+  std::string folders;
   std::string hostname, user;
   std::filesystem::path ssh_key_file, password_file;
   WaitOptions wait;
@@ -36,10 +38,10 @@ Result<std::string> read_key(const std::filesystem::path& file) {
 }
 
 Result<nlohmann::json> define_body(const DefineArguments& a) {
-  nlohmann::json body = {{"imgid", a.image}, {"kind", a.temporary ? "TVD" : "VD"}};
+  nlohmann::json body = {{"imgid", a.image}, {"kind", a.server ? "VS" : a.temporary ? "TVD" : "VD"}};
   const std::pair<const char*, const std::string*> texts[] = {
-      {"name", &a.name}, {"vmtype", &a.vmtype},     {"cluster", &a.cluster},
-      {"node", &a.node}, {"hostname", &a.hostname}, {"user", &a.user}};
+      {"name", &a.name},         {"vmtype", &a.vmtype}, {"cluster", &a.cluster},        {"node", &a.node},
+      {"hostname", &a.hostname}, {"user", &a.user},     {"folder_protocol", &a.folders}};
   for (const auto& [key, value] : texts) {
     if (!value->empty()) body[key] = *value;
   }
@@ -47,6 +49,7 @@ Result<nlohmann::json> define_body(const DefineArguments& a) {
   if (a.cpus > 0) body["cpus"] = a.cpus;
   if (a.version > 0) body["version"] = a.version;
   if (a.lazy) body["lazy"] = true;
+  if (a.autostart) body["autostart"] = *a.autostart;
   if (!a.ssh_key_file.empty()) {
     auto key = read_key(a.ssh_key_file);
     if (!key) return fail(key.error());
@@ -143,8 +146,8 @@ Result<> save_screenshot(Context& context, Session& session, const std::string& 
 }
 
 void add_define(CLI::App& vm, Context& context) {
-  auto* define =
-      vm.add_subcommand("define", "Define a desktop; with --temporary run one that is gone when it stops");
+  auto* define = vm.add_subcommand(
+      "define", "Define a desktop or a server; with --temporary run one that is gone when it stops");
   auto arguments = std::make_shared<DefineArguments>();
   auto& a = *arguments;
   define->add_option("--image", a.image, "Image id")->required();
@@ -164,6 +167,14 @@ void add_define(CLI::App& vm, Context& context) {
   define->add_option("--password-file", a.password_file, "Its password (mode 0600)")->needs(user);
   auto* temporary = define->add_flag("--temporary", a.temporary, "Run it now, once");
   define->add_flag("--lazy", a.lazy, kLazyHelp)->needs(temporary);
+  define->add_flag("--server", a.server, "A server: it has a disk for data that outlives its runs")
+      ->excludes(temporary);
+  define
+      ->add_flag("--autostart,!--no-autostart", a.autostart,
+                 "Start it again when its node comes back after a reboot (servers do unless told otherwise)")
+      ->excludes(temporary);
+  define->add_option("--folders", a.folders, "How shared folders reach it, instead of its OS type's way")
+      ->check(CLI::IsMember({"virtiofs", "smb"}));
   add_wait_options(*define, a.wait);
   on_command(*define, context,
              [&context, arguments](Session& session) { return define_vm(context, session, *arguments); });
@@ -172,7 +183,7 @@ void add_define(CLI::App& vm, Context& context) {
 }  // namespace
 
 void add_vm_commands(CLI::App& app, Context& context) {
-  auto* vm = app.add_subcommand("vm", "Desktops");
+  auto* vm = app.add_subcommand("vm", "Desktops and servers");
   vm->require_subcommand(1);
   auto insid = std::make_shared<std::string>();
   auto wait = std::make_shared<WaitOptions>();
@@ -182,9 +193,9 @@ void add_vm_commands(CLI::App& app, Context& context) {
     return command;
   };
   add_define(*vm, context);
-  auto* list = vm->add_subcommand("list", "All desktops");
+  auto* list = vm->add_subcommand("list", "All desktops and servers");
   on_command(*list, context, [&context](Session& session) { return list_vms(context, session); });
-  auto* show = add("show", "One desktop: state, screen address and password");
+  auto* show = add("show", "One of them: state, screen address and password");
   on_command(*show, context, [=, &context](Session& session) { return show_vm(context, session, *insid); });
   auto* run = add("run", "Start it, from the image as it is");
   auto lazy = std::make_shared<bool>(false);

@@ -8,6 +8,7 @@
 #include "cli/commands/limits.hpp"
 #include "cli/commands/plan.hpp"
 #include "cli/commands/program.hpp"
+#include "cli/commands/roll.hpp"
 #include "cli/commands/upload_target.hpp"
 #include "cli/commands/vm_view.hpp"
 #include "cli/commands/wait.hpp"
@@ -47,19 +48,41 @@ std::string file(const char* name) {
 TEST(Commands, AreThoseThatAreDocumented) {
   std::vector<std::string> names;
   for (const auto& [name, options] : commands()) names.push_back(name);
-  EXPECT_THAT(names,
-              testing::UnorderedElementsAre(
-                  "init", "login", "logout", "status", "node list", "node show", "node enable", "node no-new",
-                  "node drain", "plan", "dead-letter list", "dead-letter show", "dead-letter retry",
-                  "dead-letter drop", "backup", "restore", "task why", "image import", "image list",
-                  "image show", "image build", "image modify", "image submit", "image versions",
-                  "image rollback", "image prune", "image delete", "image push", "image export", "image url",
-                  "image diff", "image compact", "walrus fsck", "walrus export", "walrus gc", "walrus stats",
-                  "vm define", "vm run", "vm stop", "vm pause", "vm resume", "vm restart", "vm limit",
-                  "vm snapshot take", "vm snapshot list", "vm snapshot restore", "vm snapshot delete",
-                  "vmtype list", "vmtype set", "vmtype delete", "ostype list", "ostype set", "ostype delete",
-                  "vm delete", "vm list", "vm show", "vm console", "vm screenshot", "task list", "task show",
-                  "task watch", "task cancel", "task submit", "task start", "task stop"));
+  EXPECT_THAT(
+      names,
+      testing::UnorderedElementsAre(
+          "init", "login", "logout", "status", "node list", "node show", "node enable", "node no-new",
+          "node drain", "node roll", "cluster set", "plan", "dead-letter list", "dead-letter show",
+          "dead-letter retry", "dead-letter drop", "backup", "restore", "task why", "image import",
+          "image list", "image set", "image show", "image build", "image modify", "image submit",
+          "image versions", "image rollback", "image prune", "image delete", "image push", "image export",
+          "image url", "image diff", "image compact", "walrus fsck", "walrus export", "walrus gc",
+          "walrus stats", "vm define", "vm run", "vm stop", "vm pause", "vm resume", "vm restart", "vm limit",
+          "vm snapshot take", "vm snapshot list", "vm snapshot restore", "vm snapshot delete", "vmtype list",
+          "vmtype set", "vmtype delete", "ostype list", "ostype set", "ostype delete", "vm delete", "vm list",
+          "vm show", "vm console", "vm screenshot", "task list", "task show", "task watch", "task cancel",
+          "task submit", "task start", "task stop"));
+}
+
+TEST(Roll, KnowsARestartFromAnEarlierStart) {
+  const json before = {{"alive", true}, {"started_at", 5}, {"booted_at", 3}};
+  EXPECT_FALSE(has_restarted(before, before, false));
+  EXPECT_TRUE(has_restarted(before, {{"alive", true}, {"started_at", 6}, {"booted_at", 3}}, false));
+  EXPECT_FALSE(has_restarted(before, {{"alive", true}, {"started_at", 6}, {"booted_at", 3}}, true));
+  EXPECT_TRUE(has_restarted(before, {{"alive", true}, {"started_at", 6}, {"booted_at", 4}}, true));
+  EXPECT_FALSE(has_restarted(before, {{"alive", false}, {"started_at", 6}, {"booted_at", 4}}, true));
+}
+
+TEST(Roll, MissesWhatRanBefore) {
+  const json before = {{"vms",
+                        {{{"insid", "VD1"}, {"state", "running"}},
+                         {{"insid", "VD2"}, {"state", "paused"}},
+                         {{"insid", "VD3"}, {"state", "shutoff"}}}}};
+  EXPECT_THAT(vms_of(before), testing::ElementsAre("VD1", "VD2"));
+  EXPECT_THAT(missing_vms(before, {{"vms", {{{"insid", "VD2"}, {"state", "running"}}}}}),
+              testing::ElementsAre("VD1"));
+  EXPECT_THAT(missing_vms(before, before), testing::IsEmpty());
+  EXPECT_THAT(missing_vms(before, json::object()), testing::ElementsAre("VD1", "VD2"));
 }
 
 TEST(Commands, StandInCompletionAndManualWithEveryOption) {

@@ -1,0 +1,198 @@
+// `educloud node roll`: nodes, or their daemons, restarted one after the other without losing a VM.
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <set>
+#include <thread>
+
+#include "cli/commands/context.hpp"
+#include "cli/commands/roll.hpp"
+#include "cli/commands/wait.hpp"
+#include "common/base/clock.hpp"
+#include "common/sys/process.hpp"
+
+namespace educloud::cli {
+
+std::set<std::string> vms_of(const nlohmann::json& node) {
+  std::set<std::string> out;
+  const auto vms = node.find("vms");
+  if (vms == node.end() || !vms->is_array()) return out;
+  for (const auto& vm : *vms) {
+    const std::string state = vm.is_object() ? vm.value("state", "") : "";
+    if (state == "running" || state == "paused") out.insert(vm.value("insid", ""));
+  }
+  return out;
+}
+
+bool has_restarted(const nlohmann::json& before, const nlohmann::json& now, bool host) {
+  const char* key = host ? "booted_at" : "started_at";
+  const bool is_up = now.value("alive", false);
+  return is_up && now.value(key, std::int64_t{0}) > before.value(key, std::int64_t{0});
+}
+
+std::vector<std::string> missing_vms(const nlohmann::json& before, const nlohmann::json& now) {
+  const auto had = vms_of(before), has = vms_of(now);
+  std::vector<std::string> out;
+  std::set_difference(had.begin(), had.end(), has.begin(), has.end(), std::back_inserter(out));
+  return out;
+}
+
+namespace {
+
+using nlohmann::json;
+
+struct Roll {
+  std::vector<std::string> nodes;  ///< in this order
+  std::string cluster, program;
+  bool reboot = false;
+  int timeout_s = 1800;  ///< for each step of a node
+};
+
+constexpr std::chrono::milliseconds kLook{500};
+
+std::string path_of(const std::string& host) {
+  return "/nodes/" + http::url_encode(host);
+}
+
+/// Asks for the node until `done` says so. clc may be away for a while: it may be one of what is restarted.
+Result<json> wait_for_node(Session& session, const std::string& host, int timeout_s, const std::string& what,
+                           const std::function<bool(const json&)>& done) {
+  const SystemClock clock;
+  const auto deadline_ms = clock.boot_ms() + std::int64_t{timeout_s} * 1000;
+  std::string last;
+  for (;;) {
+    auto node = session.get(path_of(host));
+    if (node && done(*node)) return node;
+    if (!node && node.error().code != ErrorCode::unavailable && node.error().code != ErrorCode::timeout)
+      return node;
+    last = node ? "" : " (" + node.error().message + ")";
+    if (clock.boot_ms() >= deadline_ms) {
+      return fail(ErrorCode::timeout, "node " + host + " " + what + " after " + std::to_string(timeout_s) +
+                                          " s" + last + ": look at `educloud node show " + host + "`");
+    }
+    std::this_thread::sleep_for(kLook);
+  }
+}
+
+Result<> set_state(Session& session, const std::string& host, const std::string& state) {
+  auto changed = session.patch(path_of(host), {{"state", state}});
+  return changed ? Result<>{} : fail(changed.error());
+}
+
+Result<> run_program(const Roll& roll, const std::string& host) {
+  sys::ProcessOptions options;
+  options.argv = {roll.program, host};
+  options.timeout = std::chrono::seconds(roll.timeout_s);
+  for (const char* name : {"HOME", "USER", "SSH_AUTH_SOCK"}) {
+    if (const char* value = std::getenv(name)) options.environment.push_back(std::string(name) + "=" + value);
+  }
+  auto done = sys::run(options);
+  if (!done) return fail(done.error());
+  if (done->exit_code == 0) return {};
+  return fail(ErrorCode::conflict, roll.program + " " + host + " ended with " +
+                                       std::to_string(done->exit_code) + ": " + done->err.substr(0, 500));
+}
+
+/// The nodes it is about, all of them up: one that is missing already would be the second.
+Result<std::vector<json>> choose(Session& session, const Roll& roll) {
+  auto all = session.list("/nodes");
+  if (!all) return fail(all.error());
+  std::vector<json> chosen;
+  std::set<std::string> wanted(roll.nodes.begin(), roll.nodes.end());
+  for (const auto& node : *all) {
+    const std::string host = node.value("host", "");
+    const bool named = wanted.erase(host) > 0;
+    const bool of_cluster = roll.cluster.empty() || node.value("cluster", "") == roll.cluster;
+    if (!named && (!roll.nodes.empty() || !of_cluster || !node.value("registered", false))) continue;
+    if (!node.value("alive", false)) {
+      return fail(ErrorCode::conflict,
+                  "node " + host + " is not up: mend it first, or name the nodes that are to be restarted");
+    }
+    chosen.push_back(node);
+  }
+  if (!wanted.empty()) return fail(ErrorCode::not_found, "there is no node " + *wanted.begin(), "NODE");
+  if (chosen.empty()) return fail(ErrorCode::not_found, "there is no node to restart");
+  std::sort(chosen.begin(), chosen.end(),
+            [](const json& a, const json& b) { return a.value("host", "") < b.value("host", ""); });
+  return chosen;
+}
+
+Result<> empty_node(Context& context, Session& session, const Roll& roll, const std::string& host) {
+  if (auto ok = set_state(session, host, "drained"); !ok) return ok;
+  std::set<std::string> left;
+  auto empty = wait_for_node(session, host, roll.timeout_s, "still has VMs", [&](const json& node) {
+    auto now = vms_of(node);
+    if (now != left && !now.empty())
+      context.console.note(host + ": " + std::to_string(now.size()) + " VMs are to leave");
+    left = std::move(now);
+    return left.empty();
+  });
+  if (empty) return {};
+  std::string names;
+  for (const auto& one : left) names += (names.empty() ? "" : ", ") + one;
+  return fail(empty.error().code,
+              empty.error().message + "; left: " + names + " (an edited image waits for submit or cancel)");
+}
+
+Result<> roll_node(Context& context, Session& session, const Roll& roll, const json& before) {
+  const std::string host = before.value("host", "");
+  const std::string state = before.value("admin_state", "enabled");
+  if (roll.reboot) {
+    if (auto ok = empty_node(context, session, roll, host); !ok) return ok;
+  }
+  // As it is now: what VMs are to be there after, and which start counts as a later one.
+  auto now = session.get(path_of(host));
+  if (!now) return fail(now.error());
+  context.console.note(host + ": " + roll.program);
+  if (auto ok = run_program(roll, host); !ok) return ok;
+  auto after = wait_for_node(session, host, roll.timeout_s, "is not back",
+                             [&](const json& node) { return has_restarted(*now, node, roll.reboot); });
+  if (!after) return fail(after.error());
+  if (!roll.reboot) {
+    auto whole = wait_for_node(session, host, roll.timeout_s, "does not have all of its VMs",
+                               [&](const json& node) { return missing_vms(*now, node).empty(); });
+    if (!whole) return fail(whole.error());
+  } else if (auto ok = set_state(session, host, state); !ok) {
+    return ok;
+  }
+  context.console.note(host + ": back");
+  return {};
+}
+
+Result<> roll_nodes(Context& context, Session& session, const Roll& roll) {
+  auto nodes = choose(session, roll);
+  if (!nodes) return fail(nodes.error());
+  json done = json::array();
+  for (const auto& node : *nodes) {
+    const std::string host = node.value("host", "");
+    auto ok = roll_node(context, session, roll, node);
+    if (!ok) {
+      const std::string left =
+          roll.reboot ? "; it stays drained until `educloud node enable " + host + "`" : "";
+      return fail(ok.error().code, ok.error().message + left + ". Restarted before it: " +
+                                       std::to_string(done.size()) + " of " + std::to_string(nodes->size()));
+    }
+    done.push_back(host);
+  }
+  context.console.result({{"restarted", done}}, std::to_string(done.size()) + " nodes restarted\n");
+  return {};
+}
+
+}  // namespace
+
+void add_node_roll_command(CLI::App& node, Context& context) {
+  auto* command = node.add_subcommand("roll", "Restart nodes, or their daemons, one after the other");
+  auto roll = std::make_shared<Roll>();
+  command->add_option("NODE", roll->nodes, "Which ones; default: all");
+  command->add_option("--cluster", roll->cluster, "Only those of this cluster");
+  command->add_option("--run", roll->program, "Program that restarts the node it is given as its argument")
+      ->required();
+  command->add_flag(
+      "--reboot", roll->reboot,
+      "The whole host: its VMs move away or are stopped before. Default: its daemon, the VMs run on");
+  command->add_option("--timeout", roll->timeout_s, "Seconds for each step of a node")
+      ->check(CLI::Range(1, 86400));
+  on_command(*command, context,
+             [&context, roll](Session& session) { return roll_nodes(context, session, *roll); });
+}
+
+}  // namespace educloud::cli
