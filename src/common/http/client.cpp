@@ -188,6 +188,17 @@ Result<ClientResponse> Client::upload(const ClientRequest& request, std::uint64_
       ClientCall{.request = request, .stop = std::move(stop), .upload_bytes = length, .read = &read});
 }
 
+Result<> Client::tunnel(ClientRequest request, std::string_view protocol, sys::Fd near,
+                        std::stop_token stop) {
+  request.headers["Connection"] = "Upgrade";
+  request.headers["Upgrade"] = protocol;
+  auto answer = impl_->execute(ClientCall{.request = request, .stop = std::move(stop), .near = &near});
+  if (!answer) return fail(answer.error());
+  if (answer->status == 101) return {};
+  if (auto ok = answer->ok(); !ok) return ok;
+  return fail(ErrorCode::unavailable, impl_->base.authority() + " does not upgrade the connection");
+}
+
 const Url& Client::base() const {
   return impl_->base;
 }

@@ -74,6 +74,9 @@ class Client {
   /// Sends exactly `length` bytes from `read`.
   Result<ClientResponse> upload(const ClientRequest& request, std::uint64_t length, const ReadData& read,
                                 std::stop_token stop = {});
+  /// Asks for an upgrade to `protocol` and then carries bytes between the connection and `near`, a connected
+  /// UNIX socket, until either side ends. Errors: also what a server answers that does not upgrade.
+  Result<> tunnel(ClientRequest request, std::string_view protocol, sys::Fd near, std::stop_token stop = {});
   const Url& base() const;
 
  private:

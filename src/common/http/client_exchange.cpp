@@ -1,6 +1,7 @@
 #include <boost/beast/http/error.hpp>
 
 #include "common/http/client_impl.hpp"
+#include "common/http/tunnel.hpp"
 
 namespace educloud::http {
 namespace {
@@ -52,6 +53,13 @@ net::awaitable<Result<>> Client::Impl::exchange(ClientCall* call) {
   Result<> answer = co_await read_answer(call);
   if (broken && !answer && !call->answered) co_return sent;
   if (!call->request_sent) transport->close();
+  if (answer && call->near != nullptr && call->response.status == 101) {
+    // A peer that speaks first may have done so already.
+    const auto early = buffer.cdata();
+    std::string first(static_cast<const char*>(early.data()), early.size());
+    buffer.clear();
+    co_await carry(transport, call->near->release(), std::move(first));
+  }
   co_return answer;
 }
 
@@ -173,7 +181,8 @@ net::awaitable<Result<>> Client::Impl::read_answer(ClientCall* call) {
     if (!step) co_return fail(std::move(step.error()));
     more = *step;
   }
-  if (!parser->keep_alive() || parser->need_eof() || !call->request_sent) transport->close();
+  const bool upgraded = response.status == 101;
+  if (!upgraded && (!parser->keep_alive() || parser->need_eof() || !call->request_sent)) transport->close();
   co_return Result<>{};
 }
 

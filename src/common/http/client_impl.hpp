@@ -25,6 +25,7 @@ struct ClientCall {
   const ReadData* read = nullptr;  ///< the body is streamed from here
   const OnHead* on_head = nullptr;
   const OnData* on_data = nullptr;  ///< the answer's body goes here if its status is below 300
+  sys::Fd* near = nullptr;          ///< after an upgrade the connection is carried on to here
 
   ClientResponse response = {};
   std::optional<Error> error = {};

@@ -76,6 +76,20 @@ Response error_response(const Error& error) {
   return json_response({{"error", std::move(inner)}}, http_status(error.code));
 }
 
+Response upgrade_response(const Request& request, std::string_view protocol, sys::Fd peer) {
+  Response response;
+  response.headers["Connection"] = "Upgrade";
+  response.headers["Upgrade"] = protocol;
+  if (request.header("Upgrade") == protocol) {
+    response.status = 101;
+    response.body = Upgrade{std::make_shared<sys::Fd>(std::move(peer))};
+    return response;
+  }
+  response.status = 426;
+  response.body = "this is for connections that become " + std::string(protocol) + "\n";
+  return response;
+}
+
 RangeHead range_head(const Request& request, std::uint64_t size, std::string_view etag,
                      std::string_view content_type) {
   RangeHead out;

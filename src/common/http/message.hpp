@@ -118,11 +118,21 @@ class BodyStream {
   std::shared_ptr<Impl> impl_;
 };
 
+/// The connection becomes a tunnel to `peer`, a connected UNIX socket, until either side ends. Goes with
+/// status 101 and an Upgrade header.
+struct Upgrade {
+  std::shared_ptr<sys::Fd> peer;
+};
+
 struct Response {
   int status = 200;
   Headers headers;
-  std::variant<std::string, FileBody, std::shared_ptr<EventStream>, std::shared_ptr<BodyStream>> body;
+  std::variant<std::string, FileBody, std::shared_ptr<EventStream>, std::shared_ptr<BodyStream>, Upgrade>
+      body;
 };
+
+/// 101 for a request that asks for `protocol`. Errors (as a response): 426 if it does not.
+Response upgrade_response(const Request& request, std::string_view protocol, sys::Fd peer);
 
 /// {"error": {"code", "message", "key"}} with the status the code maps to.
 Response error_response(const Error& error);

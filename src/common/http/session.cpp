@@ -210,7 +210,9 @@ net::awaitable<bool> Session::serve_one() {
   const int status = response->status;
   const bool head_only = request.method == "HEAD";
   bool sent = false;
-  if (std::holds_alternative<std::shared_ptr<BodyStream>>(response->body)) {
+  if (std::holds_alternative<Upgrade>(response->body)) {
+    co_await run_tunnel(std::move(*response), parser->version);
+  } else if (std::holds_alternative<std::shared_ptr<BodyStream>>(response->body)) {
     sent = co_await write_stream(std::move(*response), head_only, parser->version);
   } else {
     sent = co_await write_response(std::move(*response), head_only, parser->version);

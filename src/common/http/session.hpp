@@ -70,6 +70,8 @@ class Session : public std::enable_shared_from_this<Session> {
                                     BodyFraming framing);
   net::awaitable<bool> write_pieces(std::shared_ptr<BodyStream::Impl> body, BodyStream::Impl::Batch batch);
   net::awaitable<bool> write_text(std::string text);
+  /// The connection is a tunnel from now on; nothing follows it.
+  net::awaitable<void> run_tunnel(Response response, int version);
 
   std::shared_ptr<Transport> transport_;
   ServerCore& core_;

@@ -8,6 +8,7 @@
 #include <ctime>
 
 #include "common/http/session.hpp"
+#include "common/http/tunnel.hpp"
 #include "common/obs/log.hpp"
 
 namespace educloud::http {
@@ -126,6 +127,17 @@ net::awaitable<bool> Session::write_response(Response response, bool head_only, 
     transport_->close();
   }
   co_return !io.ec;
+}
+
+net::awaitable<void> Session::run_tunnel(Response response, int version) {
+  auto peer = std::move(std::get<Upgrade>(response.body).peer);
+  keep_alive_ = false;
+  std::string head = format_head(response, version, std::nullopt);
+  const bool sent = co_await write_text(std::move(head));
+  transport_->expires_never();
+  if (!sent || !peer) co_return;
+  std::string nothing;
+  co_await carry(transport_, peer->release(), std::move(nothing));
 }
 
 void Session::on_events_changed() {
