@@ -30,6 +30,11 @@ class Layout {
   std::filesystem::path data_overlay(const InstanceId& id) const { return instance(id) / "data.qcow2"; }
   /// How its database disk was opened at the cc, 0600; there for as long as it is not closed.
   std::filesystem::path database_ticket(const InstanceId& id) const { return instance(id) / "database.json"; }
+  /// Folders that guests share, and software once more where it is read-only for virtiofs.
+  std::filesystem::path space() const { return prefix_ / "space"; }
+  std::filesystem::path read_only_software() const { return space() / ".read-only/software"; }
+  /// What a guest's SMB server needs.
+  std::filesystem::path smb(const InstanceId& id) const { return instance(id) / "smb"; }
   std::filesystem::path build_folder(const ImageId& target) const {
     return prefix_ / "tmp/images" / target.str();
   }

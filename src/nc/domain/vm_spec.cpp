@@ -115,6 +115,8 @@ Result<VmSpec> make_spec(const msg::Command& command, const TaskId& tid, const L
   auto extra = extra_disks(command, tid, limits);
   if (!extra) return fail(extra.error());
   if (auto ok = check_ports(option, limits); !ok) return fail(ok.error());
+  auto folders = parse_folders(option.folders);
+  if (!folders) return fail(folders.error());
   VmSpec spec;
   spec.insid = tid.instance;
   spec.tid = tid;
@@ -142,6 +144,8 @@ Result<VmSpec> make_spec(const msg::Command& command, const TaskId& tid, const L
   spec.web_address = limits.advertise;
   spec.web_port = option.web_port;
   spec.guest_egress = limits.guest_egress;
+  spec.folders = std::move(*folders);
+  if (option.folder_protocol == "smb") spec.folder_protocol = FolderProtocol::smb;
   if (option.limits) spec.limits = *option.limits;
   return spec;
 }

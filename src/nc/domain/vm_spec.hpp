@@ -9,6 +9,7 @@
 #include "common/base/ids.hpp"
 #include "common/msg/command.hpp"
 #include "nc/domain/paths.hpp"
+#include "nc/domain/shared_folder.hpp"
 
 namespace educloud::nc {
 
@@ -64,6 +65,9 @@ struct VmSpec {
   int web_port = 0;  ///< forwarded to port 80 of the guest; 0: none
   bool guest_egress = true;
   msg::Limits limits;
+  std::vector<SharedFolder> folders;
+  FolderProtocol folder_protocol = FolderProtocol::virtiofs;
+  std::filesystem::path smb;   ///< directory of the SMB server that serves them; empty: none does
   std::filesystem::path seed;  ///< disk that tells the guest at its first boot who it is; empty: none
 };
 

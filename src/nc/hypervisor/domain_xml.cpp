@@ -182,9 +182,50 @@ void add_display(Node devices, const VmSpec& spec) {
   attribute(model, "heads", "1");
 }
 
+/// QEMU starts a server for each connection that the guest opens to it; nobody else reaches that.
+std::string smb_forward(const VmSpec& spec) {
+  const std::string folder = spec.smb.string();
+  return ",guestfwd=tcp:10.0.2.4:445-cmd:/usr/sbin/smbd -l " + folder + " -s " + folder + "/smb.conf";
+}
+
+/// libvirt forbids QEMU to start programs, and cannot be told to allow that one: its sandbox makes room for
+/// one that differs in only this. The server also needs to call setuid, if only to stay who it is.
+void add_smb_sandbox(Node domain, Node line) {
+  for (const char* arg :
+       {"-sandbox", "on,obsolete=deny,elevateprivileges=allow,spawn=allow,resourcecontrol=deny"}) {
+    attribute(child(line, "qemu:arg"), "value", arg);
+  }
+  attribute(child(child(domain, "qemu:capabilities"), "qemu:del"), "capability", "seccomp-sandbox");
+}
+
+bool has_virtiofs(const VmSpec& spec) {
+  return spec.folder_protocol == FolderProtocol::virtiofs && !spec.folders.empty();
+}
+
+/// Their server reads and writes the guest's memory.
+void add_shared_memory(Node domain) {
+  Node backing = child(domain, "memoryBacking");
+  attribute(child(backing, "source"), "type", "memfd");
+  attribute(child(backing, "access"), "mode", "shared");
+}
+
+void add_folders(Node devices, const VmSpec& spec) {
+  if (!has_virtiofs(spec)) return;
+  for (const auto& folder : spec.folders) {
+    Node filesystem = child(devices, "filesystem");
+    attribute(filesystem, "type", "mount");
+    attribute(filesystem, "accessmode", "passthrough");
+    attribute(child(filesystem, "driver"), "type", "virtiofs");
+    attribute(child(filesystem, "binary"), "path", "/usr/lib/qemu/virtiofsd");
+    attribute(child(filesystem, "source"), "dir", folder.source.string());
+    attribute(child(filesystem, "target"), "dir", folder.drive);
+  }
+}
+
 void add_network(Node domain, const VmSpec& spec) {
   // libvirt 9 can forward ports of a user-mode network only through passt, which Debian 12 has not.
   std::string netdev = "user,id=edunet0,restrict=" + std::string(spec.guest_egress ? "off" : "on");
+  if (!spec.smb.empty()) netdev += smb_forward(spec);
   if (spec.web_port != 0) {
     netdev += ",hostfwd=tcp:" + spec.web_address + ":" + std::to_string(spec.web_port) + "-:80";
   }
@@ -194,12 +235,14 @@ void add_network(Node domain, const VmSpec& spec) {
         spec.nic_model + ",netdev=edunet0,mac=" + spec.mac + ",bus=pci.0,addr=" + kNicSlot}) {
     attribute(child(line, "qemu:arg"), "value", arg);
   }
+  if (!spec.smb.empty()) add_smb_sandbox(domain, line);
 }
 
 void add_devices(Node domain, const VmSpec& spec) {
   Node devices = child(domain, "devices");
   add_disks(devices, spec);
   if (!spec.seed.empty()) add_seed(devices, spec);
+  add_folders(devices, spec);
   attribute(child(devices, "controller"), "type", "usb");
   attribute(devices.last_child(), "model", "none");
   add_console(devices, spec);
@@ -234,6 +277,7 @@ std::string domain_xml(const VmSpec& spec, const HostTraits& host) {
   Node memory = child(domain, "memory");
   attribute(memory, "unit", "MiB");
   memory.text().set(std::to_string(spec.memory_mib).c_str());
+  if (has_virtiofs(spec)) add_shared_memory(domain);
   text(domain, "vcpu", std::to_string(spec.cpus));
   add_cpu_limits(domain, spec, host.cgroup2);
   Node os = child(domain, "os");
