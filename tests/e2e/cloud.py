@@ -138,6 +138,16 @@ class Cloud:
         self.start(name)
         self.wait_healthy(name)
 
+    def reboot(self, name):
+        """The host of a node or cc: everything on it ends at once; what a boot starts is started again."""
+        host = self.hosts[name]
+        host.reboot()
+        self.daemons[name].wait(10)
+        if name in self.libvirtd:
+            self.libvirtd[name].start_after_reboot()
+        self.start(name)
+        self.wait_healthy(name)
+
     def wait_node(self, name, state, deadline_s=90):
         wait_until(lambda: self.cli("node", "show", name)["state"] == state, deadline_s, f"node {name} to be {state}",
                    [self.daemons[name].log])

@@ -86,6 +86,23 @@ class NetworkTest(unittest.TestCase):
             self.assertEqual(nc2.run(["ls", small]).stdout, "")
             self.assertEqual(os.listdir(small), [])
 
+    def test_after_a_reboot_only_the_disk_and_the_card_are_the_same(self):
+        with Lab() as lab:
+            nc1, nc2 = lab.host("nc1"), lab.host("nc2")
+            facts = ["sh", "-c", "cat /sys/class/net/eth0/address /proc/sys/kernel/random/boot_id"]
+            card, boot = nc1.run(facts).stdout.split()
+            nc1.run(["sh", "-c", "echo gone > /run/here; echo kept > /mnt/here; mkdir /mnt/m; mount -t tmpfs none /mnt/m; touch /mnt/m/x"])
+            sleeper = nc1.start(["sleep", "600"], "sleep")
+            nc1.reboot()
+            self.assertFalse(sleeper.alive)
+            self.assertEqual(nc1.run(["sh", "-c", "ls /run/here /mnt/m/x 2>/dev/null; cat /mnt/here"], check=False).stdout, "kept\n")
+            again = nc1.run(facts).stdout.split()
+            self.assertEqual(again[0], card)
+            self.assertNotEqual(again[1], boot)
+            self.assertNotEqual(nc2.run(facts).stdout.split()[1], again[1])
+            server = nc1.start(["/usr/bin/python3", "-m", "http.server", "--bind", nc1.address, "8000"], "web")
+            wait_until(lambda: nc2.http("GET", f"http://{nc1.address}:8000/")[0] == 200, 20, "web server on nc1", [server])
+
     def test_a_deadline_tells_what_was_waited_for_and_the_log(self):
         with Lab() as lab:
             host = lab.host("nc1")

@@ -96,6 +96,14 @@ class Engine {
   std::optional<Decision> take_refused();
 
   /// How fast nodes fetched and VMs booted lately. Thread-safe.
+  // engine_reboot.cpp: hosts that were restarted
+  /// Looks at the heartbeats for nodes whose host was: once a second.
+  Result<> tend_boots(store::Store& store);
+  /// What runs on `host` as we know does not run any more if `booted_at` is newer than what it told before:
+  /// what is to start by itself begins again there, servers first, anything else is stopped. Once for each
+  /// reboot.
+  Result<> node_booted(store::Sql& sql, const std::string& host, std::int64_t booted_at);
+
   Pace pace() const;
 
   TaskView view(store::Sql& sql, const Task& task) const;
@@ -150,3 +158,5 @@ class Engine {
 Result<Version> version_from_receipt(const Task& task, std::string_view receipt, std::string_view data_key);
 
 }  // namespace educloud::clc
+  Result<> start_rebooted(store::Sql& sql, std::int64_t row);
+  Result<> stop_rebooted(store::Sql& sql, Task task);

@@ -117,6 +117,16 @@ std::vector<Heartbeats::NodeBeat> Heartbeats::nodes() const {
   return out;
 }
 
+std::vector<Heartbeats::Boot> Heartbeats::boots() const {
+  const std::scoped_lock guard(mutex_);
+  std::vector<Boot> out;
+  for (const auto& [key, entry] : nodes_) {
+    const auto at = entry.status.service_data.booted_at;
+    if (at > 0) out.push_back({key.second, key.first, at});
+  }
+  return out;
+}
+
 std::optional<Heartbeats::ClusterBeat> Heartbeats::cluster(const std::string& host) const {
   const std::scoped_lock guard(mutex_);
   const auto at = clusters_.find(host);

@@ -45,6 +45,12 @@ class Heartbeats {
   /// Of the node under that cluster.
   std::optional<NodeBeat> node(const std::string& host, const std::string& cluster) const;
   std::vector<NodeBeat> nodes() const;
+  struct Boot {
+    std::string host, cluster;
+    std::int64_t at = 0;  ///< ServiceData::booted_at
+  };
+  /// Of those nodes that tell it.
+  std::vector<Boot> boots() const;
   struct Guest {
     std::string address;       ///< of its node
     std::string hostname, ip;  ///< as its agent told the node; empty: there is none. Words of a guest

@@ -68,8 +68,18 @@ Result<std::string> StatusConsumer::retry(store::Sql& sql, const DeadLetter& let
   return consume(sql, *status, letter.sender);
 }
 
+/// A status may come before the heartbeat that tells of a reboot: what it says is of the time after.
+Result<> StatusConsumer::heed_boot(store::Sql& sql, const msg::TaskStatus& status,
+                                   const std::string& sender) {
+  if (status.booted_at == 0) return {};
+  const auto node = store::find_node(sql, status.nid);
+  if (!node || "cc-" + node->cluster != sender) return {};
+  return engine_.node_booted(sql, status.nid, status.booted_at);
+}
+
 Result<std::string> StatusConsumer::consume(store::Sql& sql, const msg::TaskStatus& status,
                                             const std::string& sender) {
+  if (auto ok = heed_boot(sql, status, sender); !ok) return fail(ok.error());
   auto task = store::open_task(sql, status.tid);
   if (!task) {
     count("unknown_task");

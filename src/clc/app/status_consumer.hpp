@@ -27,6 +27,7 @@ class StatusConsumer {
   Result<std::string> retry(store::Sql& sql, const DeadLetter& letter);
 
  private:
+  Result<> heed_boot(store::Sql& sql, const msg::TaskStatus& status, const std::string& sender);
   Result<std::string> consume(store::Sql& sql, const msg::TaskStatus& status, const std::string& sender);
 
   store::Store& store_;

@@ -33,6 +33,7 @@ Result<> Ticker::prepare() {
 Result<> Ticker::tick() {
   if (auto ok = heed_clock_jump(); !ok) return ok;
   if (auto ok = look_at_tasks(); !ok) return ok;
+  if (auto ok = engine_.tend_boots(store_); !ok) return ok;
   if (auto ok = engine_.tend_nodes(store_); !ok) return ok;
   if (auto ok = reconciler_.run(); !ok) return ok;
   if (auto ok = count_tasks(); !ok) return ok;

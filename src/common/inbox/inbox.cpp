@@ -159,6 +159,7 @@ Result<bus::Outgoing> Inbox::Impl::store_report(Live& live, const Report& report
   status.final = report.final ? 1 : 0;
   status.done = report.final && !report.error ? 1 : 0;
   status.nid = options.nid;
+  status.booted_at = options.booted_at;
   status.epoch = live.command.epoch;
   status.attempt = live.command.attempt;
   status.seq = live.seq + 1;

@@ -22,6 +22,7 @@ struct Options {
   std::string exchange;        ///< statuses go there: "cc_status" from a node, "clc_status" from walrus
   std::string routing_key;     ///< "taskstatus.nc-<host>", "taskstatus.walrus"
   std::string nid;             ///< host name of the node; empty for walrus
+  std::int64_t booted_at = 0;  ///< goes with each status, so that it is known to be of this boot of the host
   std::chrono::milliseconds progress_interval{1000};  ///< at most one progress per task in this time
   std::chrono::milliseconds resend_interval{5000};    ///< between attempts to send an unconfirmed status
   std::size_t kept_commands = 10'000;                 ///< cmdids remembered to recognise duplicates ...

@@ -9,6 +9,7 @@ struct ServiceData {
   std::string version;
   std::string hypervisor;             ///< "kvm", "qemu" (TCG) or "fake"; empty from a cc
   std::int64_t started_at = 0;        ///< unix milliseconds
+  std::int64_t booted_at = 0;         ///< of a node's host: rises with each reboot; 0: not told
   int data_port = 0;                  ///< its HTTP port on net_data.ip0
   std::vector<std::string> warnings;  ///< for the operator: "KVM is there but does not boot", ...
 
@@ -17,6 +18,7 @@ struct ServiceData {
     return std::make_tuple(
         option("version", &T::version, text(0, 64)), option("hypervisor", &T::hypervisor, text(0, 16)),
         option("started_at", &T::started_at, range(0, 9.0e15)),
+        option("booted_at", &T::booted_at, range(0, 9.0e15)),
         option("data_port", &T::data_port, range(0, 65535)), option("warnings", &T::warnings, list(20)));
   }
 };

@@ -30,6 +30,7 @@ struct TaskStatus {
   std::int64_t bytes_total = 0;
   std::int64_t bytes_per_s = 0;  ///< over the last seconds
   std::int64_t ts = 0;           ///< unix milliseconds at the sender
+  std::int64_t booted_at = 0;    ///< of the node's host, as in its heartbeat; 0: not told
   std::string event;    ///< task::Event that this reports: the wire states alone do not tell them all apart
   std::string receipt;  ///< of a submit or import: what walrus published, signed (transfer/receipt.hpp)
   std::string database_receipt;  ///< the same of the version's database disk
@@ -50,7 +51,8 @@ struct TaskStatus {
         option("final", &T::final, range(0, 1)), option("bytes_done", &T::bytes_done, range(0, 9.0e15)),
         option("bytes_total", &T::bytes_total, range(0, 9.0e15)),
         option("bytes_per_s", &T::bytes_per_s, range(0, 9.0e15)), option("ts", &T::ts, range(0, 9.0e15)),
-        option("event", &T::event, text(0, 20)), option("receipt", &T::receipt, text(0, 1024)),
+        option("booted_at", &T::booted_at, range(0, 9.0e15)), option("event", &T::event, text(0, 20)),
+        option("receipt", &T::receipt, text(0, 1024)),
         option("database_receipt", &T::database_receipt, text(0, 1024)),
         option("snapshot", &T::snapshot, text(0, 20)));
   }

@@ -12,6 +12,7 @@
 #include "common/sys/thread_pool.hpp"
 #include "common/transfer/grant.hpp"
 #include "nc/app/api.hpp"
+#include "nc/app/boot_marker.hpp"
 #include "nc/app/heartbeat.hpp"
 #include "nc/app/inventory.hpp"
 #include "nc/app/lease_keeper.hpp"
@@ -71,6 +72,7 @@ struct Daemon::Impl {
   const SystemClock clock;
   std::string node_key;
   std::unique_ptr<image::VersionStore> store;
+  std::int64_t booted_at = 0;
   std::unique_ptr<bus::Bus> bus;
   std::unique_ptr<inbox::Inbox> inbox;
   std::unique_ptr<Hypervisor> hypervisor;
@@ -102,6 +104,10 @@ Result<> Daemon::Impl::open_state() {
   if (auto ok = sys::make_directories(common.state_dir, 0700); !ok) return ok;
   auto opened = image::VersionStore::open(common.prefix, {.is_cache = true, .payload = "machine"});
   if (!opened) return fail(opened.error());
+  auto boot = boot_id();
+  auto booted = boot ? note_boot(common.state_dir, *boot, clock.wall_ms()) : Result<std::int64_t>(0);
+  if (!booted) return fail(booted.error());
+  booted_at = *booted;
   store = std::move(*opened);
   bus = bus::make_rabbit_bus(daemon::rabbit_options(config.common, "nc"));
   inbox::Options options;
@@ -111,6 +117,7 @@ Result<> Daemon::Impl::open_state() {
   options.nid = common.host;
   auto inbox_opened = inbox::Inbox::open(std::move(options), *bus, clock);
   if (!inbox_opened) return fail(inbox_opened.error());
+  options.booted_at = booted_at;
   inbox = std::move(*inbox_opened);
   return {};
 }
@@ -221,7 +228,8 @@ Result<> Daemon::start() {
   const int transfers = impl_->config.max_transfers;
   impl_->node->start({.copies = 2 * transfers, .background = transfers});
   impl_->inbox->start();
-  Heartbeat::Parts parts{*impl_->bus, *impl_->hypervisor, *impl_->images, *impl_->node, impl_->clock};
+  Heartbeat::Parts parts{*impl_->bus,  *impl_->hypervisor, *impl_->images,
+                         *impl_->node, impl_->clock,       impl_->booted_at};
   impl_->heartbeat = std::make_unique<Heartbeat>(impl_->config, parts, impl_->server->port());
   impl_->open_upkeep();
   impl_->bus->start([this] {

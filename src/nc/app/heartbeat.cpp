@@ -61,6 +61,7 @@ msg::NodeStatus Heartbeat::sample() {
   status.service_data.version = daemon::version();
   status.service_data.hypervisor = parts_.hypervisor.kind();
   status.service_data.started_at = started_at_;
+  status.service_data.booted_at = parts_.booted_at;
   status.service_data.data_port = data_port_;
   status.service_data.warnings = parts_.hypervisor.warnings();
   auto& warnings = status.service_data.warnings;

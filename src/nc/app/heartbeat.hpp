@@ -27,6 +27,7 @@ class Heartbeat {
     ImageTools& images;
     Node& node;
     const Clock& clock;
+    std::int64_t booted_at = 0;  ///< of the host (boot_marker.hpp)
   };
   Heartbeat(const Config& config, Parts parts, int data_port);
   ~Heartbeat() { stop(); }

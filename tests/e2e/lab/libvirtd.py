@@ -38,6 +38,12 @@ class Libvirtd:
         """Output of a virsh command."""
         return self.host.run(["virsh", "-c", self.uri, *words], check=check, timeout_s=timeout_s, data=data).stdout
 
+    def start_after_reboot(self):
+        """Starts it on its host, which was rebooted: of its directory all but what was in /run is still there."""
+        shutil.rmtree(os.path.join(self.dir, "run"))
+        _mount(self.host, self.dir)
+        return self.start()
+
     def stop(self):
         """Stops libvirtd only: its guests live on until it starts again, or the host goes down."""
         self.host.note_cgroups()
@@ -48,17 +54,21 @@ class Libvirtd:
         self.process.kill()
 
 
-def start_libvirtd(host, directory=None):
-    """Starts a libvirtd on `host` whose state is all in `directory` (default <host.dir>/libvirt). LabError if it cannot."""
-    if not shutil.which("libvirtd", path="/usr/sbin:/usr/bin"):
-        raise LabError("libvirtd is missing: apt-get install libvirt-daemon libvirt-clients qemu-system-x86")
-    directory = directory or os.path.join(host.dir, "libvirt")
+def _mount(host, directory):
     for name, place in _BINDS.items():
         own = os.path.join(directory, name)
         os.makedirs(own, exist_ok=True)
         os.makedirs(os.path.join(own, "qemu"), exist_ok=True)
         host.run(["mkdir", "-p", place])
         host.run(["mount", "--bind", own, place])
+
+
+def start_libvirtd(host, directory=None):
+    """Starts a libvirtd on `host` whose state is all in `directory` (default <host.dir>/libvirt). LabError if it cannot."""
+    if not shutil.which("libvirtd", path="/usr/sbin:/usr/bin"):
+        raise LabError("libvirtd is missing: apt-get install libvirt-daemon libvirt-clients qemu-system-x86")
+    directory = directory or os.path.join(host.dir, "libvirt")
+    _mount(host, directory)
     with open(os.path.join(directory, "etc", "libvirtd.conf"), "w", encoding="utf-8") as file:
         file.write(f'host_uuid = "{uuid.uuid4()}"\n'
                    'auth_unix_rw = "none"\nunix_sock_rw_perms = "0700"\nlog_level = 3\nlog_outputs = "3:stderr"\n')

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import uuid
 
 from .waiting import LabError, wait_until
 
@@ -14,7 +15,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # The first process of a host: prepares the mounts, then only reaps orphans (libvirt waits until a killed QEMU is
 # really gone). /sys anew, or /sys/class/net would show the machine's cards; the cgroups come back by bind, without
 # the `unified` one, which libvirt 9 would prefer although it has no controllers in a hybrid layout. /run is empty:
-# no D-Bus, systemd or other libvirt of the machine can be reached by accident.
+# no D-Bus, systemd or other libvirt of the machine can be reached by accident. Each start is a boot of its own.
 _FIRST_PROCESS = r"""
 import os, signal, socket, subprocess, sys
 name, hosts_file, directory = sys.argv[1:]
@@ -32,6 +33,7 @@ if os.path.ismount("/sys/fs/cgroup/unified"):
     subprocess.run(("umount", "/sys/fs/cgroup/unified"), check=True)
 mount("--bind", hosts_file, "/etc/hosts")
 mount("--bind", directory, "/mnt")
+mount("--bind", directory + "/boot_id", "/proc/sys/kernel/random/boot_id")
 subprocess.run(("ip", "link", "set", "lo", "up"), check=True)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -65,6 +67,8 @@ class Namespaces:
                  "--propagation", "private", "/usr/bin/python3", "-c", _FIRST_PROCESS, name, hosts_file, directory]
         self._log = os.path.join(directory, "namespace.log")
         self._children = []
+        with open(os.path.join(directory, "boot_id"), "w", encoding="ascii") as file:
+            file.write(f"{uuid.uuid4()}\n")
         with open(self._log, "wb") as log:
             self._unshare = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                              preexec_fn=_die_with_parent)

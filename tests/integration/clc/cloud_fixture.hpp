@@ -142,6 +142,7 @@ class CloudTest : public testing::Test {
     status.net_data.ip0 = host == "nc1" ? "10.0.0.11" : "10.0.0.12";
     status.vm_data = running_vms[host];
     status.images = std::move(images);
+    status.service_data.booted_at = booted_at[host];
     publish(*cc, "nodestatus.cc-cc1", msg::serialize(status));
   }
   void beat() {
@@ -250,6 +251,7 @@ class CloudTest : public testing::Test {
   std::vector<msg::Command> commands;
   std::vector<msg::LeaseGrant> grants;  ///< of the last lease
   std::map<std::string, std::vector<msg::VmData>> running_vms;
+  std::map<std::string, std::int64_t> booted_at;  ///< as the nodes' heartbeats tell
   bool nc1_beats = true, nc2_beats = true;
 
  private:

@@ -227,8 +227,9 @@ TEST_F(ImageFlow, AnImageIsDeletedWhenNothingUsesIt) {
   ASSERT_TRUE(task) << task.error().message;
   EXPECT_EQ(ops(), "image/delete");
   EXPECT_EQ(cloud->image(admin, imgid)->state, "deleting");
-  EXPECT_EQ(cloud->define_vm(admin, {"x", imgid, "VD", "", 0, 0, "", "", 0}).error().code,
-            ErrorCode::conflict);
+  NewVm late;
+  late.imgid = imgid;
+  EXPECT_EQ(cloud->define_vm(admin, late).error().code, ErrorCode::conflict);
   say(Event::submitted);
   EXPECT_EQ(cloud->image(admin, imgid).error().code, ErrorCode::not_found);
 }
