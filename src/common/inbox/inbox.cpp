@@ -169,6 +169,7 @@ Result<bus::Outgoing> Inbox::Impl::store_report(Live& live, const Report& report
   status.ts = clock.wall_ms();
   status.msgid = new_command_id().str();
   status.receipt = cut(report.receipt, kReceiptBytes);
+  status.database_receipt = cut(report.database_receipt, kReceiptBytes);
   status.snapshot = report.snapshot;
   std::string body = msg::serialize(status);
   const bool finished = live.finished || report.final;

@@ -53,6 +53,7 @@ struct Report {
   std::string prompt = {};          ///< one line for a person
   std::optional<Error> error = {};  ///< set: failed = 1, errormsg = its message
   std::string receipt = {};
+  std::string database_receipt = {};
   std::string snapshot = {};  ///< of snapshot/...: the one it is about
 };
 

@@ -23,6 +23,7 @@ Result<Config> load_config(const std::filesystem::path& file) {
   reader->integer("stop_grace_s", out.stop_grace_s, 0, 3600);
   reader->integer("max_memory_mib", out.max_memory_mib, 0, 4'000'000);
   reader->integer("max_cpus", out.max_cpus, 0, 256);
+  reader->integer("vm.data_disk_gib", out.data_disk_gib, 0, 16'384);
   reader->integer("reserve_mib", out.reserve_mib, 0, 1'000'000);
   reader->integer("min_free_disk_mib", out.min_free_disk_mib, 0, 10'000'000);
   reader->integer("connections", out.connections, 1, 16);
@@ -31,6 +32,15 @@ Result<Config> load_config(const std::filesystem::path& file) {
   reader->boolean("peers.enabled", out.peers);
   reader->text("qemu_group", out.qemu_group, 0, 32);
   reader->integer("console_limit_kib", out.console_limit_kib, 64, 1'048'576);
+  reader->text("folders.host", out.folders_host, 0, 255);
+  reader->integer("folders.port", out.folders_port, 1, 65535);
+  reader->text("folders.user", out.folders_user, 1, 32);
+  if (!out.folders_host.empty()) {
+    reader->require("folders.key_file");
+    reader->require("folders.known_hosts_file");
+  }
+  reader->path("folders.key_file", out.folders_key_file);
+  reader->path("folders.known_hosts_file", out.folders_known_hosts_file);
   if (auto ok = reader->finish(); !ok) return fail(ok.error());
   if (auto url = http::Url::parse(out.cc_url); !url) {
     return fail(ErrorCode::invalid_argument, file.string() + ": cc_url: " + url.error().message, "cc_url");

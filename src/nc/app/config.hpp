@@ -20,6 +20,7 @@ struct Config {
   int stop_grace_s = 60;                    ///< from the power button to the plug
   int max_memory_mib = 0;                   ///< of one VM; 0: the host's memory less reserve_mib
   int max_cpus = 0;                         ///< of one VM; 0: the host's
+  int data_disk_gib = 10;                   ///< of a guest's scratch disk; 0: guests get none
   int reserve_mib = 1024;                   ///< memory that guests do not get
   int min_free_disk_mib = 1024;             ///< stays free under the prefix
   int connections = 4;                      ///< to the cc, of one transfer
@@ -28,6 +29,11 @@ struct Config {
   bool peers = true;                        ///< ask neighbours and serve them
   std::string qemu_group = "libvirt-qemu";  ///< QEMU's user is in it; empty: QEMU runs as we do
   int console_limit_kib = 4096;             ///< of a console log, before its older part goes
+
+  std::string folders_host;                 ///< walrus' SFTP server, or the cc's way to it; empty: no mounts
+  int folders_port = 8022;
+  std::string folders_user = "educloud-files";
+  std::filesystem::path folders_key_file, folders_known_hosts_file;
 
   std::string exchange = "cc_status";
   std::string queue() const { return "nc_cmd_queue." + common.host; }

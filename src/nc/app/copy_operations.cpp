@@ -28,7 +28,6 @@ Operations::Final Operations::prepare(const Call& call) {
   if (!call.command.source)
     return fail(ErrorCode::invalid_argument, "image/prepare without source", "source");
   const auto& source = *call.command.source;
-  const auto name = name_of(source.imgid, source.version);
   if (source.imgid != call.tid.source.str()) {
     return fail(ErrorCode::invalid_argument,
                 "source " + source.imgid + " is not the one of task " + call.tid.str(), "source.imgid");
@@ -36,19 +35,29 @@ Operations::Final Operations::prepare(const Call& call) {
   auto request = make_fill_request(source, call.command.source_grant, call.command.priority);
   if (!request) return fail(request.error());
   if (auto ok = may_start(call); !ok) return fail(ok.error());
+  auto done = prepare_machine(call, *request);
+  if (!done) return fail(done.error());
+  if (auto ok = prepare_database(call); !ok) return fail(ok.error());
+  return final_report(call, Event::prepared, kPrepared, std::move(*done));
+}
+
+/// Returns what is to be told of it.
+Result<std::string> Operations::prepare_machine(const Call& call, const FillRequest& request) {
+  const auto& source = *call.command.source;
+  const auto name = name_of(source.imgid, source.version);
   const bool build = base_of(call.tid) == Base::build_copy;
   if (call.command.lazy == 1 && !build && !images_.base(source.imgid, source.version)) {
-    progress(call, Event::downloading, kDownloading, 0, 0, request->data_bytes, "asking for " + name);
-    if (auto ok = need_room(*request); !ok) return fail(ok.error());
-    auto opened = lazy_.open(call.tid.instance, *request, call.stop);
+    progress(call, Event::downloading, kDownloading, 0, 0, request.data_bytes, "asking for " + name);
+    if (auto ok = need_room(request); !ok) return fail(ok.error());
+    auto opened = lazy_.open(call.tid.instance, request, call.stop);
     if (!opened) return fail(opened.error());
-    return final_report(call, Event::prepared, kPrepared, name + " can be read while it arrives");
+    return name + " can be read while it arrives";
   }
-  if (auto ok = fetch(call, *request); !ok) return fail(ok.error());
+  if (auto ok = fetch(call, request); !ok) return fail(ok.error());
   if (build) {
     if (auto ok = prepare_build(call, source); !ok) return fail(ok.error());
   }
-  return final_report(call, Event::prepared, kPrepared, name + " is on the node");
+  return name + " is on the node";
 }
 
 bool Operations::has_relative(const std::string& imgid) {
@@ -111,6 +120,7 @@ Operations::Final Operations::submit(const Call& call) {
     return fail(ErrorCode::invalid_argument, "the target of the submit is not " + call.tid.target.str(),
                 "target_imgid");
   }
+  if (auto ok = check_database_target(call.command); !ok) return fail(ok.error());
   auto state = state_of(call);
   if (state) return fail(ErrorCode::conflict, "VM " + insid.str() + " still runs; stop it before submitting");
   if (state.error().code != ErrorCode::not_found) return fail(state.error());
@@ -126,11 +136,18 @@ Operations::Final Operations::submit(const Call& call) {
                     "changes stay on the node");
   }
   if (!done) return fail(done.error());
+  std::string database_receipt;
+  if (!call.command.database_target_imgid.empty()) {
+    auto receipt = submit_database(call, done->candidate_bytes);
+    if (!receipt) return fail(receipt.error());
+    database_receipt = std::move(*receipt);
+  }
   auto report = final_report(call, Event::submitted, kSubmitted,
                              name_of(job->target_imgid, job->target_version) +
                                  " is published: " + to_string(Bytes{done->changed_bytes}) + " changed, " +
                                  to_string(Bytes{done->sent_bytes}) + " sent");
   report.receipt = done->receipt;
+  report.database_receipt = std::move(database_receipt);
   report.bytes_done = report.bytes_total = static_cast<std::int64_t>(done->candidate_bytes);
   return report;
 }

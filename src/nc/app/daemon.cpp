@@ -12,6 +12,7 @@
 #include "common/sys/thread_pool.hpp"
 #include "common/transfer/grant.hpp"
 #include "nc/app/api.hpp"
+#include "nc/app/folders.hpp"
 #include "nc/app/boot_marker.hpp"
 #include "nc/app/heartbeat.hpp"
 #include "nc/app/inventory.hpp"
@@ -41,12 +42,24 @@ Result<NodeLimits> node_limits(const Config& config) {
       config.max_memory_mib > 0 ? config.max_memory_mib : hardware->mem - config.reserve_mib;
   limits.max_cpus = config.max_cpus > 0 ? config.max_cpus : hardware->cpus;
   limits.guest_egress = config.guest_egress;
+  limits.data_disk_bytes = std::uint64_t(config.data_disk_gib) << 30;
   limits.advertise = config.common.advertise;
   if (!limits.advertise.empty()) return limits;
   auto network = host.network();
   if (!network) return fail(network.error());
   limits.advertise = network->ip0;
   return limits;
+}
+
+Folders::Options folder_options(const Config& config) {
+  Folders::Options options;
+  options.layout = Layout(config.common.prefix);
+  options.host = config.folders_host;
+  options.port = config.folders_port;
+  options.user = config.folders_user;
+  options.key_file = config.folders_key_file;
+  options.known_hosts_file = config.folders_known_hosts_file;
+  return options;
 }
 
 /// Whose members may connect to a socket of ours; none: only we.
@@ -71,14 +84,16 @@ struct Daemon::Impl {
   const Config config;
   const SystemClock clock;
   std::string node_key;
-  std::unique_ptr<image::VersionStore> store;
   std::int64_t booted_at = 0;
+  std::unique_ptr<image::VersionStore> store;
   std::unique_ptr<bus::Bus> bus;
   std::unique_ptr<inbox::Inbox> inbox;
   std::unique_ptr<Hypervisor> hypervisor;
   std::unique_ptr<LeaseKeeper> lease;
   std::unique_ptr<NodeCache> cache;
   std::unique_ptr<ImageTools> images;
+  std::unique_ptr<CcDisks> disks;
+  std::unique_ptr<Folders> folders;
   std::unique_ptr<Node> node;
   std::unique_ptr<sys::ThreadPool> control;
   std::unique_ptr<transfer::ChunkRoutes> chunks;  // null: neighbours are not served
@@ -102,12 +117,12 @@ Result<> Daemon::Impl::open_state() {
   if (!key) return fail(key.error());
   node_key = std::move(*key);
   if (auto ok = sys::make_directories(common.state_dir, 0700); !ok) return ok;
-  auto opened = image::VersionStore::open(common.prefix, {.is_cache = true, .payload = "machine"});
-  if (!opened) return fail(opened.error());
   auto boot = boot_id();
   auto booted = boot ? note_boot(common.state_dir, *boot, clock.wall_ms()) : Result<std::int64_t>(0);
   if (!booted) return fail(booted.error());
   booted_at = *booted;
+  auto opened = image::VersionStore::open(common.prefix, {.is_cache = true, .payload = "machine"});
+  if (!opened) return fail(opened.error());
   store = std::move(*opened);
   bus = bus::make_rabbit_bus(daemon::rabbit_options(config.common, "nc"));
   inbox::Options options;
@@ -115,9 +130,9 @@ Result<> Daemon::Impl::open_state() {
   options.exchange = config.exchange;
   options.routing_key = config.task_key();
   options.nid = common.host;
+  options.booted_at = booted_at;
   auto inbox_opened = inbox::Inbox::open(std::move(options), *bus, clock);
   if (!inbox_opened) return fail(inbox_opened.error());
-  options.booted_at = booted_at;
   inbox = std::move(*inbox_opened);
   return {};
 }
@@ -140,6 +155,7 @@ Result<> Daemon::Impl::open_images(const std::string& advertise) {
   options.peers = config.peers;
   options.frame_cache_bytes = std::uint64_t(config.frame_cache_mib) << 20;
   cache = std::make_unique<NodeCache>(std::move(options), *store, clock);
+  disks = make_cc_disks({.cc = *url, .client = client});
   images = make_image_tools({std::move(*url), std::move(client), config.connections}, *store, *cache);
   return {};
 }
@@ -155,8 +171,11 @@ Result<> Daemon::Impl::open_node() {
   options.min_free_disk_bytes = std::uint64_t(config.min_free_disk_mib) << 20;
   options.lazy.group = qemu_group(config);
   options.state_dir = config.common.state_dir;
+  options.disks = disks.get();
   options.may_start = [this](std::stop_token stop) { return lease->may_start(std::move(stop)); };
   hypervisor = make_hypervisor(config);
+  folders = std::make_unique<Folders>(folder_options(config), *hypervisor);
+  options.folders = [this](VmSpec& spec, std::stop_token stop) { return folders->prepare(spec, std::move(stop)); };
   LeaseKeeper::Options lease_options;
   lease_options.host = config.common.host;
   lease_options.state_dir = config.common.state_dir;
@@ -222,6 +241,7 @@ Result<> Daemon::start() {
   if (auto ok = impl_->open_state(); !ok) return ok;
   if (auto ok = impl_->open_node(); !ok) return ok;
   if (auto ok = impl_->open_server(); !ok) return ok;
+  impl_->folders->start();
   impl_->subscribe();
   impl_->node->redo_unfinished();
   // A transfer that waits for another of the same version takes a worker, but no bandwidth.
@@ -229,7 +249,7 @@ Result<> Daemon::start() {
   impl_->node->start({.copies = 2 * transfers, .background = transfers});
   impl_->inbox->start();
   Heartbeat::Parts parts{*impl_->bus,  *impl_->hypervisor, *impl_->images,
-                         *impl_->node, impl_->clock,       impl_->booted_at};
+                         *impl_->node, *impl_->folders, impl_->clock,       impl_->booted_at};
   impl_->heartbeat = std::make_unique<Heartbeat>(impl_->config, parts, impl_->server->port());
   impl_->open_upkeep();
   impl_->bus->start([this] {
@@ -255,6 +275,7 @@ void Daemon::stop() {
   if (impl_->node) impl_->node->stop();
   if (impl_->cache) impl_->cache->stop();
   if (impl_->lease) impl_->lease->stop();
+  if (impl_->folders) impl_->folders->stop();
   if (impl_->hypervisor) impl_->hypervisor->stop();
   if (impl_->inbox) impl_->inbox->stop();
   if (impl_->bus) impl_->bus->stop();

@@ -32,6 +32,7 @@ Operations::Final Operations::operate(const Call& call) {
   if (op == "instance/resume") done = resume_vm(call);
   if (op == "instance/restart") done = restart_vm(call);
   if (op == "instance/limit") done = limit_vm(call);
+  if (op == "instance/migrate") done = move_vm(call);
   if (op.starts_with("snapshot/")) return on_snapshot(call);
   if (done || done.error().code != ErrorCode::not_found) return done;
   return gone_report(call);
@@ -40,6 +41,7 @@ Operations::Final Operations::operate(const Call& call) {
 inbox::Report Operations::gone_report(const Call& call) {
   // It ended while the command was on its way, which hid the news of it: the operation tells it instead.
   obs::info("vm.ended", {{"tid", call.tid.str()}, {"op", call.command.op}});
+  close_database(call);
   if (auto ok = drop_overlay(call.tid.instance); !ok) {
     obs::warn("overlay.not_removed", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
   }
@@ -56,6 +58,8 @@ Operations::Final Operations::pause_vm(const Call& call) {
 
 Operations::Final Operations::resume_vm(const Call& call) {
   if (auto state = state_of(call); !state) return fail(state.error());
+  if (is_handed_over(call.tid.instance))
+    return fail(ErrorCode::conflict, "another node may have the VM: stop it, and start it again");
   if (auto ok = hypervisor_.resume(call.tid.instance); !ok) return fail(ok.error());
   return final_report(call, Event::running, kRunning, "the VM runs");
 }
@@ -141,6 +145,11 @@ Operations::Final Operations::on_snapshot(const Call& call) {
   auto before = state_of(call);
   if (!before && before.error().code != ErrorCode::not_found) return fail(before.error());
   const bool was_up = before.has_value() || snapshots_.is_between(insid);
+  const bool has_database = has_open_database(insid);
+  if (has_database && command.op == "snapshot/take" && command.with_memory == 1) {
+    return fail(ErrorCode::conflict,
+                "a memory would not fit to its database disk d:, which goes on: take the snapshot without");
+  }
   Result<SnapshotDone> done = fail(ErrorCode::invalid_argument, "no op '" + command.op + "'", "op");
   if (command.op == "snapshot/take") {
     auto bytes = command.with_memory == 1 ? memory_of(insid) : Result<std::uint64_t>(0);
@@ -152,6 +161,7 @@ Operations::Final Operations::on_snapshot(const Call& call) {
     progress(call, before ? event_of(*before) : Event::stopped, before ? place_of(*before) : kStopped, 0, 0,
              0, "restoring " + command.snapshot);
     if (auto ok = before ? Result<>{} : may_start(call); was_up && !ok) return fail(ok.error());
+    if (auto ok = renew_disk_secret(insid); !ok) return fail(ok.error());
     done = snapshots_.restore(insid, command.snapshot, call.stop);
   }
   if (command.op == "snapshot/delete") done = snapshots_.remove(insid, command.snapshot);
@@ -163,6 +173,8 @@ Operations::Final Operations::on_snapshot(const Call& call) {
     report.error->message = done.error().message + "; " + report.error->message;
     return report;
   }
+  if (has_database && command.op == "snapshot/take") done->prompt += "; of c: only, not of the database disk";
+  if (has_database && command.op == "snapshot/restore") done->prompt += "; the database disk stays as it is";
   const auto& state = done->state;
   auto report = final_report(call, state ? event_of(*state) : Event::stopped,
                              state ? place_of(*state) : kStopped, done->prompt);

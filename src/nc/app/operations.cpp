@@ -27,6 +27,8 @@ void count(const std::string& op, std::string_view result, std::chrono::steady_c
 
 bool is_up(const inbox::Entry& entry) {
   if (!entry.finished || !entry.status || entry.status->phase != to_string(Phase::editing)) return false;
+  // It runs, but not here any more.
+  if (entry.command.op == "instance/migrate" && entry.status->event == to_string(Event::running)) return false;
   return entry.status->state == to_string(State::running) || entry.status->state == to_string(State::paused);
 }
 
@@ -236,6 +238,7 @@ Result<> Operations::drop_overlay(const InstanceId& insid) {
   if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, insid);
   // Who stops it or finds it ended does not want it switched on by a restore that was interrupted.
   if (auto ok = remove_file(options_.layout.recipe(insid)); !ok) return ok;
+  if (auto ok = remove_file(options_.layout.data_overlay(insid)); !ok) return ok;
   if (keeps_overlay(insid)) return {};
   if (auto ok = snapshots_.forget(insid); !ok) return ok;
   if (auto ok = remove_file(options_.layout.seed(insid)); !ok) return ok;

@@ -10,9 +10,11 @@
 
 #include "common/base/clock.hpp"
 #include "common/inbox/inbox.hpp"
+#include "nc/app/cc_disks.hpp"
 #include "nc/app/image_tools.hpp"
 #include "nc/app/instance_record.hpp"
 #include "nc/app/lazy_disks.hpp"
+#include "nc/app/move_link.hpp"
 #include "nc/app/snapshots.hpp"
 #include "nc/domain/task_queue.hpp"
 #include "nc/hypervisor/hypervisor.hpp"
@@ -28,6 +30,10 @@ struct OperationOptions {
   std::filesystem::path state_dir = {};  ///< VMs that end with the lease are noted there; empty: nowhere
   /// Whether something new may start by the node's lease; may wait a while.
   std::function<Result<>(std::stop_token)> may_start = {};
+  /// Folders::prepare; none: VMs get no folders.
+  std::function<Result<std::string>(VmSpec&, std::stop_token)> folders = {};
+  MoveLinkOptions moves = {};
+  CcDisks* disks = nullptr;  ///< outlives the operations; null: VMs with a database disk are refused
 };
 
 /// What the commands do. Each is idempotent: after a kill at any instant it is done again from its beginning.
@@ -58,6 +64,13 @@ class Operations {
   void rebooted(const std::string& insid);
   const OperationOptions& options() const { return options_; }
 
+  // move_target.cpp
+  /// Makes ready what `command`, which runs a VM that is on its way here, needs; the VM then waits for it.
+  Result<> receive(const msg::Command& command, const OnCopied& tell, std::stop_token stop);
+  /// It does not come: what receive() made goes. Errors: conflict (it runs here, or clc has taken it over).
+  Result<> give_up(const InstanceId& insid);
+  MovePlaces places(const InstanceId& insid) const;
+
  private:
   /// One run of one command.
   struct Call {
@@ -68,6 +81,7 @@ class Operations {
   using Final = Result<inbox::Report>;
 
   Final prepare(const Call& call);
+  Result<std::string> prepare_machine(const Call& call, const FillRequest& request);
   bool has_relative(const std::string& imgid);
   Result<> need_room(const FillRequest& request);
   Result<> fetch(const Call& call, const FillRequest& request);
@@ -76,7 +90,19 @@ class Operations {
   Result<BaseDisk> base_of_vm(const Call& call, InstanceRecord& record);
   Result<BaseDisk> lazy_base(const Call& call, const InstanceRecord& record);
   Result<> make_disk(const Call& call, VmSpec& spec);
+  Result<> make_scratch(VmSpec& spec);
+  Result<CcDisks*> cc_disks() const;
+  Result<CcDisks::Opened> open_database(const Call& call, const OnCopied& tell);
+  Result<> prepare_database(const Call& call);
+  Result<> connect_database(const Call& call, VmSpec& spec);
+  void close_database(const Call& call);
+  Result<> remove_database(const Call& call);
+  Result<> check_database_target(const msg::Command& command) const;
+  Result<std::string> submit_database(const Call& call, std::uint64_t machine_bytes);
+  bool has_open_database(const InstanceId& insid) const;
+  Result<> renew_disk_secret(const InstanceId& insid);
   Result<> make_seed(const Call& call, VmSpec& spec) const;
+  Result<std::string> prepare_folders(const Call& call, VmSpec& spec) const;
   Result<> may_start(const Call& call) const;
   /// Ends a VM of this name that an earlier epoch of the task left running. True: there was one.
   Result<bool> end_older(const Call& call);
@@ -92,6 +118,15 @@ class Operations {
   Final resume_vm(const Call& call);
   Final restart_vm(const Call& call);
   Final limit_vm(const Call& call);
+  // move_source.cpp
+  Final move_vm(const Call& call);
+  Result<> may_leave(const Call& call);
+  Result<> leave(const Call& call, MoveLink& link);
+  Final hand_over(const Call& call, MoveLink& link);
+  Result<> stay(const InstanceId& insid, MoveLink& link);
+  Result<> make_move_folder(const InstanceId& insid) const;
+  /// Another node may have it: it must not run here until that is known.
+  bool is_handed_over(const InstanceId& insid) const;
   Final on_snapshot(const Call& call);
   Result<std::uint64_t> memory_of(const InstanceId& insid);
   /// An operation found that the VM is gone.

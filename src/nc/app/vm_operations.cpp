@@ -134,6 +134,14 @@ Result<> Operations::make_seed(const Call& call, VmSpec& spec) const {
   return sys::write_file_atomically(file, seed_disk(call.tid.instance, *first_boot), kSecret);
 }
 
+/// What is told of them, if anything.
+Result<std::string> Operations::prepare_folders(const Call& call, VmSpec& spec) const {
+  if (spec.folders.empty()) return std::string();
+  if (options_.folders) return options_.folders(spec, call.stop);
+  spec.folders.clear();
+  return std::string();
+}
+
 Result<> Operations::may_start(const Call& call) const {
   return options_.may_start ? options_.may_start(call.stop) : Result<>{};
 }
@@ -172,8 +180,12 @@ Operations::Final Operations::start(const Call& call) {
   if (auto ok = may_start(call); !ok) return fail(ok.error());
   if (auto ok = need_disk(0, "starting a VM"); !ok) return fail(ok.error());
   if (auto ok = make_disk(call, *spec); !ok) return fail(ok.error());
+  if (auto ok = make_scratch(*spec); !ok) return fail(ok.error());
   if (auto ok = make_seed(call, *spec); !ok) return fail(ok.error());
   if (auto ok = remove_file(spec->console_log); !ok) return fail(ok.error());
+  auto folders = prepare_folders(call, *spec);
+  if (!folders) return fail(folders.error());
+  if (auto ok = connect_database(call, *spec); !ok) return fail(ok.error());
   if (call.stop.stop_requested()) return interrupted();
   update_in_use();
   // Again: this process may have been stopped for minutes in between.
@@ -183,6 +195,7 @@ Operations::Final Operations::start(const Call& call) {
   }
   auto started = hypervisor_.define_and_start(*spec);
   if (!started) {
+    close_database(call);
     if (auto ok = drop_overlay(insid); !ok) {
       obs::warn("overlay.not_removed", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
     }
@@ -192,13 +205,14 @@ Operations::Final Operations::start(const Call& call) {
   if (!state && state.error().code == ErrorCode::not_found) {
     return fail(ErrorCode::unavailable, "the VM ended right after its start; see its console log");
   }
-  return final_report(call, Event::running, kRunning, "the VM runs" + limits_note(spec->limits));
+  return final_report(call, Event::running, kRunning, "the VM runs" + limits_note(spec->limits) + *folders);
 }
 
 Result<bool> Operations::end_vm(const Call& call, std::chrono::milliseconds grace) {
   const auto& insid = call.tid.instance;
   const auto begun = std::chrono::steady_clock::now();
-  bool pressed = grace.count() == 0;
+  const bool is_away = is_handed_over(insid);
+  bool pressed = grace.count() == 0 || is_away;
   // A guest that stands still does not feel the button.
   if (auto state = hypervisor_.state(insid); !pressed && state && *state == VmState::paused)
     (void)hypervisor_.resume(insid);
@@ -209,7 +223,7 @@ Result<bool> Operations::end_vm(const Call& call, std::chrono::milliseconds grac
     if (!pressed) {
       done = hypervisor_.shutdown(insid);
       pressed = done.has_value();
-    } else if (waited >= grace) {
+    } else if (waited >= grace || is_away) {
       hard = hypervisor_.state(insid).has_value() || hard;
       done = hypervisor_.destroy(insid);
     }
@@ -227,6 +241,7 @@ Result<bool> Operations::end_vm(const Call& call, std::chrono::milliseconds grac
 Operations::Final Operations::stop(const Call& call) {
   auto hard = end_vm(call, options_.stop_grace);
   if (!hard) return fail(hard.error());
+  close_database(call);
   if (auto ok = drop_overlay(call.tid.instance); !ok) return fail(ok.error());
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(options_.stop_grace).count();
   return final_report(
@@ -239,6 +254,7 @@ Operations::Final Operations::remove(const Call& call) {
   const auto& layout = options_.layout;
   auto ended = end_vm(call, std::chrono::milliseconds{0});
   if (!ended) return fail(ended.error());
+  if (auto ok = remove_database(call); !ok) return fail(ok.error());
   lazy_.drop(call.tid.instance);
   if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, call.tid.instance);
   std::vector<std::filesystem::path> theirs{layout.instance(call.tid.instance)};
@@ -258,6 +274,7 @@ void Operations::vm_ended(const Job& job) {
   auto state = hypervisor_.state(tid->instance);
   if (state || state.error().code != ErrorCode::not_found) return;
   const Call call{job.command, std::move(*tid), {}};
+  close_database(call);
   if (auto ok = drop_overlay(call.tid.instance); !ok) {
     obs::warn("overlay.not_removed", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
   }

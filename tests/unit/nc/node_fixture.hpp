@@ -7,6 +7,7 @@
 #include "common/bus/memory_bus.hpp"
 #include "nc/app/node.hpp"
 #include "nc/hypervisor/fake_hypervisor.hpp"
+#include "unit/nc/fake_cc_disks.hpp"
 #include "unit/nc/fake_image_tools.hpp"
 
 namespace educloud::nc {
@@ -57,6 +58,8 @@ class NodeTest : public ::testing::Test {
     operations.layout = Layout(prefix_);
     operations.limits = {
         .max_memory_mib = 4096, .max_cpus = 4, .advertise = "127.0.0.1", .guest_egress = false};
+    operations.limits.data_disk_bytes = 1 << 30;
+    operations.disks = &disks_;
     operations.stop_grace = grace_;
     operations.lazy.proxy = false;
     node_ = std::make_unique<Node>(operations, "nc1", *inbox_, hypervisor_, *images_, clock_);
@@ -118,6 +121,7 @@ class NodeTest : public ::testing::Test {
   FakeHypervisor hypervisor_;
   std::unique_ptr<bus::Bus> cc_, bus_;
   std::unique_ptr<FakeImageTools> images_;
+  FakeCcDisks disks_;
   std::unique_ptr<inbox::Inbox> inbox_;
   std::unique_ptr<Node> node_;
   std::vector<msg::TaskStatus> told_;

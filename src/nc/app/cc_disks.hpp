@@ -1,0 +1,68 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <stop_token>
+#include <string>
+
+#include "common/http/client.hpp"
+#include "common/msg/command.hpp"
+#include "nc/app/image_tools.hpp"
+#include "nc/domain/vm_spec.hpp"
+
+namespace educloud::nc {
+
+/// The database disks that this node's cc keeps (cc/disks/disk_routes.hpp); the seam that unit tests and the
+/// simulator replace. Every call is repeated until the cc has done it, is idempotent there, and ends soon
+/// after `stop` is requested (cancelled).
+/// Errors: unavailable, if the cc does not answer or gets nowhere for a while; what it says: conflict (a
+/// higher epoch has the disk), permission_denied, not_found, exhausted, corrupt.
+class CcDisks {
+ public:
+  /// Which disk, as who, and clc's leave for it.
+  struct Leave {
+    InstanceId instance;
+    std::int64_t epoch = 0;
+    std::string grant;  ///< PUT "/disks/<instance>/<epoch>"
+  };
+  struct Opening {
+    Leave leave;
+    msg::ImageVersion source;  ///< of a disk that is not there yet
+    std::string source_grant;
+    std::string build_imgid;  ///< of a BUILD's TMP; else empty
+    std::string mode = "iscsi";
+  };
+  struct Opened {
+    IscsiDisk disk;
+    std::string secret;
+  };
+  struct Submission {
+    Leave leave;
+    std::string imgid;
+    int version = 0;
+    std::string grant;
+    std::string parent;  ///< "<imgid>/<version>"; empty: not known
+    std::string cmdid;
+  };
+
+  virtual ~CcDisks() = default;
+  /// Made if it is not there, and exported to this node alone.
+  virtual Result<Opened> open(const Opening& request, const OnCopied& progress, std::stop_token stop) = 0;
+  /// Nobody reaches it any more. Waits for some seconds only.
+  virtual Result<> close(const Leave& leave, std::stop_token stop) = 0;
+  /// Of a closed one. Returns the receipt.
+  virtual Result<std::string> submit(const Submission& request, const OnCopied& progress,
+                                     std::stop_token stop) = 0;
+  virtual Result<> remove(const Leave& leave, std::stop_token stop) = 0;
+};
+
+struct CcDiskOptions {
+  http::Url cc;
+  http::ClientOptions client = {};
+  // Without any sign of progress.
+  std::chrono::milliseconds patience{60'000};
+  std::chrono::milliseconds close_patience{10'000};
+};
+std::unique_ptr<CcDisks> make_cc_disks(CcDiskOptions options);
+
+}  // namespace educloud::nc

@@ -1,0 +1,217 @@
+// The disks of a VM beside c:: a server's database disk, which the cc keeps, and a scratch disk.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/obs/log.hpp"
+#include "common/sys/file.hpp"
+#include "common/transfer/receipt.hpp"
+#include "nc/app/operations.hpp"
+
+namespace educloud::nc {
+
+using task::Event;
+using task::Phase;
+using task::State;
+
+namespace {
+
+constexpr task::TaskState kBooting{Phase::editing, State::booting};
+constexpr task::TaskState kCloning{Phase::preparing, State::cloning};
+constexpr task::TaskState kUploading{Phase::submitting, State::uploading};
+constexpr unsigned kSecret = 0600;
+constexpr unsigned kReadable = 0644;  // QEMU may run as another user
+constexpr std::size_t kTicketBytes = 4096;
+
+/// VMs/<insid>/database.json.
+struct Ticket {
+  std::int64_t epoch = 0;
+  std::string grant;
+  std::string secret;  ///< empty: not told yet
+
+  static constexpr auto fields() {
+    using T = Ticket;
+    return std::make_tuple(msg::field("epoch", &T::epoch, msg::range(0, 9.0e15)),
+                           msg::field("grant", &T::grant, msg::text(1, 512)),
+                           msg::option("secret", &T::secret, msg::text(0, 64)));
+  }
+};
+
+Result<std::optional<Ticket>> read_ticket(const Layout& layout, const InstanceId& insid) {
+  const auto file = layout.database_ticket(insid);
+  auto text = sys::read_file(file, kTicketBytes);
+  if (!text && text.error().code == ErrorCode::not_found) return std::nullopt;
+  if (!text) return fail(text.error());
+  auto ticket = msg::parse<Ticket>(*text);
+  if (!ticket) return fail(ticket.error(), file.string());
+  return std::optional(std::move(*ticket));
+}
+
+Result<> write_ticket(const Layout& layout, const InstanceId& insid, const Ticket& ticket) {
+  if (auto ok = sys::make_directories(layout.instance(insid)); !ok) return ok;
+  return sys::write_file_atomically(layout.database_ticket(insid), msg::serialize(ticket), kSecret);
+}
+
+CcDisks::Leave leave_of(const InstanceId& insid, const msg::Command& command) {
+  return {insid, command.epoch, command.database_grant};
+}
+
+/// Sparse, and as long as `bytes`. An overlay that stands on it does not mind another length.
+Result<> make_empty_disk(const std::filesystem::path& file, std::uint64_t bytes) {
+  if (auto ok = sys::make_directories(file.parent_path()); !ok) return ok;
+  auto fd = sys::open_file(file, O_RDWR | O_CREAT, kReadable);
+  if (!fd) return fail(fd.error());
+  struct stat status {};
+  if (::fstat(fd->get(), &status) != 0) return fail(errno_error("stat " + file.string(), errno));
+  if (static_cast<std::uint64_t>(status.st_size) == bytes) return {};
+  if (::ftruncate(fd->get(), static_cast<off_t>(bytes)) == 0) return {};
+  return fail(errno_error("make " + file.string(), errno));
+}
+
+}  // namespace
+
+Result<CcDisks*> Operations::cc_disks() const {
+  if (options_.disks != nullptr) return options_.disks;
+  return fail(ErrorCode::internal, "this node has no way to the database disks of its cc");
+}
+
+Result<CcDisks::Opened> Operations::open_database(const Call& call, const OnCopied& tell) {
+  const auto& command = call.command;
+  auto disks = cc_disks();
+  if (!disks) return fail(disks.error());
+  if (!command.database || command.database_grant.empty())
+    return fail(ErrorCode::invalid_argument, "no leave to open the database disk", "database_grant");
+  Ticket ticket{command.epoch, command.database_grant, {}};
+  // First: whoever finds it closes what was opened.
+  if (auto ok = write_ticket(options_.layout, call.tid.instance, ticket); !ok) return fail(ok.error());
+  CcDisks::Opening request{.leave = leave_of(call.tid.instance, command),
+                           .source = *command.database,
+                           .source_grant = command.database_source_grant,
+                           .build_imgid = call.tid.is_build() ? call.tid.target.str() : "",
+                           .mode = command.database_mode};
+  auto opened = (*disks)->open(request, tell, call.stop);
+  if (!opened) return opened;
+  ticket.secret = opened->secret;
+  if (auto ok = write_ticket(options_.layout, call.tid.instance, ticket); !ok) return fail(ok.error());
+  return opened;
+}
+
+/// So that the first start has nothing left to copy.
+Result<> Operations::prepare_database(const Call& call) {
+  if (!call.command.database) return {};
+  const auto& source = *call.command.database;
+  const auto name = source.imgid + " version " + std::to_string(source.version);
+  const auto tell = teller(call, Event::cloning, kCloning, "making the database disk from " + name);
+  tell(0, 0);
+  auto opened = open_database(call, tell);
+  return opened ? Result<>{} : fail(opened.error());
+}
+
+Result<> Operations::connect_database(const Call& call, VmSpec& spec) {
+  if (!has_database(spec)) return {};
+  auto opened = open_database(call, teller(call, Event::booting, kBooting, "opening the database disk"));
+  if (!opened) return fail(opened.error());
+  if (auto ok = hypervisor_.set_disk_secret(spec.insid, opened->secret); !ok) return ok;
+  for (auto& extra : spec.extra) {
+    if (extra.kind == ExtraDisk::Kind::database) extra.iscsi = opened->disk;
+  }
+  return {};
+}
+
+/// The guest is gone: from here nobody may reach its disk any more. That it ended is told all the same if the
+/// cc is away, since a higher epoch, a submit and a delete close it too.
+void Operations::close_database(const Call& call) {
+  const auto& insid = call.tid.instance;
+  auto ticket = read_ticket(options_.layout, insid);
+  if (ticket && !*ticket) return;
+  if (auto ok = hypervisor_.drop_disk_secret(insid); !ok)
+    obs::warn("database.secret_kept", {{"insid", insid.str()}, {"reason", ok.error().message}});
+  auto disks = cc_disks();
+  Result<> closed = disks ? Result<>{} : fail(disks.error());
+  if (closed && !call.command.database_grant.empty()) {
+    closed = (*disks)->close(leave_of(insid, call.command), call.stop);
+  } else if (closed && ticket) {
+    closed = (*disks)->close({insid, (*ticket)->epoch, (*ticket)->grant}, call.stop);
+  } else if (closed) {
+    closed = fail(ticket.error());
+  }
+  if (closed) closed = remove_file(options_.layout.database_ticket(insid));
+  if (!closed) obs::warn("database.not_closed", {{"insid", insid.str()}, {"reason", closed.error().message}});
+}
+
+/// Only who is given leave for it: a farewell to a node whose server is elsewhere now brings none.
+Result<> Operations::remove_database(const Call& call) {
+  if (call.command.database_grant.empty()) {
+    close_database(call);
+    return {};
+  }
+  auto disks = cc_disks();
+  if (!disks) return fail(disks.error());
+  if (auto ok = hypervisor_.drop_disk_secret(call.tid.instance); !ok)
+    obs::warn("database.secret_kept", {{"insid", call.tid.instance.str()}, {"reason", ok.error().message}});
+  return (*disks)->remove(leave_of(call.tid.instance, call.command), call.stop);
+}
+
+Result<> Operations::check_database_target(const msg::Command& command) const {
+  if (command.database_target_imgid.empty()) return {};
+  if (auto id = ImageId::parse(command.database_target_imgid); !id) return fail(id.error());
+  if (command.database_target_version >= 1 && !command.database_grant.empty() &&
+      !command.database_target_grant.empty())
+    return {};
+  return fail(ErrorCode::invalid_argument, "no leave to submit the database disk", "database_target_grant");
+}
+
+/// After the machine: `machine_bytes` were counted for it.
+Result<std::string> Operations::submit_database(const Call& call, std::uint64_t machine_bytes) {
+  const auto& command = call.command;
+  auto disks = cc_disks();
+  if (!disks) return fail(disks.error());
+  const auto& insid = call.tid.instance;
+  const auto leave = leave_of(insid, command);
+  const auto both = teller(call, Event::uploading, kUploading, "uploading the database disk");
+  const auto tell = [&](std::uint64_t done, std::uint64_t total) {
+    both(machine_bytes + done, total == 0 ? 0 : machine_bytes + total);
+  };
+  tell(0, 0);
+  // It may be open still since it was prepared, or since a stop while the cc was away.
+  if (auto ok = (*disks)->close(leave, call.stop); !ok) return fail(ok.error());
+  if (auto ok = remove_file(options_.layout.database_ticket(insid)); !ok) return fail(ok.error());
+  const auto parent =
+      command.database ? transfer::make_parent(command.database->imgid, command.database->version) : "";
+  return (*disks)->submit({.leave = leave,
+                           .imgid = command.database_target_imgid,
+                           .version = command.database_target_version,
+                           .grant = command.database_target_grant,
+                           .parent = parent,
+                           .cmdid = command.cmdid},
+                          tell, call.stop);
+}
+
+bool Operations::has_open_database(const InstanceId& insid) const {
+  std::error_code ignored;
+  return std::filesystem::exists(options_.layout.database_ticket(insid), ignored);
+}
+
+/// libvirt may have been restarted since the VM began, and is about to start it again.
+Result<> Operations::renew_disk_secret(const InstanceId& insid) {
+  auto ticket = read_ticket(options_.layout, insid);
+  if (!ticket) return fail(ticket.error());
+  if (!*ticket || (*ticket)->secret.empty()) return {};
+  return hypervisor_.set_disk_secret(insid, (*ticket)->secret);
+}
+
+Result<> Operations::make_scratch(VmSpec& spec) {
+  const auto& layout = options_.layout;
+  for (auto& extra : spec.extra) {
+    if (extra.kind != ExtraDisk::Kind::data) continue;
+    const DiskLayer base{layout.data_disk(), "raw"};
+    if (auto ok = make_empty_disk(base.file, options_.limits.data_disk_bytes); !ok) return ok;
+    const auto overlay = layout.data_overlay(spec.insid);
+    if (auto ok = remove_file(overlay); !ok) return ok;
+    if (auto ok = images_.make_overlay(base, options_.limits.data_disk_bytes, overlay); !ok) return ok;
+    extra.layers = {{overlay, "qcow2"}, base};
+  }
+  return {};
+}
+
+}  // namespace educloud::nc

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "nc/app/cc_disks.hpp"
+
+namespace educloud::nc {
+
+/// A cc's database disks in memory, with its rules about epochs.
+class FakeCcDisks : public CcDisks {
+ public:
+  struct Disk {
+    std::int64_t epoch = 0;
+    bool is_open = false;
+  };
+
+  Result<Opened> open(const Opening& request, const OnCopied& progress, std::stop_token) override {
+    if (error) return fail(*error);
+    const auto name = request.leave.instance.str();
+    auto& disk = disks[name];
+    if (request.leave.epoch < disk.epoch) return fail(ErrorCode::conflict, "a higher epoch has it");
+    disk = {request.leave.epoch, true};
+    last = request;
+    ++opens;
+    progress(1, 2);
+    return Opened{{"10.0.0.1", 3260, "iqn.2026-11.educloud:" + name, 1, name},
+                  "secret" + std::to_string(disk.epoch)};
+  }
+  Result<> close(const Leave& leave, std::stop_token) override {
+    if (error) return fail(*error);
+    last_close = leave;
+    const auto at = disks.find(leave.instance.str());
+    if (at != disks.end() && leave.epoch >= at->second.epoch) at->second.is_open = false;
+    return {};
+  }
+  Result<std::string> submit(const Submission& request, const OnCopied& progress, std::stop_token) override {
+    if (error) return fail(*error);
+    if (disks[request.leave.instance.str()].is_open) return fail(ErrorCode::conflict, "it is open");
+    submits.push_back(request);
+    progress(4 << 20, 4 << 20);
+    return "receipt of the database disk";
+  }
+  Result<> remove(const Leave& leave, std::stop_token) override {
+    if (error) return fail(*error);
+    const auto at = disks.find(leave.instance.str());
+    if (at == disks.end()) return {};
+    if (leave.epoch < at->second.epoch) return fail(ErrorCode::conflict, "a higher epoch has it");
+    disks.erase(at);
+    return {};
+  }
+  bool is_open(const std::string& insid) const {
+    const auto at = disks.find(insid);
+    return at != disks.end() && at->second.is_open;
+  }
+
+  std::map<std::string, Disk> disks;
+  std::optional<Error> error;
+  std::optional<Opening> last;
+  std::optional<Leave> last_close;
+  std::vector<Submission> submits;
+  int opens = 0;
+};
+
+}  // namespace educloud::nc
