@@ -82,6 +82,15 @@ struct NodeBody {
   }
 };
 
+struct ClusterBody {
+  std::string database_mode;
+
+  static constexpr auto fields() {
+    return std::make_tuple(
+        msg::field("database_mode", &ClusterBody::database_mode, msg::choice("iscsi|copy|nbd")));
+  }
+};
+
 struct PlanBody : PlanRequest {
   static constexpr auto fields() {
     using T = PlanBody;
@@ -156,7 +165,7 @@ struct VmBody : NewVm {
     return std::make_tuple(
         msg::option("name", static_cast<std::string T::*>(&T::name), msg::text(0, 80)),
         msg::field("imgid", static_cast<std::string T::*>(&T::imgid), msg::text(1, 20)),
-        msg::option("kind", static_cast<std::string T::*>(&T::kind), msg::choice("VD|TVD")),
+        msg::option("kind", static_cast<std::string T::*>(&T::kind), msg::choice("VD|TVD|VS")),
         msg::option("vmtype", static_cast<std::string T::*>(&T::vmtype), msg::text(0, 40)),
         msg::option("memory_mib", static_cast<std::int64_t T::*>(&T::memory_mib),
                     msg::range(0, kMostMemoryMib)),
@@ -165,6 +174,9 @@ struct VmBody : NewVm {
         msg::option("node", static_cast<std::string T::*>(&T::node), msg::text(0, 40)),
         msg::option("version", static_cast<int T::*>(&T::version), msg::range(0, 1e9)),
         msg::option("lazy", static_cast<bool T::*>(&T::lazy)),
+        msg::option("autostart", static_cast<std::optional<bool> T::*>(&T::autostart)),
+        msg::option("folder_protocol", static_cast<std::string T::*>(&T::folder_protocol),
+                    msg::choice("virtiofs|smb")),
         msg::option("hostname", &T::hostname, msg::text(0, 63)),
         msg::option("user", &T::user, msg::text(0, 32)),
         msg::option("ssh_key", &T::ssh_key, msg::text(0, 1024)),

@@ -68,7 +68,26 @@ Result<Image> Cloud::Impl::image(store::Sql& sql, const Principal& who, Deed dee
   auto image = store::find_image(sql, imgid);
   if (!image) return fail(ErrorCode::not_found, "there is no image " + std::string(imgid));
   if (auto ok = check(who, deed, image->owner, "image " + image->name); !ok) return fail(ok.error());
+  const bool reads = deed == Deed::see_image || deed == Deed::export_image;
+  if (image->usage == "database" && !reads) {
+    const auto server = store::find_image_of_database(sql, imgid);
+    return fail(ErrorCode::conflict, "image " + image->imgid + " is the database disk of " +
+                                         (server ? "image " + server->imgid : "an image that is gone") +
+                                         " and changes with that");
+  }
   return *image;
+}
+
+Result<> Cloud::Impl::check_usable(store::Sql& sql, const Image& image) {
+  if (image.deleting) return fail(ErrorCode::conflict, "image " + image.name + " is being deleted");
+  if (image.usage == "database")
+    return fail(ErrorCode::conflict, "image " + image.imgid + " is a database disk, no system to start");
+  const auto disk = store::find_image(sql, image.database_imgid);
+  if (!disk || disk->current_version > 0 || image.current_version == 0) return {};
+  std::string by = "its task has failed: educloud task list";
+  for (const auto& task : store::open_tasks_of_image(sql, disk->imgid)) by = "by task " + task.tid;
+  return fail(ErrorCode::conflict,
+              "the disk for the data of image " + image.name + " is being made: wait (" + by + ")");
 }
 
 Result<Instance> Cloud::Impl::instance(store::Sql& sql, const Principal& who, Deed deed,
@@ -98,7 +117,7 @@ Result<StatusView> Cloud::status(const Principal& who) {
     view.started_at = impl.started_at;
     view.broker_ready = impl.is_ready();
     view.walrus_url = impl.options.walrus_url;
-    view.images = static_cast<int>(sql.number("SELECT COUNT(*) FROM images"));
+    view.images = static_cast<int>(sql.number("SELECT COUNT(*) FROM images WHERE usage <> 'database'"));
     view.instances =
         static_cast<int>(sql.number("SELECT COUNT(*) FROM instances WHERE insid NOT LIKE 'TMP%'"));
     view.open_tasks = static_cast<int>(sql.number("SELECT COUNT(*) FROM tasks WHERE state <> 'gone'"));
@@ -117,6 +136,7 @@ Result<StatusView> Cloud::status(const Principal& who) {
     for (const auto& cluster : store::list_clusters(sql)) {
       ClusterView one;
       one.host = cluster.host;
+      one.database_mode = cluster.database_mode;
       if (const auto beat = impl.heartbeats.cluster(cluster.host)) {
         one.age_ms = beat->age_ms;
         one.alive = beat->age_ms <= max_age_ms;

@@ -67,13 +67,15 @@ struct PruneRequest {
 struct NewVm {
   std::string name;
   std::string imgid;
-  std::string kind = "VD";  ///< VD: defined only; TVD: made and run at once
+  std::string kind = "VD";  ///< VD, VS: defined only; TVD: made and run at once
   std::string vmtype;
   std::int64_t memory_mib = 0;
   int cpus = 0;
   std::string cluster, node;
   int version = 0;
-  bool lazy = false;  ///< TVD: see run_vm
+  bool lazy = false;                   ///< TVD: see run_vm
+  std::optional<bool> autostart = {};  ///< after a reboot of its node; not said: a server does
+  std::string folder_protocol;         ///< virtiofs | smb; empty: its OS type's
   NewFirstBoot first_boot = {};
 };
 
@@ -142,6 +144,10 @@ class Cloud {
   /// invalid_argument, conflict (no such version).
   Result<PlanView> plan(const Principal& who, const PlanRequest& request);
 
+  /// How the cluster's nodes reach database disks, from the next start of a server on. Errors: not_found,
+  /// invalid_argument.
+  Result<ClusterView> set_database_mode(const Principal& who, std::string_view host, std::string_view mode);
+
   // -- types ------------------------------------------------------------------------------------
   Result<Page<VmType>> vmtypes(const Principal& who);
   Result<VmType> vmtype(const Principal& who, std::string_view name);
@@ -190,13 +196,15 @@ class Cloud {
   // -- VMs --------------------------------------------------------------------------------------
   Result<Page<VmView>> vms(const Principal& who, const PageRequest& page);
   Result<VmView> vm(const Principal& who, std::string_view insid);
+  /// A VS of a server's image, a VD or TVD of a desktop's. Errors: conflict naming the remedy (the image is
+  /// for the other, or its disk for data is not made yet), invalid_argument.
   Result<VmView> define_vm(const Principal& who, const NewVm& request);
   /// `lazy`: the VM may start while its image still arrives. Errors: conflict (already under way), exhausted
   /// naming each node's reason.
   Result<TaskView> run_vm(const Principal& who, std::string_view insid, bool lazy = false);
   Result<TaskView> stop_vm(const Principal& who, std::string_view insid);
-  /// At once if it has no task; else its task is cancelled and the rest follows. The view's state tells.
-  /// `force` as for cancel_task.
+  /// At once if it has no task and no disk; else its task is cancelled, or a node removes its disk, and the
+  /// rest follows. The view's state tells. `force` as for cancel_task.
   Result<VmView> delete_vm(const Principal& who, std::string_view insid, bool force = false);
   /// Errors: conflict (it does not run, or is busy).
   Result<TaskView> operate_vm(const Principal& who, std::string_view insid, VmOperation operation);

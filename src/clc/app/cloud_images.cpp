@@ -62,13 +62,19 @@ InstanceId Cloud::Impl::free_instance_id(store::Sql& sql, InstanceKind kind) {
 }
 
 ImageView Cloud::Impl::image_view(store::Sql& sql, const Image& image) {
-  ImageView view{image, "ready", "", 0, 0};
+  ImageView view{image, "ready", "", "", 0, 0};
   if (image.current_version == 0) view.state = "failed";  // unless a task below is making it
   for (const auto& task : store::open_tasks_of_image(sql, image.imgid)) {
     if (task.dst != image.imgid || task.kind == TaskKind::run || task.kind == TaskKind::push) continue;
     view.tid = task.tid;
     if (image.current_version == 0 && !task.failed) {
       view.state = task.kind == TaskKind::import ? "importing" : "building";
+    }
+  }
+  if (const auto disk = store::find_image(sql, image.database_imgid)) {
+    view.database_state = disk->current_version > 0 ? "ready" : "making";
+    for (const auto& task : store::open_tasks_of_image(sql, disk->imgid)) {
+      if (view.tid.empty()) view.tid = task.tid;
     }
   }
   if (image.deleting) view.state = "deleting";
@@ -180,6 +186,29 @@ Result<> check_usage_change(store::Sql& sql, const Image& image, const std::stri
   return {};
 }
 
+/// True if a disk for data has to be made before `image` is a server's.
+Result<bool> change_usage(store::Sql& sql, Image& image, const ImageChange& change) {
+  const auto disk = store::find_image(sql, image.database_imgid);
+  const bool needs_disk = change.usage == "server" && !disk;
+  if (change.database_gib != 0 && !needs_disk) {
+    return fail(ErrorCode::invalid_argument,
+                disk ? "'database_gib' is for a new disk, and image " + image.name + " has one"
+                     : "'database_gib' goes with usage server",
+                "database_gib");
+  }
+  if (!change.usage || (change.usage == image.usage && !needs_disk)) return false;
+  if (auto ok = check_usage_change(sql, image, *change.usage); !ok) return fail(ok.error());
+  if (disk && disk->current_version == 0)
+    return fail(ErrorCode::conflict, "the disk for the data of image " + image.name + " is being made");
+  if (needs_disk) {
+    image.database_gib = change.database_gib;
+    return true;
+  }
+  image.usage = *change.usage;
+  if (disk && image.usage == "server") store::give_database(sql, image.imgid, disk->current_version);
+  return false;
+}
+
 }  // namespace
 
 Result<ImageView> Cloud::change_image(const Principal& who, std::string_view imgid,
@@ -190,28 +219,16 @@ Result<ImageView> Cloud::change_image(const Principal& who, std::string_view img
     if (!image) return fail(image.error());
     if (image->deleting) return fail(ErrorCode::conflict, "image " + image->name + " is being deleted");
     if (auto ok = change_texts(sql, *image, change); !ok) return fail(ok.error());
-    const std::string usage = change.usage.value_or(image->usage);
-    const bool becomes_server = usage == "server" && image->usage != "server";
-    if (usage != image->usage) {
-      if (auto ok = check_usage_change(sql, *image, usage); !ok) return fail(ok.error());
-      const auto disk = store::find_image(sql, image->database_imgid);
-      const bool is_being_made = disk && disk->current_version == 0;
-      if (is_being_made)
-        return fail(ErrorCode::conflict,
-                    "the disk for the data of image " + image->name + " is being made already");
-      if (!becomes_server || disk) image->usage = usage;
-    }
-    if (becomes_server && image->database_imgid.empty())
-      image->database_gib = change.database_gib == 0 ? kDatabaseGib : change.database_gib;
+    auto needs_disk = change_usage(sql, *image, change);
+    if (!needs_disk) return fail(needs_disk.error());
     store::update_image(sql, *image);
-    impl.audit(sql, who, "image.change", image->imgid, usage);
-    auto view = impl.image_view(sql, *image);
-    if (becomes_server && image->database_imgid.empty()) {
+    impl.audit(sql, who, "image.change", image->imgid, change.usage.value_or(""));
+    if (*needs_disk) {
       auto task = impl.engine.begin_database(sql, *image, who.account);
       if (!task) return fail(task.error());
-      view.tid = task->tid;
-      view.image.database_imgid = task->dst;
+      image->database_imgid = task->dst;
     }
+    auto view = impl.image_view(sql, *image);
     return view;
   });
 }
@@ -254,7 +271,7 @@ Result<TaskView> Cloud::modify_image(const Principal& who, std::string_view imgi
   return impl.write_placing([&](store::Sql& sql) -> Result<TaskView> {
     auto image = impl.image(sql, who, Deed::change_image, imgid);
     if (!image) return fail(image.error());
-    if (image->deleting) return fail(ErrorCode::conflict, "image " + image->name + " is being deleted");
+    if (auto ok = impl.check_usable(sql, *image); !ok) return fail(ok.error());
     for (const auto& task : store::open_tasks_of_image(sql, image->imgid)) {
       const bool makes_it =
           task.dst == image->imgid && (task.kind == TaskKind::import || task.kind == TaskKind::build);
@@ -285,7 +302,7 @@ Result<TaskView> Cloud::build_image(const Principal& who, std::string_view imgid
   return impl.write_placing([&](store::Sql& sql) -> Result<TaskView> {
     auto source = impl.image(sql, who, Deed::copy_image, imgid);
     if (!source) return fail(source.error());
-    if (source->deleting) return fail(ErrorCode::conflict, "image " + source->name + " is being deleted");
+    if (auto ok = impl.check_usable(sql, *source); !ok) return fail(ok.error());
     if (auto ok = check_new_image(sql, request.name, request.description); !ok) return fail(ok.error());
     Image made = *source;
     made.imgid = free_image_id(sql).str();
@@ -303,6 +320,7 @@ Result<TaskView> Cloud::build_image(const Principal& who, std::string_view imgid
       return fail(ok.error());
     }
     if (auto ok = impl.check_pins(sql, request.cluster, request.node); !ok) return fail(ok.error());
+    if (made.usage == "server") made.database_imgid = impl.engine.add_database_image(sql, made).imgid;
     store::add_image(sql, made);
     store::add_instance(sql, instance);
     auto task =

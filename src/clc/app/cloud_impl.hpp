@@ -60,6 +60,9 @@ struct Cloud::Impl {
   Result<Task> task(store::Sql& sql, const Principal& who, Deed deed, std::string_view tid);
   /// `version`, or with 0 the one in use. Errors: not_found, conflict (none yet, or it is going).
   Result<Version> version_of(store::Sql& sql, const Image& image, int version);
+  /// What stands against making a VM of `image`. Errors: conflict (it is being deleted, or its disk for data
+  /// is being made).
+  Result<> check_usable(store::Sql& sql, const Image& image);
   ImageView image_view(store::Sql& sql, const Image& image);
   VmView vm_view(store::Sql& sql, const Principal& who, const Instance& instance);
   /// Fills an instance's vmtype, memory and cpus. Errors: invalid_argument naming the key.

@@ -13,6 +13,8 @@ NodeView node_view(const std::string& host, const std::string& cluster,
   const auto& status = beat->status;
   view.age_ms = beat->age_ms;
   view.alive = beat->age_ms <= max_age_ms;
+  view.started_at = status.service_data.started_at;
+  view.booted_at = status.service_data.booted_at;
   view.hypervisor = status.service_data.hypervisor;
   view.version = status.service_data.version;
   view.address = status.net_data.ip0;
@@ -90,6 +92,28 @@ Result<NodeView> Cloud::set_node_state(const Principal& who, std::string_view ho
   });
   if (!changed) return fail(changed.error());
   return node(who, host);
+}
+
+Result<ClusterView> Cloud::set_database_mode(const Principal& who, std::string_view host,
+                                             std::string_view mode) {
+  if (auto name = HostName::parse(host); !name) return fail(name.error());
+  if (mode != "iscsi" && mode != "copy" && mode != "nbd")
+    return fail(ErrorCode::invalid_argument, "'database_mode' must be iscsi, copy or nbd", "database_mode");
+  auto changed = impl_->store.write([&](store::Sql& sql) -> Result<> {
+    if (auto ok = check(who, Deed::change_nodes, "", "cluster " + std::string(host)); !ok) return ok;
+    if (!store::find_cluster(sql, host))
+      return fail(ErrorCode::not_found, "there is no cluster " + std::string(host));
+    store::set_database_mode(sql, host, mode);
+    impl_->audit(sql, who, "cluster.database_mode", host, mode);
+    return {};
+  });
+  if (!changed) return fail(changed.error());
+  auto all = status(who);
+  if (!all) return fail(all.error());
+  for (auto& one : all->clusters) {
+    if (one.host == host) return std::move(one);
+  }
+  return fail(ErrorCode::not_found, "there is no cluster " + std::string(host));
 }
 
 }  // namespace educloud::clc

@@ -73,8 +73,8 @@ Result<PlanView> Cloud::plan(const Principal& who, const PlanRequest& request) {
     view.count = request.count;
     view.at = request.at;
     view.request = {
-        "", instance.memory_mib, instance.cpus, version->size_bytes >> 20, request.cluster, request.node};
-    auto limits = impl.options.placement;
+        "", instance.memory_mib, instance.cpus, version->size_bytes >> 20, request.cluster, request.node, ""};
+    auto limits = image->usage == "server" ? server_limits(impl.options.placement) : impl.options.placement;
     if (request.at != 0) limits.max_cpu_usage = 100;
     view.policy = limits.policy;
     const auto nodes =

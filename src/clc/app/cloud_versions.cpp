@@ -160,6 +160,10 @@ Result<TaskView> Cloud::delete_image(const Principal& who, std::string_view imgi
       return fail(ErrorCode::conflict,
                   "image " + image->name + " is used by task " + open.front().tid + ": end that first");
     }
+    if (const auto making = store::open_tasks_of_image(sql, image->database_imgid); !making.empty()) {
+      return fail(ErrorCode::conflict, "the database disk of image " + image->name + " is changed by task " +
+                                           making.front().tid + ": wait for it, or cancel it");
+    }
     if (const auto users = store::instances_of_image(sql, image->imgid); !users.empty()) {
       return fail(ErrorCode::conflict, "image " + image->name + " is used by instance " +
                                            users.front().insid + " (" + users.front().name +

@@ -43,7 +43,12 @@ VmView Cloud::Impl::vm_view(store::Sql& sql, const Principal& who, const Instanc
   view.state = "defined";
   const auto type = store::find_vmtype(sql, instance.vmtype);
   view.limits = effective_limits(instance.limits, type ? type->limits : msg::Limits{});
-  if (const auto image = store::find_image(sql, instance.imgid)) view.image_name = image->name;
+  view.folder_protocol = instance.folder_protocol;
+  if (const auto image = store::find_image(sql, instance.imgid)) {
+    view.image_name = image->name;
+    const auto os = store::find_ostype(sql, image->ostype);
+    if (os && view.folder_protocol.empty()) view.folder_protocol = os->folder_protocol;
+  }
   const auto task = store::open_task_of_instance(sql, instance.insid);
   if (!task) return view;
   view.task = engine.view(sql, *task);
@@ -116,47 +121,86 @@ Result<msg::FirstBoot> first_boot_of(const NewFirstBoot& wanted) {
 
 }  // namespace
 
+namespace {
+
+/// Errors: conflict, not_found naming the key.
+Result<> check_image_for(store::Sql& sql, Cloud::Impl& impl, const Image& image, const NewVm& request) {
+  if (auto ok = impl.check_usable(sql, image); !ok) return ok;
+  const bool for_server = request.kind == "VS";
+  if (for_server != (image.usage == "server")) {
+    return fail(ErrorCode::conflict,
+                for_server ? "image " + image.name + " is for desktops: educloud image set " + image.imgid +
+                                 " --usage server makes it a server's, with a disk for data"
+                           : "image " + image.name + " is for servers: educloud vm define --server",
+                "kind");
+  }
+  if (request.version < 0)
+    return fail(ErrorCode::invalid_argument, "'version' must not be negative", "version");
+  const auto version =
+      store::find_version(sql, image.imgid, request.version == 0 ? image.current_version : request.version);
+  if (request.version != 0 && (!version || version->pruning)) {
+    return fail(ErrorCode::not_found,
+                "image " + image.name + " has no version " + std::to_string(request.version), "version");
+  }
+  if (!for_server) return {};
+  if (!version) return fail(ErrorCode::conflict, "image " + image.name + " has no version yet");
+  auto disk = impl.engine.database_version(sql, image, *version);
+  return disk ? Result<>{} : fail(disk.error());
+}
+
+Instance instance_of(const NewVm& request, InstanceId insid, const Principal& who) {
+  Instance instance;
+  instance.insid = insid.str();
+  instance.name = request.name.empty() ? instance.insid : request.name;
+  instance.owner = who.account;
+  instance.imgid = request.imgid;
+  instance.version = request.version;
+  instance.cluster_pin = request.cluster;
+  instance.node_pin = request.node;
+  instance.folder_protocol = request.folder_protocol;
+  instance.autostart = request.autostart.value_or(request.kind == "VS");
+  return instance;
+}
+
+Result<InstanceKind> kind_asked(const NewVm& request) {
+  if (request.kind == "VD") return InstanceKind::VD;
+  if (request.kind == "VS") return InstanceKind::VS;
+  if (request.kind != "TVD") return fail(ErrorCode::invalid_argument, "'kind' must be VD, TVD or VS", "kind");
+  if (request.autostart == true) {
+    return fail(ErrorCode::invalid_argument, "a temporary desktop ends with its node: it cannot start again",
+                "autostart");
+  }
+  return InstanceKind::TVD;
+}
+
+}  // namespace
+
 Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
   auto& impl = *impl_;
   if (auto ok = check(who, Deed::create_vm, "", ""); !ok) return fail(ok.error());
-  if (request.kind != "VD" && request.kind != "TVD") {
-    return fail(ErrorCode::invalid_argument, "'kind' must be VD or TVD", "kind");
-  }
+  const auto kind = kind_asked(request);
+  if (!kind) return fail(kind.error());
+  const auto& folders = request.folder_protocol;
+  if (!folders.empty() && folders != "virtiofs" && folders != "smb")
+    return fail(ErrorCode::invalid_argument, "'folder_protocol' must be virtiofs or smb", "folder_protocol");
   auto first_boot = first_boot_of(request.first_boot);
   if (!first_boot) return fail(first_boot.error());
   return impl.write_placing([&](store::Sql& sql) -> Result<VmView> {
     auto image = impl.image(sql, who, Deed::see_image, request.imgid);
     if (!image) return fail(image.error());
-    if (image->deleting) return fail(ErrorCode::conflict, "image " + image->name + " is being deleted");
-    if (request.version < 0)
-      return fail(ErrorCode::invalid_argument, "'version' must not be negative", "version");
-    if (request.version != 0) {
-      const auto version = store::find_version(sql, image->imgid, request.version);
-      if (!version || version->pruning) {
-        return fail(ErrorCode::not_found,
-                    "image " + image->name + " has no version " + std::to_string(request.version), "version");
-      }
-    }
-    Instance instance;
-    const auto kind = request.kind == "VD" ? InstanceKind::VD : InstanceKind::TVD;
-    instance.insid = impl.free_instance_id(sql, kind).str();
-    instance.name = request.name.empty() ? instance.insid : request.name;
+    if (auto ok = check_image_for(sql, impl, *image, request); !ok) return fail(ok.error());
+    Instance instance = instance_of(request, impl.free_instance_id(sql, *kind), who);
     if (auto ok = check_name(instance.name, "name"); !ok) return fail(ok.error());
-    instance.owner = who.account;
-    instance.imgid = image->imgid;
-    instance.version = request.version;
-    instance.cluster_pin = request.cluster;
-    instance.node_pin = request.node;
     instance.created_at = impl.clock.wall_ms();
     instance.first_boot = *first_boot;
-    if (auto ok = impl.size(sql, instance, "desktop", request.vmtype, request.memory_mib, request.cpus);
+    if (auto ok = impl.size(sql, instance, image->usage, request.vmtype, request.memory_mib, request.cpus);
         !ok) {
       return fail(ok.error());
     }
     if (auto ok = impl.check_pins(sql, request.cluster, request.node); !ok) return fail(ok.error());
     store::add_instance(sql, instance);
     impl.audit(sql, who, "vm.define", instance.insid, image->imgid);
-    if (kind == InstanceKind::TVD) {
+    if (*kind == InstanceKind::TVD) {
       auto begun = impl.engine.begin(sql, run_task(instance, who, request.lazy));
       if (!begun) return fail(begun.error());
     }
@@ -212,13 +256,21 @@ Result<VmView> Cloud::delete_vm(const Principal& who, std::string_view insid, bo
     impl.audit(sql, who, force ? "vm.force_delete" : "vm.delete", instance->insid, instance->name);
     VmView view = impl.vm_view(sql, who, *instance);
     view.state = "deleting";
-    if (!open) {
+    if (!open && instance->disk_cluster.empty()) {
       store::remove_instance(sql, instance->insid);
       view.state = "deleted";
       return view;
     }
     store::set_instance_deleting(sql, instance->insid);
     view.instance.deleting = true;
+    if (!open) {
+      Task run = run_task(*instance, who, false);
+      run.cluster = instance->disk_cluster;
+      auto remover = impl.engine.remove_disk(sql, std::move(run));
+      if (!remover) return fail(remover.error());
+      view.task = impl.engine.view(sql, *remover);
+      return view;
+    }
     if (force) {
       auto ended = impl.engine.force_end(sql, *open);
       if (!ended) return fail(ended.error());

@@ -114,7 +114,9 @@ Result<Task> Engine::force_end(store::Sql& sql, Task task) {
   const auto gone = task::step(task.state, Event::deleted);
   if (!gone) return fail(ErrorCode::internal, "a task that cannot end");
   say_farewell(sql, task, 7 * 24 * 3'600'000LL);
+  const bool leaves_disk = has_disk(sql, task) && disk_goes(sql, task);
   if (auto ok = apply(sql, task, *gone, nullptr); !ok) return fail(ok.error());
+  if (leaves_disk) remove_left_disk(sql, task);
   obs::warn("task.forced", {{"tid", task.tid}, {"node", task.node}, {"node_silent_s", silence_ms / 1000}});
   return task;
 }
@@ -147,6 +149,11 @@ Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement
     return apply(sql, task, row, &status);
   // A node cannot make a version by saying so: without walrus' signature the submit has failed.
   auto version = version_from_receipt(task, status.receipt, options_.data_key);
+  if (version && !is_walrus_task(task.kind)) {
+    // Both disks or none: a server's data without its programs, or the other way round, is no version.
+    auto database = submitted_database(sql, task, status.database_receipt);
+    if (!database) version = fail(database.error());
+  }
   if (!version) {
     obs::error("task.bad_receipt",
                {{"tid", task.tid}, {"node", task.node}, {"error", version.error().message}});
@@ -280,6 +287,7 @@ Result<> Engine::act(store::Sql& sql, Task& task, Action action, const msg::Task
 }
 
 Result<> Engine::after(store::Sql& sql, Task& task, Event event) {
+  note_disk(sql, task, event);
   const bool ended = event == Event::stopped || event == Event::failed;
   if (is_walrus_task(task.kind) || task.state != kStopped || !ended) return {};
   store::free_ports(sql, task.insid);

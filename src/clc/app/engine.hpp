@@ -40,6 +40,17 @@ class Engine {
   /// A hidden image for the database disk of `image`, which is stored, and walrus' order to make it, which
   /// makes `image` a server's. Errors: as begin().
   Result<Task> begin_database(store::Sql& sql, Image image, const std::string& owner);
+  /// The hidden image for the database disk of `image`, with no version yet; `image` does not name it yet.
+  Image add_database_image(store::Sql& sql, const Image& image);
+  /// The disk that belongs to `version` of a server's `image`. Errors: conflict (it has none yet).
+  Result<Version> database_version(store::Sql& sql, const Image& image, const Version& version) const;
+  /// The database disk of `task`'s instance, which is on no node any more, goes: a task/delete for a node of
+  /// task.cluster other than task.node. Errors: unavailable (none is up).
+  Result<Task> remove_disk(store::Sql& sql, Task task);
+  /// True if the VM of `task` has a database disk.
+  bool has_disk(store::Sql& sql, const Task& task) const;
+  /// Lets `node` open, close, submit and remove the instance's database disk at its cc, as that epoch.
+  std::string disk_grant(const std::string& insid, std::int64_t epoch, const std::string& node) const;
 
   /// start, stop, submit or cancel by a user. Errors: conflict, exhausted.
   Result<Task> user_event(store::Sql& sql, Task task, task::Event event);
@@ -85,6 +96,14 @@ class Engine {
   /// now is given up. True: nothing is left to do; false: no node could take it, which its errormsg says.
   Result<bool> relocate(store::Sql& sql, Task task, bool final_try);
 
+  // engine_reboot.cpp: hosts that were restarted
+  /// Looks at the heartbeats for nodes whose host was: once a second.
+  Result<> tend_boots(store::Store& store);
+  /// What runs on `host` as we know does not run any more if `booted_at` is newer than what it told before:
+  /// what is to start by itself begins again there, servers first, anything else is stopped. Once for each
+  /// reboot.
+  Result<> node_booted(store::Sql& sql, const std::string& host, std::int64_t booted_at);
+
   /// Opens boot gates and stops what runs on drained nodes: once a second, and after a node's state changed.
   Result<> tend_nodes(store::Store& store);
   /// A stop for every desktop that runs or boots on a drained node; those not there yet begin again elsewhere
@@ -96,14 +115,6 @@ class Engine {
   std::optional<Decision> take_refused();
 
   /// How fast nodes fetched and VMs booted lately. Thread-safe.
-  // engine_reboot.cpp: hosts that were restarted
-  /// Looks at the heartbeats for nodes whose host was: once a second.
-  Result<> tend_boots(store::Store& store);
-  /// What runs on `host` as we know does not run any more if `booted_at` is newer than what it told before:
-  /// what is to start by itself begins again there, servers first, anything else is stopped. Once for each
-  /// reboot.
-  Result<> node_booted(store::Sql& sql, const std::string& host, std::int64_t booted_at);
-
   Pace pace() const;
 
   TaskView view(store::Sql& sql, const Task& task) const;
@@ -130,6 +141,16 @@ class Engine {
   Result<> send(store::Sql& sql, Task& task, std::string_view op, const std::vector<int>& versions = {});
   Result<CommandParts> parts(store::Sql& sql, const Task& task, std::string_view op,
                              std::int64_t patience_ms);
+  Result<> add_database(store::Sql& sql, const Task& task, std::string_view op, CommandParts& out);
+  bool disk_goes(store::Sql& sql, const Task& task) const;
+  void note_disk(store::Sql& sql, const Task& task, task::Event event);
+  void remove_left_disk(store::Sql& sql, const Task& task);
+  /// What a submit made of the database disk, by its own receipt; nothing if the VM has none.
+  Result<std::optional<Version>> submitted_database(store::Sql& sql, const Task& task,
+                                                    std::string_view receipt) const;
+  void add_database_version(store::Sql& sql, const Version& version);
+  Task upkeep_of(store::Sql& sql, TaskKind kind, const std::string& imgid, const std::string& owner);
+  Result<> follow_upkeep(store::Sql& sql, const Task& task, const Image& image);
   Result<Access> take_access(store::Sql& sql, const Task& task);
   Result<> publish_version(store::Sql& sql, Task& task, const msg::TaskStatus* status);
   Result<> version_published(store::Sql& sql, const Image& image, int version, const std::string& owner);
@@ -137,6 +158,8 @@ class Engine {
   void release(store::Sql& sql, Task& task);
   void say_farewell(store::Sql& sql, Task was, std::int64_t patience_ms);
   void say_lost(store::Sql& sql, Task& task, const std::string& text);
+  Result<> start_rebooted(store::Sql& sql, std::int64_t row);
+  Result<> stop_rebooted(store::Sql& sql, Task task);
   /// `task` is over on its lost node, as if that had said `event`; the node is told to forget it.
   Result<bool> leave_node(store::Sql& sql, Task task, task::Event event, const std::string& why = {});
   void queue_command(store::Sql& sql, const Task& task, const std::string& body, std::int64_t deadline_at);
@@ -158,5 +181,3 @@ class Engine {
 Result<Version> version_from_receipt(const Task& task, std::string_view receipt, std::string_view data_key);
 
 }  // namespace educloud::clc
-  Result<> start_rebooted(store::Sql& sql, std::int64_t row);
-  Result<> stop_rebooted(store::Sql& sql, Task task);

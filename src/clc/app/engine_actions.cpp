@@ -1,4 +1,5 @@
 #include "clc/app/engine.hpp"
+#include "clc/domain/vm_disks.hpp"
 #include "clc/domain/vm_rules.hpp"
 #include "clc/store/accounts.hpp"
 #include "clc/store/snapshots.hpp"
@@ -60,6 +61,7 @@ Result<> Engine::send(store::Sql& sql, Task& task, std::string_view op, const st
 Result<CommandParts> Engine::parts(store::Sql& sql, const Task& task, std::string_view op, std::int64_t) {
   CommandParts out;
   const std::int64_t expires_s = now() / 1000 + kGrantSeconds;
+  if (auto ok = add_database(sql, task, op, out); !ok) return fail(ok.error());
   if (op == "image/submit") {
     // Signed with the key that nodes do not have: a node must not be able to grant itself other images.
     out.target_grant = transfer::sign_grant(
@@ -98,6 +100,13 @@ Result<CommandParts> Engine::parts(store::Sql& sql, const Task& task, std::strin
   out.usage = image->usage;
   out.disk_type = ostype ? ostype->disk_type : "sata";
   out.nic_type = ostype ? ostype->nic_type : "e1000";
+  out.folder_protocol = !instance->folder_protocol.empty() ? instance->folder_protocol
+                        : ostype                           ? ostype->folder_protocol
+                                                           : "smb";
+  const auto owner = store::find_account(sql, instance->owner);
+  auto folders = folders_of(task, image->usage, owner.value_or(Account{instance->owner, false, "", 0}));
+  if (!folders) return fail(folders.error());
+  out.folders = std::move(*folders);
   if (op == "image/run") {
     auto access = take_access(sql, task);
     if (!access) return fail(access.error());
@@ -158,6 +167,15 @@ Result<> Engine::publish_version(store::Sql& sql, Task& task, const msg::TaskSta
     return fail(ErrorCode::conflict,
                 image->name + " has a version " + std::to_string(version->version) + " already");
   }
+  auto database = submitted_database(sql, task, status ? status->database_receipt : "");
+  if (!database) return fail(database.error());
+  if (*database) {
+    add_database_version(sql, **database);
+    version->database_version = (*database)->version;
+  } else if (const auto parent = store::find_version(sql, task.dst, version->parent)) {
+    // Of an image that is a desktop's now: the disk is there still should it be a server's again.
+    version->database_version = parent->database_version;
+  }
   store::add_version(sql, *version);
   // As walrus does it: of two that were published out of order the later one is in use.
   image->current_version = std::max(image->current_version, version->version);
@@ -168,47 +186,6 @@ Result<> Engine::publish_version(store::Sql& sql, Task& task, const msg::TaskSta
                "version " + std::to_string(version->version) + " digest " + version->digest);
   obs::info("image.published", {{"tid", task.tid}, {"imgid", task.dst}, {"version", version->version}});
   return {};
-}
-
-/// A server's image and its database disk find each other.
-Result<> Engine::version_published(store::Sql& sql, const Image& image, int version,
-                                   const std::string& owner) {
-  if (image.usage == "database") {
-    auto server = store::find_image_of_database(sql, image.imgid);
-    if (!server) return {};
-    server->usage = "server";
-    store::update_image(sql, *server);
-    store::give_database(sql, server->imgid, version);
-    return {};
-  }
-  if (image.usage != "server" || !image.database_imgid.empty()) return {};
-  auto begun = begin_database(sql, image, owner);
-  return begun ? Result<>{} : fail(begun.error());
-}
-
-Result<Task> Engine::begin_database(store::Sql& sql, Image image, const std::string& owner) {
-  Image disk = image;
-  disk.imgid = new_image_id().str();
-  while (store::find_image(sql, disk.imgid)) disk.imgid = new_image_id().str();
-  disk.name = disk.imgid + " database";  // nobody sees it, but names are unique
-  disk.usage = "database";
-  disk.description = "database disk of " + image.imgid;
-  disk.current_version = disk.database_gib = 0;
-  disk.next_version = 1;
-  disk.created_at = now();
-  store::add_image(sql, disk);
-  image.database_imgid = disk.imgid;
-  store::update_image(sql, image);
-  Task task;
-  task.kind = TaskKind::import;
-  task.owner = owner;
-  task.src = task.dst = disk.imgid;
-  task.insid = new_instance_id(InstanceKind::TMP).str();
-  while (store::find_instance(sql, task.insid) || store::open_task_of_instance(sql, task.insid))
-    task.insid = new_instance_id(InstanceKind::TMP).str();
-  task.tid = disk.imgid + ":" + disk.imgid + ":" + task.insid;
-  task.state = {task::Phase::submitting, task::State::init};
-  return begin(sql, std::move(task));
 }
 
 Result<> Engine::finish_upkeep(store::Sql& sql, Task& task) {
@@ -224,6 +201,7 @@ Result<> Engine::finish_upkeep(store::Sql& sql, Task& task) {
     } else {
       store::remove_image(sql, task.dst);
     }
+    if (auto ok = follow_upkeep(sql, task, *image); !ok) return ok;
   }
   const auto gone = task::step(task.state, task::Event::deleted);
   if (!gone) return fail(ErrorCode::internal, "an upkeep task cannot end from here");
@@ -233,7 +211,7 @@ Result<> Engine::finish_upkeep(store::Sql& sql, Task& task) {
 void Engine::release(store::Sql& sql, Task& task) {
   store::free_ports(sql, task.insid);
   const auto instance = store::find_instance(sql, task.insid);
-  if (instance && (instance->deleting || !task.insid.starts_with("VD")))
+  if (instance && (instance->deleting || !outlives_its_task(task.insid)))
     store::remove_instance(sql, task.insid);
   auto image = store::find_image(sql, task.dst);
   if (!image || task.achieved) return;
@@ -244,6 +222,8 @@ void Engine::release(store::Sql& sql, Task& task) {
       server->database_imgid.clear();
       store::update_image(sql, *server);
     }
+    const auto disk = store::find_image(sql, image->database_imgid);
+    if (disk && disk->current_version == 0) store::remove_image(sql, disk->imgid);
     store::remove_image(sql, task.dst);
   } else if (task.kind == TaskKind::prune) {
     for (const auto& one : store::list_versions(sql, task.dst))

@@ -1,4 +1,5 @@
 #include "clc/app/engine.hpp"
+#include "clc/domain/vm_disks.hpp"
 #include "clc/store/placements.hpp"
 
 namespace educloud::clc {
@@ -28,7 +29,12 @@ Result<> Engine::place(store::Sql& sql, Task& task) {
                             : "image " + image->name + " has no version " + std::to_string(wanted));
   }
   if (auto ok = check_format(*version); !ok) return ok;
-  Decision decision{now(), task.tid, task.owner, task.src, wanted, {}, options_.placement, {}, {}, 0};
+  const bool is_server = has_database_disk(task, image->usage);
+  if (is_server) {
+    if (auto disk = database_version(sql, *image, *version); !disk) return fail(disk.error());
+  }
+  const auto limits = is_server ? server_limits(options_.placement) : options_.placement;
+  Decision decision{now(), task.tid, task.owner, task.src, wanted, {}, limits, {}, {}, 0};
   auto& request = decision.request;
   request.insid = task.insid;
   request.memory_mib = instance->memory_mib;
@@ -36,7 +42,7 @@ Result<> Engine::place(store::Sql& sql, Task& task) {
   request.image_mib = version->size_bytes >> 20;
   request.cluster_pin = bound ? "" : instance->cluster_pin;
   request.node_pin = bound ? task.node : instance->node_pin;
-  const auto& limits = options_.placement;
+  request.disk_cluster = instance->disk_cluster;
   auto nodes = facts_of(heartbeats_.snapshots(store::list_nodes(sql), task.src, wanted, limits.max_age_ms),
                         store::reservations(sql), task.insid);
   if (const auto* chosen = choose(nodes, request, limits)) {

@@ -106,8 +106,10 @@ Result<bool> Engine::leave_node(store::Sql& sql, Task task, Event event, const s
   msg::TaskStatus said;
   said.seq = task.seq;
   said.errormsg = lost_text(task.node) + "; " + why;
+  const bool leaves_disk = event == Event::deleted && has_disk(sql, task) && disk_goes(sql, task);
   if (auto ok = apply(sql, task, *row, event == Event::failed ? &said : nullptr); !ok)
     return fail(ok.error());
+  if (leaves_disk) remove_left_disk(sql, task);
   obs::warn("task.left_node", {{"tid", task.tid}, {"node", task.node}, {"event", to_string(event)}});
   return true;
 }

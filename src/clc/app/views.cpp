@@ -7,6 +7,15 @@ namespace educloud::clc {
 
 using nlohmann::json;
 
+namespace {
+
+/// VD, TVD, VS or TMP: what stands before the 8 digits.
+std::string kind_of_instance(const std::string& insid) {
+  return insid.size() > 8 ? insid.substr(0, insid.size() - 8) : insid;
+}
+
+}  // namespace
+
 json to_json(const Session& session) {
   return {{"token", session.token},
           {"expires", session.expires_at},
@@ -22,6 +31,7 @@ json to_json(const ImageView& view) {
           {"ostype", image.ostype},
           {"usage", image.usage},
           {"database_imgid", image.database_imgid},
+          {"database_state", view.database_state},
           {"description", image.description},
           {"version", image.current_version},
           {"state", view.state},
@@ -48,6 +58,7 @@ json to_json(const VersionView& view) {
           {"virtual_size_bytes", version.virtual_size_bytes},
           {"format", version.format},
           {"parent", version.parent},
+          {"database_version", version.database_version},
           {"current", view.current},
           {"pruning", version.pruning},
           {"used_by", view.used_by},
@@ -98,6 +109,7 @@ json to_json(const VmView& view) {
   const auto& instance = view.instance;
   json out{{"insid", instance.insid},
            {"name", instance.name},
+           {"kind", kind_of_instance(instance.insid)},
            {"owner", instance.owner},
            {"imgid", instance.imgid},
            {"image_name", view.image_name},
@@ -107,6 +119,9 @@ json to_json(const VmView& view) {
            {"cpus", instance.cpus},
            {"cluster_pin", instance.cluster_pin},
            {"node_pin", instance.node_pin},
+           {"disk_cluster", instance.disk_cluster},
+           {"autostart", instance.autostart},
+           {"folder_protocol", view.folder_protocol},
            {"state", view.state},
            {"task", nullptr},
            {"access", nullptr},
@@ -145,6 +160,8 @@ json to_json(const NodeView& node) {
           {"lease_epoch", node.lease_epoch},
           {"alive", node.alive},
           {"age_ms", node.age_ms},
+          {"started_at", node.started_at},
+          {"booted_at", node.booted_at},
           {"hypervisor", node.hypervisor},
           {"version", node.version},
           {"address", node.address},
@@ -161,15 +178,15 @@ json to_json(const NodeView& node) {
           {"images", node.images}};
 }
 
+json to_json(const ClusterView& cluster) {
+  return {{"host", cluster.host},       {"database_mode", cluster.database_mode},
+          {"alive", cluster.alive},     {"age_ms", cluster.age_ms},
+          {"version", cluster.version}, {"address", cluster.address}};
+}
+
 json to_json(const StatusView& status) {
   auto clusters = json::array();
-  for (const auto& one : status.clusters) {
-    clusters.push_back({{"host", one.host},
-                        {"alive", one.alive},
-                        {"age_ms", one.age_ms},
-                        {"version", one.version},
-                        {"address", one.address}});
-  }
+  for (const auto& one : status.clusters) clusters.push_back(to_json(one));
   return {{"version", status.version},
           {"started_at", status.started_at},
           {"broker_ready", status.broker_ready},

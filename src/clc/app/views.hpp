@@ -34,6 +34,7 @@ struct ImageView {
   Image image;
   std::string state;                                    ///< importing | building | ready | failed | deleting
   std::string tid;                                      ///< the open task that changes it, if there is one
+  std::string database_state;                           ///< making | ready; empty: it has no disk for data
   std::int64_t size_bytes = 0, virtual_size_bytes = 0;  ///< of the version in use
 };
 
@@ -72,6 +73,7 @@ struct VmView {
       state;  ///< defined, or the task's: preparing, booting, running, stopped, submitting, deleting, failed
   std::optional<TaskView> task;  ///< the open one
   std::optional<Access> access;  ///< while it has ports
+  std::string folder_protocol;   ///< its own, its OS type's if it has none
   msg::Limits limits;            ///< what it may take: its own, its type's where it has none
   std::string hostname, ip;      ///< as its guest agent tells; empty: unknown
 };
@@ -89,6 +91,7 @@ struct NodeView {
   std::int64_t lost_at = 0;  ///< since when it is lost; 0: it is not
   std::int64_t lease_epoch = 0;
   std::int64_t age_ms = -1;  ///< since the last heartbeat, which renews its lease; -1: none since clc started
+  std::int64_t started_at = 0, booted_at = 0;  ///< of its daemon and its host; 0: not told
   std::string hypervisor, version, address;
   int cpus = 0;
   double cpu_usage = 0;
@@ -102,6 +105,7 @@ struct NodeView {
 
 struct ClusterView {
   std::string host;
+  std::string database_mode;  ///< iscsi | copy | nbd
   bool alive = false;
   std::int64_t age_ms = -1;
   std::string version, address;  ///< address: "host:port" of its data port
@@ -181,6 +185,7 @@ nlohmann::json to_json(const TaskView& task);
 nlohmann::json to_json(const VmView& vm);
 nlohmann::json to_json(const NodeView& node);
 nlohmann::json to_json(const StatusView& status);
+nlohmann::json to_json(const ClusterView& cluster);
 nlohmann::json to_json(const VmType& type);
 nlohmann::json to_json(const OsType& type);
 nlohmann::json to_json(const SnapshotView& snapshot);

@@ -1,5 +1,7 @@
 #include "clc/domain/commands.hpp"
 
+#include "clc/domain/vm_disks.hpp"
+
 namespace educloud::clc {
 namespace {
 
@@ -11,13 +13,10 @@ msg::RuntimeOption runtime_option(const Task& task, const CommandParts& parts) {
   out.cpus = parts.cpus;
   out.disk_type = parts.disk_type;
   out.networkcards = {{parts.nic_type, mac_of(task.insid), ""}};
-  // What the VM's overlay lies on. A desktop's overlay is thrown away at each start, an edited image's is
-  // kept.
-  const bool keeps = task.kind == TaskKind::modify || task.kind == TaskKind::build;
-  const std::string file = task.kind == TaskKind::build ? "tmp/images/" + task.dst + "/machine"
-                                                        : "images/" + task.src + "/machine";
-  out.disks = {{file, keeps ? "normal" : "multiattach"}};
-  out.run_with_snapshot = keeps ? 0 : 1;
+  out.disks = disks_of(task, parts.usage);
+  out.folders = parts.folders;
+  out.folder_protocol = parts.folder_protocol;
+  out.run_with_snapshot = task.kind == TaskKind::run ? 1 : 0;
   out.rdp_ip = parts.access.address;
   out.rdp_port = parts.access.display_port;
   out.web_ip = parts.access.address;
@@ -26,6 +25,21 @@ msg::RuntimeOption runtime_option(const Task& task, const CommandParts& parts) {
   if (parts.limits != msg::Limits{}) out.limits = parts.limits;
   if (parts.first_boot != msg::FirstBoot{}) out.first_boot = parts.first_boot;
   return out;
+}
+
+msg::ImageVersion named(const Version& version) {
+  return {version.imgid, version.version, version.digest, version.size_bytes, version.virtual_size_bytes,
+          version.format};
+}
+
+void add_database(msg::Command& command, const DatabaseParts& parts) {
+  if (parts.source) command.database = named(*parts.source);
+  command.database_mode = parts.mode;
+  command.database_grant = parts.grant;
+  command.database_source_grant = parts.source_grant;
+  command.database_target_imgid = parts.target_imgid;
+  command.database_target_version = parts.target_version;
+  command.database_target_grant = parts.target_grant;
 }
 
 }  // namespace
@@ -43,14 +57,7 @@ msg::Command make_command(const Task& task, std::string_view op, const CommandPa
   command.ts = now_ms;
   command.deadline = now_ms + patience_ms;
   if (op == "image/prepare" || op == "image/run") {
-    if (parts.source) {
-      command.source = msg::ImageVersion{parts.source->imgid,
-                                         parts.source->version,
-                                         parts.source->digest,
-                                         parts.source->size_bytes,
-                                         parts.source->virtual_size_bytes,
-                                         parts.source->format};
-    }
+    if (parts.source) command.source = named(*parts.source);
     command.source_grant = parts.source_grant;
     command.lazy = task.kind == TaskKind::run && task.lazy ? 1 : 0;
     if (task.kind == TaskKind::push) {
@@ -59,6 +66,7 @@ msg::Command make_command(const Task& task, std::string_view op, const CommandPa
       command.runtime_option = runtime_option(task, parts);
     }
   }
+  if (parts.database) add_database(command, *parts.database);
   command.disk_bytes = parts.disk_bytes;
   if (op == "image/submit" || op == "image/import" || op == "image/blank" || op == "image/use") {
     command.target_imgid = task.dst;

@@ -16,6 +16,17 @@ struct Operation {
   bool with_memory = false;
 };
 
+/// Of the VM's database disk.
+struct DatabaseParts {
+  std::optional<Version> source;  ///< prepare, run, submit: what it was first made from
+  std::string source_grant;       ///< prepare, run
+  std::string mode = "iscsi";     ///< as Cluster says
+  std::string grant;              ///< opens, closes and submits it; with task/delete it goes
+  std::string target_imgid;       ///< submit
+  int target_version = 0;
+  std::string target_grant;
+};
+
 /// What a command needs beside its task; only what its op uses is read.
 struct CommandParts {
   std::optional<Version> source;  ///< prepare, run
@@ -27,10 +38,13 @@ struct CommandParts {
   std::int64_t memory_mib = 0;
   int cpus = 1;
   std::string ostype, usage, disk_type, nic_type;
+  std::vector<msg::Folder> folders;
+  std::string folder_protocol = "virtiofs";
   Access access;
   msg::Limits limits;  ///< of the VM: run
   msg::FirstBoot first_boot;
   std::optional<Operation> operation;
+  std::optional<DatabaseParts> database;
 };
 
 /// The next command of `task`. `op` as in CONTRACT.md; `patience_ms`: from now, how long it may be begun.

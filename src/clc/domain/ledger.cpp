@@ -75,6 +75,7 @@ std::string serialize(const Decision& decision) {
                  {"image_mib", request.image_mib},
                  {"cluster", request.cluster_pin},
                  {"node", request.node_pin},
+                 {"disk_cluster", request.disk_cluster},
                  {"policy", to_string(limits.policy)},
                  {"max_cpu_usage", limits.max_cpu_usage},
                  {"cpu_overcommit", limits.cpu_overcommit},
@@ -99,6 +100,7 @@ Result<Decision> parse_decision(std::string_view text) {
     out.request.image_mib = in.at("image_mib").get<std::int64_t>();
     out.request.cluster_pin = in.at("cluster").get<std::string>();
     out.request.node_pin = in.at("node").get<std::string>();
+    out.request.disk_cluster = in.value("disk_cluster", "");
     out.limits.policy = parse_policy(in.at("policy").get<std::string>()).value_or(Policy::image_first);
     out.limits.max_cpu_usage = in.at("max_cpu_usage").get<double>();
     out.limits.cpu_overcommit = in.at("cpu_overcommit").get<double>();

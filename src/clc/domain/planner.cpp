@@ -51,6 +51,12 @@ Result<Policy> parse_policy(std::string_view text) {
       "placement.policy");
 }
 
+PlacementLimits server_limits(PlacementLimits limits) {
+  limits.max_cpu_usage = std::min(100.0, limits.max_cpu_usage + 10);
+  limits.min_disk_mib *= 2;
+  return limits;
+}
+
 std::string_view to_string(Resource resource) {
   switch (resource) {
     case Resource::memory: return "memory";
@@ -117,7 +123,8 @@ std::vector<NodeFacts> facts_of(const std::vector<NodeSnapshot>& nodes,
 Shortage shortage_of(const NodeFacts& node, const PlacementRequest& request, const PlacementLimits& limits) {
   Shortage out;
   out.pinned_away = (!request.node_pin.empty() && node.host != request.node_pin) ||
-                    (!request.cluster_pin.empty() && node.cluster != request.cluster_pin);
+                    (!request.cluster_pin.empty() && node.cluster != request.cluster_pin) ||
+                    (!request.disk_cluster.empty() && node.cluster != request.disk_cluster);
   out.closed = node.state != NodeState::enabled;
   out.away = node.lost || node.age_ms < 0 || node.age_ms > limits.max_age_ms || !node.cluster_alive;
   if (node.age_ms < 0) return out;  // nothing is known of its hardware

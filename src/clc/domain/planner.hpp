@@ -30,6 +30,9 @@ struct PlacementLimits {
   Policy policy = Policy::image_first;
 };
 
+/// What a server wants instead: it may share a busier node, and needs room to grow.
+PlacementLimits server_limits(PlacementLimits limits);
+
 /// What is known of one node: its registration and its last heartbeat.
 struct NodeSnapshot {
   std::string host, cluster;
@@ -59,6 +62,7 @@ struct PlacementRequest {
   int cpus = 1;
   std::int64_t image_mib = 0;  ///< to be fetched if the node does not have it
   std::string cluster_pin, node_pin;
+  std::string disk_cluster;  ///< of a server: where its database disk lies; empty: nowhere yet
 };
 
 /// A node with everything promised taken off: all that a decision, and its explanation later, depends on.

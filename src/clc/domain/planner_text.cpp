@@ -55,6 +55,10 @@ void judge_reach(Against& against, const NodeFacts& node, const PlacementRequest
   } else if (!request.cluster_pin.empty() && node.cluster != request.cluster_pin) {
     against.add(Resource::pin, 0, "in cluster " + node.cluster + ", pinned to " + request.cluster_pin,
                 "lift the pin");
+  } else if (!request.disk_cluster.empty() && node.cluster != request.disk_cluster) {
+    against.add(Resource::pin, 0,
+                "in cluster " + node.cluster + ", its database disk lies in " + request.disk_cluster,
+                "make room on a node of cluster " + request.disk_cluster);
   }
   if (node.state != NodeState::enabled) {
     against.add(Resource::state, 0, "takes no new VMs (" + std::string(to_string(node.state)) + ")",

@@ -144,6 +144,18 @@ void give_database(Sql& sql, std::string_view imgid, int database_version) {
           {database_version, imgid});
 }
 
+std::vector<int> spare_database_versions(Sql& sql, std::string_view imgid, const Image& disk) {
+  std::vector<int> out;
+  for (const auto& row :
+       sql.all("SELECT version FROM versions d WHERE imgid = ?1 AND version <> ?3 AND pruning = 0 "
+               "AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.imgid = ?2 AND "
+               "v.database_version = d.version) ORDER BY version",
+               {disk.imgid, imgid, disk.current_version})) {
+    out.push_back(static_cast<int>(row.number(0)));
+  }
+  return out;
+}
+
 void set_pruning(Sql& sql, std::string_view imgid, int version, bool pruning) {
   sql.run("UPDATE versions SET pruning = ? WHERE imgid = ? AND version = ?", {pruning, imgid, version});
 }

@@ -31,6 +31,9 @@ int take_version_number(Sql& sql, std::string_view imgid);
 std::optional<Image> find_image_of_database(Sql& sql, std::string_view database_imgid);
 /// To all versions of an image that have no database disk yet.
 void give_database(Sql& sql, std::string_view imgid, int database_version);
+/// Versions of `disk` that none of the server image's `imgid` names any more, are not in use, and are not
+/// being removed already.
+std::vector<int> spare_database_versions(Sql& sql, std::string_view imgid, const Image& disk);
 
 std::optional<Version> find_version(Sql& sql, std::string_view imgid, int version);
 std::vector<Version> list_versions(Sql& sql, std::string_view imgid);

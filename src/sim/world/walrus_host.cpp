@@ -113,6 +113,7 @@ Result<> WalrusHost::carry_out(const walrus::Order& order) {
       return {};
     case walrus::Operation::remove: images_.erase(order.imgid); return {};
     case walrus::Operation::import: return fail(ErrorCode::internal, "uploads are not simulated");
+    case walrus::Operation::blank: return fail(ErrorCode::internal, "database disks are not simulated");
     case walrus::Operation::forget: return {};
   }
   return {};
