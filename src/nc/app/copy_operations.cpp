@@ -127,6 +127,13 @@ Operations::Final Operations::submit(const Call& call) {
   if (auto ok = snapshots_.clear(insid); !ok) return fail(ok.error());
   auto job = submit_job(call);
   if (!job) return fail(job.error());
+  // First: a machine that is published is in use, and a second try would find itself overtaken by that.
+  std::string database_receipt;
+  if (!call.command.database_target_imgid.empty()) {
+    auto receipt = submit_database(call);
+    if (!receipt) return fail(receipt.error());
+    database_receipt = std::move(*receipt);
+  }
   const auto tell = teller(call, Event::uploading, kUploading, "uploading what changed");
   auto done = images_.submit(*job, tell, call.stop);
   if (!done && done.error().code == ErrorCode::conflict && !job->if_current.empty()) {
@@ -136,12 +143,6 @@ Operations::Final Operations::submit(const Call& call) {
                     "changes stay on the node");
   }
   if (!done) return fail(done.error());
-  std::string database_receipt;
-  if (!call.command.database_target_imgid.empty()) {
-    auto receipt = submit_database(call, done->candidate_bytes);
-    if (!receipt) return fail(receipt.error());
-    database_receipt = std::move(*receipt);
-  }
   auto report = final_report(call, Event::submitted, kSubmitted,
                              name_of(job->target_imgid, job->target_version) +
                                  " is published: " + to_string(Bytes{done->changed_bytes}) + " changed, " +

@@ -161,17 +161,14 @@ Result<> Operations::check_database_target(const msg::Command& command) const {
   return fail(ErrorCode::invalid_argument, "no leave to submit the database disk", "database_target_grant");
 }
 
-/// After the machine: `machine_bytes` were counted for it.
-Result<std::string> Operations::submit_database(const Call& call, std::uint64_t machine_bytes) {
+/// Its receipt.
+Result<std::string> Operations::submit_database(const Call& call) {
   const auto& command = call.command;
   auto disks = cc_disks();
   if (!disks) return fail(disks.error());
   const auto& insid = call.tid.instance;
   const auto leave = leave_of(insid, command);
-  const auto both = teller(call, Event::uploading, kUploading, "uploading the database disk");
-  const auto tell = [&](std::uint64_t done, std::uint64_t total) {
-    both(machine_bytes + done, total == 0 ? 0 : machine_bytes + total);
-  };
+  const auto tell = teller(call, Event::uploading, kUploading, "uploading the database disk");
   tell(0, 0);
   // It may be open still since it was prepared, or since a stop while the cc was away.
   if (auto ok = (*disks)->close(leave, call.stop); !ok) return fail(ok.error());

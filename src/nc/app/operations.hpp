@@ -98,7 +98,7 @@ class Operations {
   void close_database(const Call& call);
   Result<> remove_database(const Call& call);
   Result<> check_database_target(const msg::Command& command) const;
-  Result<std::string> submit_database(const Call& call, std::uint64_t machine_bytes);
+  Result<std::string> submit_database(const Call& call);
   bool has_open_database(const InstanceId& insid) const;
   Result<> renew_disk_secret(const InstanceId& insid);
   Result<> make_seed(const Call& call, VmSpec& spec) const;

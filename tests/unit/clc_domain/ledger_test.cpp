@@ -46,8 +46,10 @@ Decision some_decision(unsigned seed, int nodes) {
 
 TEST(Ledger, MakesTheSameDecisionAgain) {
   for (unsigned seed = 1; seed <= 200; ++seed) {
-    const auto decision = some_decision(seed, static_cast<int>(seed % 30));
+    auto decision = some_decision(seed, static_cast<int>(seed % 30));
+    decision.request.disk_cluster = "cc1";
     const auto read = parse_decision(serialize(decision));
+    EXPECT_EQ(read->request.disk_cluster, "cc1");
     ASSERT_TRUE(read) << read.error().message;
     EXPECT_EQ(read->nodes, decision.nodes) << "seed " << seed;
     EXPECT_EQ(decide(read->nodes, read->request, read->limits).explain(),

@@ -158,6 +158,35 @@ TEST(Planner, HonoursPins) {
   EXPECT_THAT(plan.error().message, HasSubstr("in cluster cc1, pinned to cc9 -> lift the pin"));
 }
 
+TEST(Planner, AServerStaysWhereItsDiskIs) {
+  auto request = desktop();
+  request.disk_cluster = "cc2";
+  EXPECT_THAT(
+      refusal([](auto&) {}, request),
+      HasSubstr("in cluster cc1, its database disk lies in cc2 -> make room on a node of cluster cc2"));
+  auto there = node("nc2");
+  there.cluster = "cc2";
+  EXPECT_EQ(clc::plan({node("nc1"), there}, {}, request, {})->node, "nc2");
+}
+
+TEST(Planner, AServerMayShareABusierNodeAndWantsMoreDisk) {
+  const auto server = server_limits({});
+  EXPECT_EQ(server.max_cpu_usage, 90);
+  EXPECT_EQ(server.reserve_mib, 2048);
+  EXPECT_EQ(server.min_disk_mib, 20 * 1024);
+  PlacementLimits never;
+  never.max_cpu_usage = 100;
+  EXPECT_EQ(server_limits(never).max_cpu_usage, 100);
+  auto busy = node("nc1");
+  busy.cpu_usage = 85;
+  EXPECT_FALSE(clc::plan({busy}, {}, desktop(), {}));
+  EXPECT_TRUE(clc::plan({busy}, {}, desktop(), server));
+  auto full = node("nc1");
+  full.disk_mib = full.disk_usage_mib + 18 * 1024;
+  EXPECT_TRUE(clc::plan({full}, {}, desktop(), {}));
+  EXPECT_FALSE(clc::plan({full}, {}, desktop(), server));
+}
+
 TEST(Planner, PrefersTheImageThenMemoryThenTheName) {
   auto roomy = node("nc1"), has_image = node("nc2"), twin = node("nc3");
   roomy.mem_mib = 65536;

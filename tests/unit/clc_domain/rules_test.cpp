@@ -242,6 +242,29 @@ TEST(Commands, CarryWhatTheirOpNeedsAndPassTheSchema) {
   EXPECT_TRUE(msg::parse<msg::Command>(msg::serialize(erase)));
 }
 
+TEST(Commands, NameTheDatabaseDisk) {
+  auto task = task_at(TaskKind::modify, {Phase::submitting, State::init});
+  CommandParts parts;
+  parts.database.emplace();
+  parts.database->source =
+      Version{"IMG00000009", 5, std::string(64, 'd'), 1000, 2000, "raw", 0, 0, false, 0, ""};
+  parts.database->mode = "nbd";
+  parts.database->grant = "node=nc1&expires=1&sig=a";
+  parts.database->target_imgid = "IMG00000009";
+  parts.database->target_version = 6;
+  parts.database->target_grant = "node=nc1&expires=1&sig=b";
+  const auto command =
+      msg::parse<msg::Command>(msg::serialize(make_command(task, "image/submit", parts, kCmdid, 1000, 500)));
+  ASSERT_TRUE(command) << command.error().message;
+  EXPECT_EQ(command->database->version, 5);
+  EXPECT_EQ(command->database->disk_bytes, 2000);
+  EXPECT_EQ(command->database_mode, "nbd");
+  EXPECT_EQ(command->database_grant, "node=nc1&expires=1&sig=a");
+  EXPECT_EQ(command->database_target_imgid, "IMG00000009");
+  EXPECT_EQ(command->database_target_version, 6);
+  EXPECT_EQ(command->database_target_grant, "node=nc1&expires=1&sig=b");
+}
+
 TEST(Commands, OfAPushHaveNoVm) {
   auto task = task_at(TaskKind::push, {Phase::preparing, State::init});
   task.lazy = true;

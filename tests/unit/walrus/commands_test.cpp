@@ -34,6 +34,21 @@ TEST(Commands, EachOperationIsKnown) {
   EXPECT_EQ(key_of(command("image/run")), "op");
 }
 
+TEST(Commands, ABlankDiskHasRoomForAFileSystem) {
+  auto one = command("image/blank");
+  one.disk_bytes = 16 << 20;
+  EXPECT_EQ(check_command(one)->operation, Operation::blank);
+  EXPECT_EQ(check_command(one)->disk_bytes, 16 << 20);
+  for (const std::int64_t bytes :
+       {std::int64_t{0}, std::int64_t{16 << 20} - 512, (std::int64_t{1} << 30) + 1}) {
+    one.disk_bytes = bytes;
+    EXPECT_EQ(key_of(one), "disk_bytes") << bytes;
+  }
+  one.disk_bytes = 1 << 30;
+  one.target_version = 0;
+  EXPECT_EQ(key_of(one), "target_version");
+}
+
 TEST(Commands, BadPartsAreNamed) {
   auto one = command("image/import");
   one.tid = "IMG01234567:../x:TMP89abcdef";
