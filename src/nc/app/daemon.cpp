@@ -12,11 +12,12 @@
 #include "common/sys/thread_pool.hpp"
 #include "common/transfer/grant.hpp"
 #include "nc/app/api.hpp"
-#include "nc/app/folders.hpp"
 #include "nc/app/boot_marker.hpp"
+#include "nc/app/folders.hpp"
 #include "nc/app/heartbeat.hpp"
 #include "nc/app/inventory.hpp"
 #include "nc/app/lease_keeper.hpp"
+#include "nc/app/move_desk.hpp"
 #include "nc/app/sweeper.hpp"
 #include "nc/app/upkeep.hpp"
 #include "nc/hypervisor/fake_hypervisor.hpp"
@@ -95,6 +96,7 @@ struct Daemon::Impl {
   std::unique_ptr<CcDisks> disks;
   std::unique_ptr<Folders> folders;
   std::unique_ptr<Node> node;
+  std::unique_ptr<MoveDesk> moves;
   std::unique_ptr<sys::ThreadPool> control;
   std::unique_ptr<transfer::ChunkRoutes> chunks;  // null: neighbours are not served
   std::unique_ptr<http::Server> server;
@@ -171,11 +173,16 @@ Result<> Daemon::Impl::open_node() {
   options.min_free_disk_bytes = std::uint64_t(config.min_free_disk_mib) << 20;
   options.lazy.group = qemu_group(config);
   options.state_dir = config.common.state_dir;
+  options.moves = {.tls = !config.common.tls.certificate_file.empty(),
+                   .tls_ca_file = config.cc_ca_file,
+                   .socket_group = options.lazy.group};
   options.disks = disks.get();
   options.may_start = [this](std::stop_token stop) { return lease->may_start(std::move(stop)); };
   hypervisor = make_hypervisor(config);
   folders = std::make_unique<Folders>(folder_options(config), *hypervisor);
-  options.folders = [this](VmSpec& spec, std::stop_token stop) { return folders->prepare(spec, std::move(stop)); };
+  options.folders = [this](VmSpec& spec, std::stop_token stop) {
+    return folders->prepare(spec, std::move(stop));
+  };
   LeaseKeeper::Options lease_options;
   lease_options.host = config.common.host;
   lease_options.state_dir = config.common.state_dir;
@@ -200,6 +207,9 @@ Result<> Daemon::Impl::open_server() {
     chunks = std::make_unique<transfer::ChunkRoutes>(std::move(chunk_options), *source, nullptr);
     chunks->add_routes(router);
   }
+  moves = std::make_unique<MoveDesk>(MoveDeskOptions{config.common.host, node_key}, node->operations(),
+                                     *hypervisor, clock);
+  moves->add_routes(router);
   server = std::make_unique<http::Server>(std::move(options), std::move(router));
   return server->start();
 }
@@ -248,8 +258,8 @@ Result<> Daemon::start() {
   const int transfers = impl_->config.max_transfers;
   impl_->node->start({.copies = 2 * transfers, .background = transfers});
   impl_->inbox->start();
-  Heartbeat::Parts parts{*impl_->bus,  *impl_->hypervisor, *impl_->images,
-                         *impl_->node, *impl_->folders, impl_->clock,       impl_->booted_at};
+  Heartbeat::Parts parts{*impl_->bus,     *impl_->hypervisor, *impl_->images,  *impl_->node,
+                         *impl_->folders, impl_->clock,       impl_->booted_at};
   impl_->heartbeat = std::make_unique<Heartbeat>(impl_->config, parts, impl_->server->port());
   impl_->open_upkeep();
   impl_->bus->start([this] {
@@ -271,6 +281,7 @@ void Daemon::stop() {
   if (impl_->heartbeat) impl_->heartbeat->stop();
   if (impl_->chunks) impl_->chunks->stop();
   if (impl_->server) impl_->server->stop();
+  if (impl_->moves) impl_->moves->stop();
   if (impl_->control) impl_->control->stop();
   if (impl_->node) impl_->node->stop();
   if (impl_->cache) impl_->cache->stop();

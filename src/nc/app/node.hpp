@@ -36,6 +36,8 @@ class Node {
   void redo_unfinished();
   /// Removes what is left of an instance that has neither a task nor a VM.
   Result<> forget(const InstanceId& insid) { return operations_.forget(insid); }
+  /// For VMs that move: Operations::receive, give_up, places.
+  Operations& operations() { return operations_; }
   /// Compares VMs with tasks: one believed to be up that is missing twice in a row has ended unseen.
   void reconcile();
 

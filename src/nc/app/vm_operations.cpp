@@ -181,6 +181,7 @@ Operations::Final Operations::start(const Call& call) {
   if (auto ok = need_disk(0, "starting a VM"); !ok) return fail(ok.error());
   if (auto ok = make_disk(call, *spec); !ok) return fail(ok.error());
   if (auto ok = make_scratch(*spec); !ok) return fail(ok.error());
+  if (auto ok = remove_file(options_.layout.move_mark(insid)); !ok) return fail(ok.error());
   if (auto ok = make_seed(call, *spec); !ok) return fail(ok.error());
   if (auto ok = remove_file(spec->console_log); !ok) return fail(ok.error());
   auto folders = prepare_folders(call, *spec);

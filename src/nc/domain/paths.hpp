@@ -23,6 +23,9 @@ class Layout {
   /// The order of its snapshots; and how to start it again while one is restored, 0600.
   std::filesystem::path snapshots(const InstanceId& id) const { return instance(id) / "snapshots.json"; }
   std::filesystem::path recipe(const InstanceId& id) const { return instance(id) / "restart.xml"; }
+  /// Sockets while it moves; QEMU makes some of them. And how far it got, 0600.
+  std::filesystem::path move_folder(const InstanceId& id) const { return instance(id) / "move"; }
+  std::filesystem::path move_mark(const InstanceId& id) const { return instance(id) / "move.json"; }
   /// What the overlay stands on, so that a later start cannot mix versions.
   std::filesystem::path record(const InstanceId& id) const { return instance(id) / "instance.json"; }
   /// Empty: what the guests' scratch disks stand on. And one guest's, thrown away at each start.
@@ -30,9 +33,9 @@ class Layout {
   std::filesystem::path data_overlay(const InstanceId& id) const { return instance(id) / "data.qcow2"; }
   /// How its database disk was opened at the cc, 0600; there for as long as it is not closed.
   std::filesystem::path database_ticket(const InstanceId& id) const { return instance(id) / "database.json"; }
-  /// Folders that guests share, and software once more where it is read-only for virtiofs.
+  /// Folders that guests share, and those once more that virtiofs is to serve read-only.
   std::filesystem::path space() const { return prefix_ / "space"; }
-  std::filesystem::path read_only_software() const { return space() / ".read-only/software"; }
+  std::filesystem::path read_only_space() const { return space() / ".read-only"; }
   /// What a guest's SMB server needs.
   std::filesystem::path smb(const InstanceId& id) const { return instance(id) / "smb"; }
   std::filesystem::path build_folder(const ImageId& target) const {

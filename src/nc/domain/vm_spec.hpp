@@ -69,6 +69,7 @@ struct VmSpec {
   FolderProtocol folder_protocol = FolderProtocol::virtiofs;
   std::filesystem::path smb;   ///< directory of the SMB server that serves them; empty: none does
   std::filesystem::path seed;  ///< disk that tells the guest at its first boot who it is; empty: none
+  bool incoming = false;       ///< it does not boot: its memory comes from another node
 };
 
 /// Period of the cpu quota. Shorter ones cost more switches, longer ones are felt.

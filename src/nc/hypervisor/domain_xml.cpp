@@ -13,6 +13,9 @@ constexpr const char* kQemuNamespace = "http://libvirt.org/schemas/domain/qemu/1
 // libvirt hands out PCI slots from the low end and does not know of a device on QEMU's command line.
 constexpr const char* kNicSlot = "0x1e";
 
+// Not a word to libvirt: the migration is ours to drive.
+constexpr const char* kIncoming[] = {"-incoming", "defer"};
+
 using Node = pugi::xml_node;
 
 Node child(Node parent, const char* name) {
@@ -236,6 +239,8 @@ void add_network(Node domain, const VmSpec& spec) {
     attribute(child(line, "qemu:arg"), "value", arg);
   }
   if (!spec.smb.empty()) add_smb_sandbox(domain, line);
+  if (!spec.incoming) return;
+  for (const char* arg : kIncoming) attribute(child(line, "qemu:arg"), "value", arg);
 }
 
 void add_devices(Node domain, const VmSpec& spec) {
@@ -297,6 +302,22 @@ std::string domain_xml(const VmSpec& spec, const HostTraits& host) {
   text(domain, "on_crash", "destroy");
   add_devices(domain, spec);
   add_network(domain, spec);
+  std::ostringstream out;
+  document.save(out, " ", pugi::format_indent | pugi::format_no_declaration);
+  return out.str();
+}
+
+std::string without_incoming(const std::string& xml) {
+  pugi::xml_document document;
+  if (!document.load_buffer(xml.data(), xml.size())) return xml;
+  Node line = document.child("domain").child("qemu:commandline");
+  std::vector<Node> theirs;
+  for (Node arg : line.children("qemu:arg")) {
+    const std::string_view value = arg.attribute("value").value();
+    if (value == kIncoming[0] || value == kIncoming[1]) theirs.push_back(arg);
+  }
+  if (theirs.empty()) return xml;
+  for (const auto& arg : theirs) line.remove_child(arg);
   std::ostringstream out;
   document.save(out, " ", pugi::format_indent | pugi::format_no_declaration);
   return out.str();

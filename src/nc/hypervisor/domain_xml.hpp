@@ -30,4 +30,7 @@ Result<DomainTask> task_of_domain(const std::string& xml);
 /// The disks of a domain's XML that the guest may write to, by their target: "vda".
 std::vector<std::string> written_disks(const std::string& xml);
 
+/// How to boot a VM that came from another node: without waiting for it to come.
+std::string without_incoming(const std::string& xml);
+
 }  // namespace educloud::nc

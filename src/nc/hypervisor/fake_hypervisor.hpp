@@ -36,6 +36,12 @@ class FakeHypervisor : public Hypervisor {
                          const std::string& name) override;
   Result<std::string> recipe(const InstanceId& insid) override;
   Result<> start_again(const std::string& recipe) override;
+  Result<> receive(const VmSpec& spec, const MovePlaces& places) override;
+  Result<bool> has_arrived(const InstanceId& insid) override;
+  Result<> take_over(const InstanceId& insid) override;
+  Result<> send_away(const InstanceId& insid, const MovePlaces& places, const OnMoved& moved,
+                     std::stop_token stop) override;
+  Result<> keep_here(const InstanceId& insid) override;
   Result<std::vector<VmInfo>> list() override;
   Result<VmState> state(const InstanceId& insid) override;
   Result<std::string> screenshot(const InstanceId& insid) override;
@@ -45,6 +51,8 @@ class FakeHypervisor : public Hypervisor {
   void set_reachable(bool reachable);
   /// The guest neither powers off nor restarts when it is asked to.
   void ignore_power_button(bool ignore);
+  /// The next VM that is to be sent away is not.
+  void fail_next_move(Error error);
   /// A load of that snapshot fails from now on.
   void spoil_snapshot(const std::string& name);
   void set_facts(const InstanceId& insid, GuestFacts facts);
@@ -68,7 +76,7 @@ class FakeHypervisor : public Hypervisor {
   std::map<std::string, GuestFacts> facts_;
   std::map<std::string, std::vector<DiskSnapshot>> snapshots_;  ///< by disk, as in its file
   std::set<std::string> spoilt_;
-  std::optional<Error> next_error_;
+  std::optional<Error> next_error_, next_move_error_;
   bool reachable_ = true;
   bool ignore_power_button_ = false;
   int starts_ = 0;

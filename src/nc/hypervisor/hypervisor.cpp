@@ -1,5 +1,7 @@
 #include "nc/hypervisor/hypervisor.hpp"
 
+#include <unistd.h>
+
 namespace educloud::nc {
 
 std::string_view to_string(VmState state) {
@@ -11,6 +13,10 @@ std::string_view to_string(VmState state) {
     case VmState::crashed: return "crashed";
   }
   return "shutoff";
+}
+
+Result<unsigned> Hypervisor::guest_uid() {
+  return ::geteuid();
 }
 
 }  // namespace educloud::nc

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -57,6 +58,20 @@ struct DiskSnapshot {
   std::string name;
   bool with_memory = false;
 };
+/// Of one VM, on the host that it leaves or comes to.
+struct MovePlaces {
+  std::filesystem::path folder;         ///< the disks in here move along; the others are shared
+  std::filesystem::path memory;         ///< socket that its memory goes through
+  std::filesystem::path disks;          ///< socket where the other side serves its disks
+  std::chrono::seconds patience{3600};  ///< with each of the two
+};
+inline constexpr int kMaxMovedDisks = 4;
+enum class MoveStep { disks, memory };
+struct MoveProgress {
+  MoveStep step = MoveStep::disks;
+  std::uint64_t done = 0, total = 0;  ///< bytes; the total grows with what the guest writes meanwhile
+};
+using OnMoved = std::function<void(const MoveProgress&)>;
 /// Called on the hypervisor's event thread: hand over and return.
 using OnVmEvent = std::function<void(const VmEvent&)>;
 
@@ -120,6 +135,24 @@ class Hypervisor {
   virtual Result<std::string> recipe(const InstanceId& insid) = 0;
   /// Starts a VM that does not run from its recipe.
   virtual Result<> start_again(const std::string& recipe) = 0;
+  /// The user that guests' processes run as. Errors: unavailable.
+  virtual Result<unsigned> guest_uid();
+  /// Starts a VM that waits, standing still, for the disks and the memory of the one that runs elsewhere.
+  /// Errors: conflict (one of that name is here), and as define_and_start.
+  virtual Result<> receive(const VmSpec& spec, const MovePlaces& places) = 0;
+  /// True: all that receive() waits for is here. Errors: not_found, unavailable.
+  virtual Result<bool> has_arrived(const InstanceId& insid) = 0;
+  /// What receive() waited for goes on here; it does already: success. The one elsewhere must stand still for
+  /// good. Errors: unavailable (not all of it is here yet), not_found (it was not received).
+  virtual Result<> take_over(const InstanceId& insid) = 0;
+  /// Copies the VM's disks and memory to where receive() waits. In the end all of it is there and it stands
+  /// still here. After any error it may still stand still: keep_here(). Errors: cancelled, unavailable,
+  /// timeout.
+  virtual Result<> send_away(const InstanceId& insid, const MovePlaces& places, const OnMoved& moved,
+                             std::stop_token stop) = 0;
+  /// Whatever send_away() came to, the VM goes on here: nobody else may have it. Errors: not_found,
+  /// unavailable.
+  virtual Result<> keep_here(const InstanceId& insid) = 0;
   /// Every VM that has our metadata. Errors: unavailable (then nothing is known, not "none").
   virtual Result<std::vector<VmInfo>> list() = 0;
   /// Errors: not_found, unavailable.

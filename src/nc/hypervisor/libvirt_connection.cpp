@@ -3,6 +3,7 @@
 #include <libvirt/virterror.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <future>
 
 #include "common/obs/log.hpp"
@@ -84,6 +85,23 @@ bool is_confined(virConnectPtr connection) {
   const std::string_view text = capabilities.get();
   return text.find("<model>apparmor</model>") != text.npos ||
          text.find("<model>selinux</model>") != text.npos;
+}
+
+Result<unsigned> qemu_uid(virConnectPtr connection) {
+  const LibvirtText capabilities(virConnectGetCapabilities(connection));
+  if (!capabilities) return fail(libvirt_error("ask for the user of QEMU"));
+  const std::string_view text = capabilities.get();
+  const auto model = text.find("<model>dac</model>");
+  // <baselabel type='qemu'>+64055:+108</baselabel>
+  const auto label = model == text.npos ? model : text.find("<baselabel", model);
+  const auto number = label == text.npos ? label : text.find(">+", label);
+  unsigned uid = 0;
+  if (number != text.npos) {
+    const auto* begin = text.data() + number + 2;
+    const auto parsed = std::from_chars(begin, text.data() + text.size(), uid);
+    if (parsed.ec == std::errc() && parsed.ptr != begin) return uid;
+  }
+  return fail(ErrorCode::internal, "libvirt does not say which user QEMU runs as");
 }
 
 VmState from_libvirt(int state) {

@@ -39,6 +39,9 @@ VmState from_libvirt(int state);
 /// True if libvirt's qemu driver puts its guests under AppArmor or SELinux.
 bool is_confined(virConnectPtr connection);
 
+/// The user that libvirt runs QEMU as, of its "dac" security model. Errors: internal (it does not say).
+Result<unsigned> qemu_uid(virConnectPtr connection);
+
 /// Where the libvirtd at `uri` keeps the pid files of its guests: beside its socket.
 std::filesystem::path pid_folder(std::string_view uri);
 /// MiB of memory that the process named in `folder`/`name`.pid really has; 0: not known. libvirt would ask

@@ -6,10 +6,12 @@
 
 #include "nc/hypervisor/domain_xml.hpp"
 #include "nc/hypervisor/libvirt_connection.hpp"
+#include "nc/hypervisor/png.hpp"
 
 namespace educloud::nc {
 namespace {
 
+constexpr std::size_t kStreamPiece = 64 * 1024;
 constexpr int kAgentSeconds = 2;  // a guest that is busy booting does not hold up the others
 constexpr std::size_t kHostnameBytes = 64;
 
@@ -137,7 +139,28 @@ Result<GuestFacts> domain_facts(virDomainPtr domain) {
 Result<std::string> domain_recipe(virDomainPtr domain) {
   const LibvirtText xml(virDomainGetXMLDesc(domain, VIR_DOMAIN_XML_SECURE | VIR_DOMAIN_XML_INACTIVE));
   if (!xml) return fail(libvirt_error(named("look at", domain)));
-  return std::string(xml.get());
+  return without_incoming(xml.get());
+}
+
+Result<std::string> domain_screenshot(virConnectPtr connection, virDomainPtr domain) {
+  const StreamRef stream(virStreamNew(connection, 0));
+  if (!stream) return fail(libvirt_error("open a stream"));
+  const LibvirtText mime(virDomainScreenshot(domain, stream.get(), 0, 0));
+  if (!mime) return fail(libvirt_error(named("screenshot of", domain)));
+  std::string picture;
+  std::array<char, kStreamPiece> piece;
+  for (;;) {
+    const int got = virStreamRecv(stream.get(), piece.data(), piece.size());
+    if (got < 0) return fail(libvirt_error(named("screenshot of", domain)));
+    if (got == 0) break;
+    picture.append(piece.data(), static_cast<std::size_t>(got));
+    if (picture.size() > kScreenshotBytes) {
+      virStreamAbort(stream.get());
+      return fail(ErrorCode::too_large, named("the screenshot of", domain) + " is over 64 MiB");
+    }
+  }
+  virStreamFinish(stream.get());
+  return to_png(std::move(picture));
 }
 
 std::optional<VmInfo> describe_domain(virDomainPtr domain, const std::filesystem::path& pids) {

@@ -21,6 +21,7 @@ Result<> limit_domain(virDomainPtr domain, const msg::Limits& limits);
 Result<GuestFacts> domain_facts(virDomainPtr domain);
 
 Result<std::string> domain_recipe(virDomainPtr domain);
+Result<std::string> domain_screenshot(virConnectPtr connection, virDomainPtr domain);
 
 /// True if this host has only the unified control groups, whose weights have another unit.
 bool has_cgroup2();

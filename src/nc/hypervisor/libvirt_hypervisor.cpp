@@ -10,9 +10,9 @@
 #include "nc/hypervisor/kvm_probe.hpp"
 #include "nc/hypervisor/libvirt_connection.hpp"
 #include "nc/hypervisor/libvirt_domain.hpp"
+#include "nc/hypervisor/libvirt_migration.hpp"
 #include "nc/hypervisor/libvirt_secret.hpp"
 #include "nc/hypervisor/libvirt_snapshots.hpp"
-#include "nc/hypervisor/png.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -23,7 +23,6 @@ constexpr std::chrono::milliseconds kSecondLook{1000};
 constexpr int kKeepAliveSeconds = 5;
 constexpr unsigned kKeepAliveCount = 3;
 constexpr std::chrono::seconds kButtonPatience{5};
-constexpr std::size_t kStreamPiece = 64 * 1024;
 
 class LibvirtHypervisor : public Hypervisor {
  public:
@@ -41,6 +40,10 @@ class LibvirtHypervisor : public Hypervisor {
   Result<> drop_disk_secret(const InstanceId& insid) override {
     auto open = connection();
     return open ? drop_secret(open->get(), insid) : fail(open.error());
+  }
+  Result<unsigned> guest_uid() override {
+    auto open = connection();
+    return open ? qemu_uid(open->get()) : fail(open.error());
   }
   Result<> define_and_start(const VmSpec& spec) override;
   Result<> shutdown(const InstanceId& insid) override;
@@ -73,6 +76,14 @@ class LibvirtHypervisor : public Hypervisor {
   }
   Result<std::string> recipe(const InstanceId& insid) override { return with(insid, domain_recipe); }
   Result<> start_again(const std::string& recipe) override;
+  Result<> receive(const VmSpec& spec, const MovePlaces& places) override;
+  Result<bool> has_arrived(const InstanceId& insid) override { return with(insid, domain_has_arrived); }
+  Result<> take_over(const InstanceId& insid) override { return with(insid, take_over_domain); }
+  Result<> send_away(const InstanceId& insid, const MovePlaces& places, const OnMoved& moved,
+                     std::stop_token stop) override {
+    return with(insid, [&](virDomainPtr domain) { return send_domain_away(domain, places, moved, stop); });
+  }
+  Result<> keep_here(const InstanceId& insid) override { return with(insid, keep_domain_here); }
   Result<std::vector<VmInfo>> list() override;
   Result<VmState> state(const InstanceId& insid) override { return with(insid, domain_state); }
   Result<std::string> screenshot(const InstanceId& insid) override;
@@ -83,6 +94,10 @@ class LibvirtHypervisor : public Hypervisor {
   void close_connection();
   void keep_connected(std::stop_token stop);
   void emit(const VmEvent& event);
+  HostTraits host() const {
+    std::lock_guard lock(mutex_);
+    return {kvm_, has_cgroup2()};
+  }
   Result<ConnectRef> connection() const;
   /// The domain, with the connection it needs to stay alive.
   Result<std::pair<ConnectRef, DomainRef>> domain(const InstanceId& insid) const;
@@ -306,15 +321,22 @@ Result<> LibvirtHypervisor::define_and_start(const VmSpec& spec) {
     return fail(ErrorCode::conflict, "a VM named " + spec.insid.str() + " runs already for task '" +
                                          (info ? info->tid : std::string("unknown")) + "'");
   }
-  HostTraits host;
-  {
-    std::lock_guard lock(mutex_);
-    host = {kvm_, has_cgroup2()};
-  }
-  const std::string xml = domain_xml(spec, host);
-  const DomainRef started(virDomainCreateXML(open->get(), xml.c_str(), 0));
+  const DomainRef started(virDomainCreateXML(open->get(), domain_xml(spec, host()).c_str(), 0));
   if (!started) return fail(libvirt_error("start VM " + spec.insid.str()));
   return {};
+}
+
+Result<> LibvirtHypervisor::receive(const VmSpec& spec, const MovePlaces& places) {
+  auto open = connection();
+  if (!open) return fail(open.error());
+  VmSpec waiting = spec;
+  waiting.incoming = true;
+  const DomainRef started(
+      virDomainCreateXML(open->get(), domain_xml(waiting, host()).c_str(), VIR_DOMAIN_START_PAUSED));
+  if (!started) return fail(libvirt_error("receive VM " + spec.insid.str()));
+  auto opened = open_for_arrival(started.get(), places);
+  if (!opened) virDomainDestroy(started.get());
+  return opened;
 }
 
 Result<> LibvirtHypervisor::start_again(const std::string& recipe) {
@@ -365,24 +387,7 @@ Result<std::vector<VmInfo>> LibvirtHypervisor::list() {
 Result<std::string> LibvirtHypervisor::screenshot(const InstanceId& insid) {
   auto found = domain(insid);
   if (!found) return fail(found.error());
-  const StreamRef stream(virStreamNew(found->first.get(), 0));
-  if (!stream) return fail(libvirt_error("open a stream"));
-  const LibvirtText mime(virDomainScreenshot(found->second.get(), stream.get(), 0, 0));
-  if (!mime) return fail(libvirt_error("screenshot of VM " + insid.str()));
-  std::string picture;
-  std::array<char, kStreamPiece> piece;
-  for (;;) {
-    const int got = virStreamRecv(stream.get(), piece.data(), piece.size());
-    if (got < 0) return fail(libvirt_error("screenshot of VM " + insid.str()));
-    if (got == 0) break;
-    picture.append(piece.data(), static_cast<std::size_t>(got));
-    if (picture.size() > kScreenshotBytes) {
-      virStreamAbort(stream.get());
-      return fail(ErrorCode::too_large, "the screenshot of " + insid.str() + " is over 64 MiB");
-    }
-  }
-  virStreamFinish(stream.get());
-  return to_png(std::move(picture));
+  return domain_screenshot(found->first.get(), found->second.get());
 }
 
 }  // namespace

@@ -3,10 +3,9 @@
 #include <condition_variable>
 #include <mutex>
 
-#include <libvirt/libvirt-qemu.h>
-
 #include "nc/hypervisor/disk_snapshots.hpp"
 #include "nc/hypervisor/libvirt_connection.hpp"
+#include "nc/hypervisor/libvirt_monitor.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -16,22 +15,6 @@ using nlohmann::json;
 constexpr std::chrono::milliseconds kPoll{50};
 constexpr std::chrono::minutes kPatience{8};  ///< less than clc's with an operation
 
-Result<json> ask(virDomainPtr domain, const std::string& execute, const json& arguments = json::object()) {
-  const std::string command = json{{"execute", execute}, {"arguments", arguments}}.dump();
-  char* raw = nullptr;
-  if (virDomainQemuMonitorCommand(domain, command.c_str(), &raw, 0) < 0) return fail(libvirt_error(execute));
-  const LibvirtText text(raw);
-  auto reply = json::parse(text ? text.get() : "", nullptr, false);
-  if (!reply.is_object()) return fail(ErrorCode::internal, execute + ": QEMU's answer is no JSON object");
-  if (reply.contains("error")) {
-    const std::string reason = reply["error"].value("desc", "no reason given");
-    const bool full = reason.find("No space left") != std::string::npos;
-    return fail(full ? ErrorCode::exhausted : ErrorCode::internal, execute + ": " + reason);
-  }
-  if (!reply.contains("return")) return fail(ErrorCode::internal, execute + ": QEMU's answer has no return");
-  return std::move(reply["return"]);
-}
-
 struct OpenDisk {
   std::string node;
   std::vector<DiskSnapshot> snapshots;
@@ -39,7 +22,7 @@ struct OpenDisk {
 
 /// The block node at the top of `disk`'s chain.
 Result<OpenDisk> find_disk(virDomainPtr domain, const std::filesystem::path& disk) {
-  auto blocks = ask(domain, "query-block");
+  auto blocks = ask_monitor(domain, "query-block");
   if (!blocks) return fail(blocks.error());
   for (const auto& block : *blocks) {
     if (!block.is_object() || !block.contains("inserted")) continue;
@@ -61,7 +44,7 @@ Result<bool> finish_job(virDomainPtr domain, const std::string& id, const std::s
   std::condition_variable_any never;
   std::unique_lock lock(mutex);
   for (;;) {
-    auto jobs = ask(domain, "query-jobs");
+    auto jobs = ask_monitor(domain, "query-jobs");
     if (!jobs) return fail(jobs.error());
     const auto job = std::find_if(jobs->begin(), jobs->end(), [&](const json& one) {
       return one.is_object() && one.value("id", "") == id;
@@ -69,7 +52,7 @@ Result<bool> finish_job(virDomainPtr domain, const std::string& id, const std::s
     if (job == jobs->end()) return false;
     if (job->value("status", "") == "concluded") {
       const std::string reason = job->value("error", "");
-      if (auto gone = ask(domain, "job-dismiss", {{"id", id}}); !gone) return fail(gone.error());
+      if (auto gone = ask_monitor(domain, "job-dismiss", {{"id", id}}); !gone) return fail(gone.error());
       if (reason.empty()) return true;
       const bool full = reason.find("No space left") != std::string::npos;
       return fail(full ? ErrorCode::exhausted : ErrorCode::corrupt, id + ": " + reason);
@@ -84,7 +67,7 @@ Result<> run_job(virDomainPtr domain, const std::string& what, const std::string
                  const std::string& name, const std::stop_token& stop) {
   const std::string id = what + "-" + name;
   const json arguments{{"job-id", id}, {"tag", name}, {"vmstate", node}, {"devices", json::array({node})}};
-  if (auto begun = ask(domain, what, arguments); !begun) return fail(begun.error());
+  if (auto begun = ask_monitor(domain, what, arguments); !begun) return fail(begun.error());
   auto done = finish_job(domain, id, stop);
   if (!done) return fail(done.error());
   return {};
@@ -106,7 +89,7 @@ Result<> take_domain_snapshot(virDomainPtr domain, const std::filesystem::path& 
   if (!open) return fail(open.error());
   if (has(open->snapshots, name)) return {};
   if (with_memory) return run_job(domain, "snapshot-save", open->node, name, stop);
-  auto done = ask(domain, "blockdev-snapshot-internal-sync", {{"device", open->node}, {"name", name}});
+  auto done = ask_monitor(domain, "blockdev-snapshot-internal-sync", {{"device", open->node}, {"name", name}});
   if (!done) return fail(done.error());
   return {};
 }
@@ -124,7 +107,7 @@ Result<> drop_domain_snapshot(virDomainPtr domain, const std::filesystem::path& 
   auto open = find_disk(domain, disk);
   if (!open) return fail(open.error());
   if (!has(open->snapshots, name)) return {};
-  auto done = ask(domain, "blockdev-snapshot-delete-internal-sync", {{"device", open->node}, {"name", name}});
+  auto done = ask_monitor(domain, "blockdev-snapshot-delete-internal-sync", {{"device", open->node}, {"name", name}});
   if (!done) return fail(done.error());
   return {};
 }

@@ -1,0 +1,212 @@
+#include "nc/app/move_desk.hpp"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <condition_variable>
+
+#include "common/msg/codec.hpp"
+#include "common/obs/log.hpp"
+#include "common/transfer/grant.hpp"
+
+namespace educloud::nc {
+namespace {
+
+constexpr std::chrono::seconds kLook{1};
+
+Result<sys::Fd> connect_to(const std::filesystem::path& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string text = path.string();
+  if (text.size() >= sizeof address.sun_path) return fail(ErrorCode::invalid_argument, text + " is too long");
+  text.copy(address.sun_path, text.size());
+  sys::Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.is_open() || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    return fail(errno_error("connect to " + text, errno));
+  return fd;
+}
+
+}  // namespace
+
+/// A VM that is to come.
+struct MoveDesk::Arrival {
+  Arrival(InstanceId id, msg::Command said) : insid(std::move(id)), command(std::move(said)) {}
+  const InstanceId insid;
+  const msg::Command command;
+  std::mutex mutex;
+  std::string state = "preparing";         // under mutex: preparing, ready, failed
+  std::uint64_t done = 0, total = 0;       // under mutex
+  std::optional<Error> error;              // under mutex
+  std::atomic<std::int64_t> heard_at = 0;  ///< boot_ms
+  std::atomic<bool> over = false;          ///< taken over or dropped
+  std::jthread worker;
+
+  http::Response describe() {
+    const std::lock_guard lock(mutex);
+    if (error) return http::error_response(*error);
+    return http::json_response({{"state", state}, {"bytes_done", done}, {"bytes_total", total}});
+  }
+};
+
+void MoveDesk::add_routes(http::Router& router) {
+  using http::Request;
+  const std::string path = "/migrations/{insid}";
+  router.add({"PUT", path, [this](const Request& request) { return announce(request); }});
+  router.add({"GET", path, [this](const Request& request) { return look(request); }});
+  router.add(
+      {"GET", path + "/memory", [this](const Request& request) { return open_channel(request, true); }});
+  router.add(
+      {"GET", path + "/disks", [this](const Request& request) { return open_channel(request, false); }});
+  router.add({"POST", path + "/take-over", [this](const Request& request) { return take_over(request); }});
+  router.add({"DELETE", path, [this](const Request& request) { return drop(request); }});
+}
+
+void MoveDesk::stop() {
+  std::map<std::string, std::shared_ptr<Arrival>> all;
+  {
+    const std::lock_guard lock(mutex_);
+    all.swap(arrivals_);
+  }
+  for (auto& [insid, arrival] : all) arrival->worker.request_stop();
+  for (auto& [insid, arrival] : all) {
+    if (arrival->worker.joinable()) arrival->worker.join();
+  }
+}
+
+Result<InstanceId> MoveDesk::admit(const http::Request& request) const {
+  auto insid = InstanceId::parse(request.param("insid"));
+  if (!insid) return insid;
+  auto node = transfer::verify_grant(options_.node_key, "PUT", "/migrations/" + insid->str(), request.query,
+                                     clock_.wall_ms() / 1000);
+  if (!node) return fail(node.error());
+  if (*node != options_.host) return fail(ErrorCode::permission_denied, "the grant is for node " + *node);
+  return insid;
+}
+
+std::shared_ptr<MoveDesk::Arrival> MoveDesk::find(const InstanceId& insid) {
+  const std::lock_guard lock(mutex_);
+  const auto at = arrivals_.find(insid.str());
+  if (at == arrivals_.end()) return nullptr;
+  at->second->heard_at = clock_.boot_ms();
+  return at->second;
+}
+
+http::Response MoveDesk::announce(const http::Request& request) {
+  auto insid = admit(request);
+  if (!insid) return http::error_response(insid.error());
+  auto command = msg::parse<msg::Command>(request.body);
+  if (!command) return http::error_response(command.error());
+  auto tid = TaskId::parse(command->tid);
+  if (!tid || tid->instance != *insid || command->nid != options_.host || !command->runtime_option)
+    return http::error_response(
+        {ErrorCode::invalid_argument, "the command is not about " + insid->str(), "tid"});
+  std::shared_ptr<Arrival> arrival;
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(arrivals_, [](const auto& one) { return one.second->over.load(); });
+    const auto at = arrivals_.find(insid->str());
+    if (at != arrivals_.end() && at->second->command.cmdid != command->cmdid) {
+      return http::error_response(
+          {ErrorCode::conflict, insid->str() + " is being received already by an earlier command", {}});
+    }
+    if (at == arrivals_.end() && arrivals_.size() >= kMaxArrivals)
+      return http::error_response({ErrorCode::exhausted, "this node receives enough VMs already", {}});
+    if (at != arrivals_.end()) {
+      arrival = at->second;
+    } else {
+      arrival = std::make_shared<Arrival>(*insid, std::move(*command));
+      arrivals_[insid->str()] = arrival;
+      arrival->heard_at = clock_.boot_ms();
+      arrival->worker = std::jthread(
+          [this, arrival = arrival.get()](const std::stop_token& stop) { attend(*arrival, stop); });
+    }
+  }
+  arrival->heard_at = clock_.boot_ms();
+  return arrival->describe();
+}
+
+http::Response MoveDesk::look(const http::Request& request) {
+  auto insid = admit(request);
+  if (!insid) return http::error_response(insid.error());
+  const auto arrival = find(*insid);
+  if (!arrival)
+    return http::error_response({ErrorCode::not_found, insid->str() + " was not announced here", {}});
+  return arrival->describe();
+}
+
+http::Response MoveDesk::open_channel(const http::Request& request, bool memory) {
+  auto insid = admit(request);
+  if (!insid) return http::error_response(insid.error());
+  if (!find(*insid))
+    return http::error_response({ErrorCode::not_found, insid->str() + " was not announced here", {}});
+  const auto places = operations_.places(*insid);
+  auto qemu = connect_to(memory ? places.memory : places.disks);
+  if (!qemu) return http::error_response({ErrorCode::unavailable, qemu.error().message, {}});
+  return http::upgrade_response(request, MoveLink::kProtocol, std::move(*qemu));
+}
+
+http::Response MoveDesk::take_over(const http::Request& request) {
+  auto insid = admit(request);
+  if (!insid) return http::error_response(insid.error());
+  const auto arrival = find(*insid);
+  if (auto ok = hypervisor_.take_over(*insid); !ok) return http::error_response(ok.error());
+  if (arrival) arrival->over = true;
+  obs::info("move.taken_over", {{"insid", insid->str()}});
+  return http::json_response({{"state", "running"}});
+}
+
+http::Response MoveDesk::drop(const http::Request& request) {
+  auto insid = admit(request);
+  if (!insid) return http::error_response(insid.error());
+  const auto arrival = find(*insid);
+  if (arrival) {
+    arrival->over = true;
+    arrival->worker.request_stop();
+  }
+  if (auto ok = operations_.give_up(*insid); !ok) return http::error_response(ok.error());
+  obs::info("move.dropped", {{"insid", insid->str()}});
+  return http::json_response({{"state", "dropped"}});
+}
+
+void MoveDesk::give_up(const InstanceId& insid, std::string_view why) {
+  auto ok = operations_.give_up(insid);
+  obs::warn("move.given_up",
+            {{"insid", insid.str()}, {"why", why}, {"reason", ok ? "" : ok.error().message}});
+}
+
+/// Makes it ready, then sees to it that a VM that nobody brings does not stay.
+void MoveDesk::attend(Arrival& arrival, const std::stop_token& stop) {
+  const auto tell = [&](std::uint64_t done, std::uint64_t total) {
+    const std::lock_guard lock(arrival.mutex);
+    arrival.done = done;
+    arrival.total = total;
+  };
+  auto ready = operations_.receive(arrival.command, tell, stop);
+  {
+    const std::lock_guard lock(arrival.mutex);
+    arrival.state = ready ? "ready" : "failed";
+    if (!ready) arrival.error = ready.error();
+  }
+  if (!ready) {
+    // What is here of another's is not ours to remove.
+    if (ready.error().code != ErrorCode::conflict) give_up(arrival.insid, ready.error().message);
+    arrival.over = true;
+    return;
+  }
+  if (arrival.over) return give_up(arrival.insid, "it was dropped meanwhile");
+  std::mutex mutex;
+  std::condition_variable_any never;
+  std::unique_lock lock(mutex);
+  while (!stop.stop_requested() && !arrival.over) {
+    never.wait_for(lock, stop, kLook, [] { return false; });
+    if (clock_.boot_ms() - arrival.heard_at < kSilenceMs) continue;
+    auto arrived = hypervisor_.has_arrived(arrival.insid);
+    // All of it is here: then the other node may have promised it to us, and clc decides.
+    if (arrived && *arrived) continue;
+    if (!arrived && arrived.error().code != ErrorCode::not_found) continue;
+    arrival.over = true;
+    give_up(arrival.insid, "the other node has said nothing for a minute");
+  }
+}
+
+}  // namespace educloud::nc

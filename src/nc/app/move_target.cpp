@@ -1,0 +1,64 @@
+// A VM that comes from another node: what has to be here before it (ADR 11).
+#include "common/obs/log.hpp"
+#include "nc/app/lease_file.hpp"
+#include "nc/app/operations.hpp"
+
+namespace educloud::nc {
+
+Result<> Operations::receive(const msg::Command& command, const OnCopied& tell, std::stop_token stop) {
+  auto tid = TaskId::parse(command.tid);
+  if (!tid) return fail(tid.error());
+  const Call call{command, std::move(*tid), std::move(stop)};
+  const auto& insid = call.tid.instance;
+  if (!command.source || command.source->imgid != call.tid.source.str() || keeps_overlay(insid))
+    return fail(ErrorCode::invalid_argument, "not a VM that can come from another node", "source");
+  auto spec = make_spec(command, call.tid, options_.layout, options_.limits);
+  if (!spec) return fail(spec.error());
+  // Not "none" if it is not known.
+  if (auto state = hypervisor_.state(insid); state || state.error().code != ErrorCode::not_found)
+    return fail(state ? Error{ErrorCode::conflict, "a VM " + insid.str() + " is here already", {}}
+                      : state.error());
+  if (auto ok = may_start(call); !ok) return ok;
+  auto request = make_fill_request(*command.source, command.source_grant, "user");
+  if (!request) return fail(request.error());
+  if (!images_.base(request->imgid, request->version)) {
+    if (auto ok = need_room(*request); !ok) return ok;
+  }
+  if (auto ok = images_.fetch(*request, tell, call.stop); !ok) return ok;
+  if (auto ok = need_disk(0, "taking a VM"); !ok) return ok;
+  if (auto ok = make_disk(call, *spec); !ok) return ok;
+  if (auto ok = make_scratch(*spec); !ok) return ok;
+  if (auto ok = make_seed(call, *spec); !ok) return ok;
+  if (auto ok = remove_file(options_.layout.move_mark(insid)); !ok) return ok;
+  if (auto ok = remove_file(spec->console_log); !ok) return ok;
+  if (auto ok = connect_database(call, *spec); !ok) return ok;
+  if (auto ok = prepare_folders(call, *spec); !ok) return fail(ok.error());
+  if (auto ok = make_move_folder(insid); !ok) return ok;
+  update_in_use();
+  if (call.stop.stop_requested()) return fail(ErrorCode::cancelled, "interrupted");
+  if (auto ok = may_start(call); !ok) return ok;
+  if (spec->exclusive && !options_.state_dir.empty()) {
+    if (auto ok = note_exclusive(options_.state_dir, insid); !ok) return ok;
+  }
+  return hypervisor_.receive(*spec, places(insid));
+}
+
+Result<> Operations::give_up(const InstanceId& insid) {
+  auto state = hypervisor_.state(insid);
+  if (!state && state.error().code != ErrorCode::not_found) return fail(state.error());
+  if (state && *state != VmState::paused)
+    return fail(ErrorCode::conflict, "VM " + insid.str() + " runs here");
+  for (const auto& entry : inbox_.tasks()) {
+    auto tid = TaskId::parse(entry.command.tid);
+    if (!tid || tid->instance != insid) continue;
+    const bool over = entry.finished && !is_up(entry);
+    if (!over) return fail(ErrorCode::conflict, "VM " + insid.str() + " is this node's by now");
+  }
+  if (auto ok = hypervisor_.destroy(insid); !ok) return ok;
+  if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, insid);
+  if (auto ok = hypervisor_.drop_disk_secret(insid); !ok)
+    obs::warn("database.secret_kept", {{"insid", insid.str()}, {"reason", ok.error().message}});
+  return forget(insid);
+}
+
+}  // namespace educloud::nc
