@@ -78,6 +78,7 @@ msg::NodeStatus Heartbeat::sample() {
   status.nid = hostinfo::status_id("nc", status.net_data);
   status.vm_data = sample_vms();
   if (!vm_warning_.empty()) warnings.push_back(vm_warning_);
+  for (auto& warning : parts_.folders.warnings()) warnings.push_back(std::move(warning));
   if (warnings.size() > kReportedWarnings) warnings.resize(kReportedWarnings);
   status.images = parts_.images.cached();
   return status;

@@ -10,6 +10,7 @@
 #include "common/bus/bus.hpp"
 #include "common/hostinfo/host_info.hpp"
 #include "nc/app/config.hpp"
+#include "nc/app/folders.hpp"
 #include "nc/app/guest_watch.hpp"
 #include "nc/app/image_tools.hpp"
 #include "nc/app/node.hpp"
@@ -26,6 +27,7 @@ class Heartbeat {
     Hypervisor& hypervisor;
     ImageTools& images;
     Node& node;
+    const Folders& folders;
     const Clock& clock;
     std::int64_t booted_at = 0;  ///< of the host (boot_marker.hpp)
   };

@@ -14,8 +14,9 @@ constexpr const char* kKey = "runtime_option.folders";
 bool is_user(std::string_view name) {
   const auto is_lower = [](char c) { return c >= 'a' && c <= 'z'; };
   if (name.empty() || name.size() > kLongestUser || !is_lower(name.front())) return false;
-  return std::ranges::all_of(
-      name, [&](char c) { return is_lower(c) || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-'; });
+  return std::ranges::all_of(name, [&](char c) {
+    return is_lower(c) || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+  });
 }
 
 tl::unexpected<Error> refuse(std::string_view what, std::string_view why) {
@@ -70,8 +71,8 @@ Result<std::vector<SharedFolder>> parse_folders(const std::vector<msg::Folder>& 
 
 bool is_plain_path(const std::filesystem::path& path) {
   return std::ranges::all_of(path.native(), [](unsigned char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '/' || c == '.' ||
-           c == '_' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '/' ||
+           c == '.' || c == '_' || c == '-';
   });
 }
 

@@ -12,8 +12,8 @@ namespace educloud::nc {
 /// A folder of walrus as a guest gets it.
 struct SharedFolder {
   enum class Share { software, pub_data, prv_data } share = Share::software;
-  std::string drive;             ///< one letter, d to z: the share's name and the file system's tag
-  std::string user;              ///< of prv_data: whose it is
+  std::string drive;  ///< one letter, d to z: the share's name and the file system's tag
+  std::string user;   ///< of prv_data: whose it is
   bool read_only = false;
   std::filesystem::path source;  ///< on this node, once it is known to be there
 
