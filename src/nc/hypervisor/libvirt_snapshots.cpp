@@ -20,16 +20,24 @@ struct OpenDisk {
   std::vector<DiskSnapshot> snapshots;
 };
 
-/// The block node at the top of `disk`'s chain.
-Result<OpenDisk> find_disk(virDomainPtr domain, const std::filesystem::path& disk) {
+/// The block nodes at the tops of the VM's qcow2 files beside `disk`, itself first: what goes with a memory.
+Result<std::vector<OpenDisk>> find_disks(virDomainPtr domain, const std::filesystem::path& disk) {
   auto blocks = ask_monitor(domain, "query-block");
   if (!blocks) return fail(blocks.error());
+  std::vector<OpenDisk> all;
+  bool is_found = false;
   for (const auto& block : *blocks) {
     if (!block.is_object() || !block.contains("inserted")) continue;
     const auto& inserted = block["inserted"];
-    if (!inserted.contains("image") || inserted["image"].value("filename", "") != disk.string()) continue;
-    return OpenDisk{inserted.value("node-name", ""), snapshots_of(inserted["image"])};
+    if (!inserted.contains("image") || inserted["image"].value("format", "") != "qcow2") continue;
+    const std::filesystem::path file = inserted["image"].value("filename", "");
+    if (file.parent_path() != disk.parent_path()) continue;
+    const bool is_it = file == disk;
+    is_found = is_found || is_it;
+    all.insert(is_it ? all.begin() : all.end(),
+               {inserted.value("node-name", ""), snapshots_of(inserted["image"])});
   }
+  if (is_found) return all;
   return fail(ErrorCode::conflict, "the VM does not have " + disk.string() + " open");
 }
 
@@ -63,10 +71,13 @@ Result<bool> finish_job(virDomainPtr domain, const std::string& id, const std::s
   }
 }
 
-Result<> run_job(virDomainPtr domain, const std::string& what, const std::string& node,
+/// On all of `disks`, with the memory in the first.
+Result<> run_job(virDomainPtr domain, const std::string& what, const std::vector<OpenDisk>& disks,
                  const std::string& name, const std::stop_token& stop) {
   const std::string id = what + "-" + name;
-  const json arguments{{"job-id", id}, {"tag", name}, {"vmstate", node}, {"devices", json::array({node})}};
+  json devices = json::array();
+  for (const auto& disk : disks) devices.push_back(disk.node);
+  const json arguments{{"job-id", id}, {"tag", name}, {"vmstate", disks.front().node}, {"devices", devices}};
   if (auto begun = ask_monitor(domain, what, arguments); !begun) return fail(begun.error());
   auto done = finish_job(domain, id, stop);
   if (!done) return fail(done.error());
@@ -76,20 +87,28 @@ Result<> run_job(virDomainPtr domain, const std::string& what, const std::string
 }  // namespace
 
 Result<std::vector<DiskSnapshot>> domain_snapshots(virDomainPtr domain, const std::filesystem::path& disk) {
-  auto open = find_disk(domain, disk);
+  auto open = find_disks(domain, disk);
   if (!open) return fail(open.error());
-  return std::move(open->snapshots);
+  auto all = std::move(open->front().snapshots);
+  // A memory of before a scratch disk was made anew fits to no disk of now.
+  for (auto& one : all) {
+    one.with_memory = one.with_memory &&
+                      std::ranges::all_of(open->begin() + 1, open->end(),
+                                          [&](const auto& other) { return has(other.snapshots, one.name); });
+  }
+  return all;
 }
 
 Result<> take_domain_snapshot(virDomainPtr domain, const std::filesystem::path& disk, const std::string& name,
                               bool with_memory, std::stop_token stop) {
   // One of before our restart may still be under way.
   if (auto old = finish_job(domain, "snapshot-save-" + name, stop); !old) return fail(old.error());
-  auto open = find_disk(domain, disk);
+  auto open = find_disks(domain, disk);
   if (!open) return fail(open.error());
-  if (has(open->snapshots, name)) return {};
-  if (with_memory) return run_job(domain, "snapshot-save", open->node, name, stop);
-  auto done = ask_monitor(domain, "blockdev-snapshot-internal-sync", {{"device", open->node}, {"name", name}});
+  if (has(open->front().snapshots, name)) return {};
+  if (with_memory) return run_job(domain, "snapshot-save", *open, name, stop);
+  const json arguments{{"device", open->front().node}, {"name", name}};
+  auto done = ask_monitor(domain, "blockdev-snapshot-internal-sync", arguments);
   if (!done) return fail(done.error());
   return {};
 }
@@ -97,18 +116,22 @@ Result<> take_domain_snapshot(virDomainPtr domain, const std::filesystem::path& 
 Result<> load_domain_snapshot(virDomainPtr domain, const std::filesystem::path& disk, const std::string& name,
                               std::stop_token stop) {
   if (auto old = finish_job(domain, "snapshot-load-" + name, stop); !old) return fail(old.error());
-  auto open = find_disk(domain, disk);
+  auto open = find_disks(domain, disk);
   if (!open) return fail(open.error());
-  return run_job(domain, "snapshot-load", open->node, name, stop);
+  return run_job(domain, "snapshot-load", *open, name, stop);
 }
 
 Result<> drop_domain_snapshot(virDomainPtr domain, const std::filesystem::path& disk,
                               const std::string& name) {
-  auto open = find_disk(domain, disk);
+  auto open = find_disks(domain, disk);
   if (!open) return fail(open.error());
-  if (!has(open->snapshots, name)) return {};
-  auto done = ask_monitor(domain, "blockdev-snapshot-delete-internal-sync", {{"device", open->node}, {"name", name}});
-  if (!done) return fail(done.error());
+  // The one that says that it exists goes last.
+  for (auto at = open->rbegin(); at != open->rend(); ++at) {
+    if (!has(at->snapshots, name)) continue;
+    const json arguments{{"device", at->node}, {"name", name}};
+    auto done = ask_monitor(domain, "blockdev-snapshot-delete-internal-sync", arguments);
+    if (!done) return fail(done.error());
+  }
   return {};
 }
 

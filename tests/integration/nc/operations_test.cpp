@@ -251,5 +251,42 @@ TEST_F(SampleGuest, AMemoryComesBackToo) {
   EXPECT_TRUE(hypervisor_->snapshots(vm.insid, layout().overlay(vm.insid))->empty());
 }
 
+TEST_F(SampleGuest, AMemoryFitsOnlyToTheScratchDiskOfItsTime) {
+  auto vm = with_own_disk("TMP0000beed");
+  const auto overlay = layout().overlay(vm.insid), scratch = layout().data_overlay(vm.insid);
+  const auto empty = shared_->directory() / "empty.raw";
+  std::ofstream(empty).close();
+  std::filesystem::resize_file(empty, 1 << 20);
+  const auto make_scratch = [&] {
+    std::filesystem::remove(scratch);
+    return sys::run_checked({.argv = {"qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b",
+                                      empty.string(), scratch.string()}});
+  };
+  ASSERT_TRUE(make_scratch());
+  vm.extra = {{.kind = ExtraDisk::Kind::data, .layers = {{scratch, "qcow2"}, {empty, "raw"}}}};
+  Snapshots snapshots(layout(), *hypervisor_);
+  ASSERT_TRUE(hypervisor_->define_and_start(vm));
+  ASSERT_TRUE(goes_on(vm));
+  const auto taken = snapshots.take(vm.insid, "snap-00000001", true, {});
+  ASSERT_TRUE(taken) << taken.error().message;
+  EXPECT_TRUE(hypervisor_->snapshots(vm.insid, overlay)->front().with_memory);
+  const auto restored = snapshots.restore(vm.insid, "snap-00000001", {});
+  ASSERT_TRUE(restored) << restored.error().message;
+  EXPECT_THAT(restored->prompt, HasSubstr("with the guest's memory"));
+  ASSERT_TRUE(goes_on(vm));
+
+  ASSERT_TRUE(hypervisor_->destroy(vm.insid));
+  EXPECT_EQ(list_snapshots(scratch)->size(), 1u);
+  ASSERT_TRUE(make_scratch());
+  ASSERT_TRUE(hypervisor_->define_and_start(vm));
+  ASSERT_TRUE(goes_on(vm));
+  EXPECT_FALSE(hypervisor_->snapshots(vm.insid, overlay)->front().with_memory);
+  const auto again = snapshots.restore(vm.insid, "snap-00000001", {});
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_THAT(again->prompt, HasSubstr("switched off and on"));
+  ASSERT_TRUE(snapshots.remove(vm.insid, "snap-00000001"));
+  EXPECT_TRUE(hypervisor_->snapshots(vm.insid, overlay)->empty());
+}
+
 }  // namespace
 }  // namespace educloud::nc
