@@ -32,6 +32,7 @@ Result<Config> load_config(const std::filesystem::path& file) {
   reader->boolean("peers.enabled", out.peers);
   reader->text("qemu_group", out.qemu_group, 0, 32);
   reader->integer("console_limit_kib", out.console_limit_kib, 64, 1'048'576);
+  reader->path("folders.local", out.folders_local);
   reader->text("folders.host", out.folders_host, 0, 255);
   reader->integer("folders.port", out.folders_port, 1, 65535);
   reader->text("folders.user", out.folders_user, 1, 32);

@@ -55,6 +55,7 @@ Result<NodeLimits> node_limits(const Config& config) {
 Folders::Options folder_options(const Config& config) {
   Folders::Options options;
   options.layout = Layout(config.common.prefix);
+  options.local = config.folders_local;
   options.host = config.folders_host;
   options.port = config.folders_port;
   options.user = config.folders_user;

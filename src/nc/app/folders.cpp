@@ -52,15 +52,17 @@ Result<std::string> account_of(unsigned uid) {
 }  // namespace
 
 Folders::Folders(Options options, Hypervisor& hypervisor)
-    : options_(std::move(options)), hypervisor_(hypervisor) {
-  if (options_.host.empty()) return;
+    : options_(std::move(options)),
+      space_(options_.local.empty() ? options_.layout.space() : options_.local),
+      hypervisor_(hypervisor) {
+  if (!is_mounted()) return;
   for (const char* share : kShares) {
     share::SftpMount::Options mount;
     mount.host = options_.host;
     mount.port = options_.port;
     mount.user = options_.user;
     mount.folder = std::string("/") + share;
-    mount.at = options_.layout.space() / share;
+    mount.at = space_ / share;
     mount.key_file = options_.key_file;
     mount.known_hosts_file = options_.known_hosts_file;
     mounts_.push_back(std::make_unique<share::SftpMount>(std::move(mount)));
@@ -68,9 +70,9 @@ Folders::Folders(Options options, Hypervisor& hypervisor)
 }
 
 void Folders::start() {
-  if (options_.host.empty()) {
+  if (!is_mounted() && options_.local.empty()) {
     for (const char* share : kShares) {
-      if (auto ok = sys::make_directories(options_.layout.space() / share); !ok)
+      if (auto ok = sys::make_directories(space_ / share); !ok)
         obs::warn("folder.not_made", {{"folder", share}, {"why", ok.error().message}});
     }
   }
@@ -93,10 +95,9 @@ std::vector<std::string> Folders::warnings() const {
 }
 
 Result<> Folders::look_once(const SharedFolder& folder, const std::stop_token& stop) const {
-  const auto top = options_.layout.space() / share_of(folder);
+  const auto top = space_ / share_of(folder);
   // What lies under a mount point that is not mounted is not the folder.
-  if (!options_.host.empty() && !share::mount_at(top))
-    return fail(ErrorCode::unavailable, "it is not mounted");
+  if (is_mounted() && !share::mount_at(top)) return fail(ErrorCode::unavailable, "it is not mounted");
   auto kind = share::look(top, kOneLook, stop);
   if (kind && *kind == "directory" && folder.source != top) {
     kind = share::look(folder.source, kOneLook, stop);
@@ -114,7 +115,7 @@ Result<> Folders::look_once(const SharedFolder& folder, const std::stop_token& s
 /// writes to is inside of the last component.
 Result<> Folders::find(SharedFolder& folder, const std::stop_token& stop) const {
   const auto deadline = SteadyClock::now() + options_.patience;
-  folder.source = place_of(options_.layout.space(), folder);
+  folder.source = place_of(space_, folder);
   for (;;) {
     auto seen = look_once(folder, stop);
     if (seen) return {};
@@ -166,7 +167,8 @@ Result<std::string> Folders::prepare(VmSpec& spec, std::stop_token stop) {
   std::string note;
   std::vector<SharedFolder> there;
   for (auto& folder : spec.folders) {
-    auto found = find(folder, stop);
+    // A user's folder may have to be made where this daemon's unit lets it write nothing.
+    auto found = share::in_host_mounts([&] { return find(folder, stop); });
     if (found && folder.read_only && spec.folder_protocol == FolderProtocol::virtiofs)
       found = make_read_only(folder);
     if (found) {

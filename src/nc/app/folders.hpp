@@ -19,9 +19,10 @@ class Folders {
  public:
   struct Options {
     Layout layout{"/storage"};
-    /// Where walrus' SFTP server is reached; an empty host: the folders are this host's own, nothing is
-    /// mounted.
-    std::string host;
+    /// The folders themselves, where this is walrus' own host; then nothing is mounted. Empty: see `host`.
+    std::filesystem::path local;
+    std::string
+        host;  ///< where walrus' SFTP server is reached; empty, and no `local`: only this host's VMs share
     int port = 0;
     std::string user;
     std::filesystem::path key_file, known_hosts_file;
@@ -47,10 +48,12 @@ class Folders {
  private:
   Result<> find(SharedFolder& folder, const std::stop_token& stop) const;
   Result<> look_once(const SharedFolder& folder, const std::stop_token& stop) const;
+  bool is_mounted() const { return options_.local.empty() && !options_.host.empty(); }
   Result<> make_read_only(SharedFolder& folder);
   Result<> make_smb(VmSpec& spec);
 
   const Options options_;
+  const std::filesystem::path space_;  ///< where the folders are on this host
   Hypervisor& hypervisor_;
   std::vector<std::unique_ptr<share::SftpMount>> mounts_;
   std::mutex read_only_mutex_;
