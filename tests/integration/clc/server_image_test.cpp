@@ -159,6 +159,28 @@ TEST_F(ServerImages, AnEditedServerIsSubmittedWithBothDisksOrNotAtAll) {
   EXPECT_EQ(last().database->version, database);
 }
 
+TEST_F(ServerImages, ARestartOfClcForgetsNothingOfASubmit) {
+  const auto imgid = import_server("wiki");
+  const auto tid = edit(imgid);
+  ASSERT_TRUE(cloud->submit_task(admin, tid));
+  ops();
+  const auto status = both('b', 'e');
+  halt();
+  boot();
+  beat();
+  auto half = status;
+  half.database_receipt.clear();
+  half.msgid += "x";
+  --half.seq;
+  tell(half);
+  EXPECT_EQ(at(tid), "submitting/init!") << "which disks it was about is on disk";
+  EXPECT_THAT(cloud->versions(admin, imgid)->items, SizeIs(1));
+  ASSERT_TRUE(cloud->submit_task(admin, tid));
+  ops();
+  tell(both('b', 'e'));
+  EXPECT_EQ(cloud->versions(admin, imgid)->items.back().version.database_version, 3);
+}
+
 TEST_F(ServerImages, ABuildMakesAnImageWithADiskOfItsOwn) {
   const auto imgid = import_server("wiki");
   EditRequest request;

@@ -114,6 +114,12 @@ TEST(Program, TellsWrongUsageByItsExitCode) {
   EXPECT_EQ(run({"vm", "run"}), 2);
   EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--cpus", "-3"}), 2);
   EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--password-file", "x"}), 2) << "whose?";
+  EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--server", "--temporary"}), 2);
+  EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--temporary", "--autostart"}), 2);
+  EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--folders", "nfs"}), 2);
+  EXPECT_EQ(run({"cluster", "set", "cc1"}), 2);
+  EXPECT_EQ(run({"cluster", "set", "cc1", "--database-mode", "ftp"}), 2);
+  EXPECT_EQ(run({"image", "set", "IMG00000000", "--database-gib", "5"}), 2) << "of a server only";
   EXPECT_EQ(run({"vm", "limit", "VD01234567", "--cpu-percent", "-1"}), 2);
   EXPECT_EQ(run({"vm", "snapshot", "restore", "VD01234567"}), 2);
   EXPECT_EQ(run({"vmtype", "set", "lab", "--cpus", "2"}), 2);
