@@ -94,6 +94,7 @@ class Cloud:
         for name, size in self.small_disks.items():
             self.storage(name).mkdir(parents=True, exist_ok=True)
             self.host_of(name).run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "none", self.storage(name)])
+        self.start_sftp()
         self.broker = start_broker(self.main, definitions=str(self.conf / "definitions.json"))
         self.cli = Cli(self._run_cli)
         for name in self.config_files:
@@ -103,6 +104,26 @@ class Cloud:
         self.login()
         for name in self.node_names:
             self.wait_node(name, "up")
+
+    def start_sftp(self):
+        """Starts (again) the sshd of the shared folders. It trusts no path below the world's /tmp, so the folders get another."""
+        config = self.conf / "sftp/sshd_config"
+        space, seen_as = self.storage("walrus") / "space", "/run/space"
+        if not space.exists():
+            space.mkdir(parents=True, mode=0o755)
+        if self.main.run(["mountpoint", "-q", seen_as], check=False).returncode != 0:
+            self.main.run(["mkdir", "-p", seen_as, "/run/sshd"])
+            self.main.run(["mount", "--bind", space, seen_as])
+        text = re.sub(r"^ChrootDirectory .*$", f"ChrootDirectory {seen_as}", config.read_text(), flags=re.M)
+        config.write_text(text.replace("StrictModes yes", "StrictModes no"))
+        self.sftp = self.main.start(["/usr/sbin/sshd", "-D", "-e", "-f", config], "sftp")
+
+    def stop_sftp(self):
+        """kill -9 of the sshd, and of what serves those who are connected."""
+        sessions = self.main.run(["ps", "-e", "-o", "pid=,args="]).stdout.splitlines()
+        self.sftp.kill()
+        pids = [line.split()[0] for line in sessions if "sshd: " in line]
+        self.main.run(["kill", "-9", *pids], check=False)
 
     def login(self):
         self.cli("login", "--url", f"http://{self.main.address}:8000", "--user", "admin", "--password-file", self.dir / "password")

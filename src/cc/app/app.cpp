@@ -9,6 +9,7 @@
 #include "cc/relay/node_proxy.hpp"
 #include "cc/relay/peers.hpp"
 #include "cc/relay/submit_relay.hpp"
+#include "cc/relay/tcp_relay.hpp"
 #include "common/base/limits.hpp"
 #include "common/bus/rabbit_bus.hpp"
 #include "common/daemon/daemon.hpp"
@@ -120,6 +121,17 @@ DiskStore::Options disk_options(const Config& config, const http::Url& walrus, c
   return out;
 }
 
+/// Null: nodes reach walrus' folders by themselves.
+std::unique_ptr<TcpRelay> folder_relay(const Config& config) {
+  if (config.folders_walrus_host.empty()) return nullptr;
+  TcpRelay::Options out;
+  out.listen = config.common.listen;
+  out.port = config.folders_port;
+  out.host = config.folders_walrus_host;
+  out.to_port = config.folders_walrus_port;
+  return std::make_unique<TcpRelay>(std::move(out));
+}
+
 /// Null where the nodes use the same broker and vhost as clc.
 std::unique_ptr<bus::Bus> own_cluster_bus(const Config& config) {
   if (config.cluster_broker == config.common.broker) return nullptr;
@@ -144,6 +156,7 @@ struct App::Impl {
         proxy(nodes, clock, data_key),
         disks(disk_options(config, walrus_url, data_key, clock), relay),
         disk_routes(disks, data_key, clock),
+        folders(folder_relay(config)),
         bus(bus::make_rabbit_bus(daemon::rabbit_options(config.common, "cc"))),
         cluster_bus(own_cluster_bus(config)),
         bridge({*bus, cluster_bus ? *cluster_bus : *bus}, clock, nodes, peer_table, config.common.host),
@@ -189,6 +202,7 @@ struct App::Impl {
   NodeProxy proxy;
   DiskStore disks;
   DiskRoutes disk_routes;
+  const std::unique_ptr<TcpRelay> folders;
   const std::unique_ptr<bus::Bus> bus;
   const std::unique_ptr<bus::Bus> cluster_bus;  // null: the nodes are on `bus` too
   Bridge bridge;
@@ -273,6 +287,9 @@ Result<std::unique_ptr<App>> App::create(Config config) {
 
 Result<> App::start() {
   if (auto ok = impl_->server.start(); !ok) return ok;
+  if (impl_->folders) {
+    if (auto ok = impl_->folders->start(); !ok) return ok;
+  }
   impl_->disks.start();
   impl_->bridge.subscribe();
   impl_->bus->start({});
@@ -302,6 +319,7 @@ void App::stop() {
   impl_->submits.stop();
   impl_->chunks.stop();
   impl_->server.stop();
+  if (impl_->folders) impl_->folders->stop();
   impl_->disks.stop();
   impl_->upstream.stop();
   (void)impl_->store->flush();

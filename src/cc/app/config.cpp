@@ -55,6 +55,9 @@ Result<Config> load_config(const std::filesystem::path& path) {
   reader->integer("limits.connections", out.connections, 1, 16);
   reader->integer("limits.max_node_transfers", out.max_node_transfers, 1, 512);
   reader->integer("disks.iscsi_port", out.iscsi_port, 1, 65535);
+  reader->text("folders.walrus_host", out.folders_walrus_host, 0, 255);
+  reader->integer("folders.walrus_port", out.folders_walrus_port, 1, 65535);
+  reader->integer("folders.port", out.folders_port, 1, 65535);
   read_uplink(*reader, out.uplink);
   if (auto ok = reader->finish(); !ok) return fail(ok.error());
   if (auto url = http::Url::parse(out.walrus_url); !url)

@@ -22,7 +22,10 @@ struct Config {
   int connections = 4;                     ///< to walrus
   int max_node_transfers = 64;             ///< requests of nodes answered at once
   std::vector<UplinkWindow> uplink;        ///< outside of them: no limit
-  int iscsi_port = 3261;                   ///< of the database disks' targets, at `common.listen`
+  std::string folders_walrus_host;         ///< walrus' SFTP server, which nodes reach through us; empty: not
+  int folders_walrus_port = 8022;
+  int folders_port = 8022;  ///< where they do, at `common.listen`
+  int iscsi_port = 3261;    ///< of the database disks' targets, at `common.listen`
 };
 
 /// Errors: invalid_argument naming file, key and rule; not_found.

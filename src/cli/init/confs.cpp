@@ -101,8 +101,28 @@ std::string cc_conf(const InitPlan& plan, const HostSpec& host) {
   toml.text("walrus_url", url(plan.controller, plan.arguments.walrus_port));
   toml.text("data_key_file", plan.arguments.config_dir / "secrets" / "data_key");
   add_broker(toml, plan, "cc-" + host.name);
+  if (host.address != plan.controller.address) {
+    toml.table("folders").number("port", relay_port(host));
+    toml.text("walrus_host", plan.controller.address).number("walrus_port", plan.arguments.sftp_port);
+  }
   if (host.vhost != kCloudVhost) toml.table("cluster_broker").text("vhost", host.vhost);
   return toml.str();
+}
+
+/// A node on walrus' own host uses the folders where they are; one of a cluster elsewhere goes through its
+/// cc.
+void add_folders(Toml& toml, const InitPlan& plan, const HostSpec& node, const HostSpec& cluster) {
+  const auto& arguments = plan.arguments;
+  toml.table("folders");
+  if (node.address == plan.controller.address) {
+    toml.text("local", places(plan, "walrus", plan.controller).prefix / "space");
+    return;
+  }
+  const bool is_direct = cluster.address == plan.controller.address;
+  toml.text("host", cluster.address).number("port", is_direct ? arguments.sftp_port : relay_port(cluster));
+  toml.text("user", arguments.files_user);
+  toml.text("key_file", arguments.config_dir / "secrets" / Secrets::folder_key_file(node.name));
+  toml.text("known_hosts_file", arguments.config_dir / "sftp" / "known_hosts");
 }
 
 std::string nc_conf(const InitPlan& plan, const HostSpec& host) {
@@ -116,6 +136,7 @@ std::string nc_conf(const InitPlan& plan, const HostSpec& host) {
   toml.text("hypervisor", arguments.hypervisor).text("accel", arguments.accel);
   if (!arguments.libvirt_uri.empty()) toml.text("libvirt_uri", arguments.libvirt_uri);
   add_broker(toml, plan, "nc-" + host.name, host.vhost);
+  add_folders(toml, plan, host, *cluster);
   return toml.str();
 }
 
@@ -130,6 +151,10 @@ std::filesystem::path conf_path(const InitPlan& plan, const std::string& role, c
 }
 
 }  // namespace
+
+std::filesystem::path walrus_prefix(const InitPlan& plan) {
+  return places(plan, "walrus", plan.controller).prefix;
+}
 
 std::filesystem::path clc_state_dir(const InitPlan& plan) {
   return places(plan, "clc", plan.controller).state_dir;
@@ -158,6 +183,7 @@ std::vector<PlannedFile> plan_files(const InitPlan& plan, const Secrets& secrets
     const std::string user = "nc-" + host.name;
     add_secret(host, Secrets::password_file(user), secrets.passwords.at(user));
     add_secret(host, Secrets::node_key_file(host.name), secrets.node_keys.at(host.name));
+    add_secret(host, Secrets::folder_key_file(host.name), secrets.folder_keys.at(host.name));
   }
   return files;
 }

@@ -22,6 +22,16 @@ struct PlannedFile {
 /// host. Pure.
 std::vector<PlannedFile> plan_files(const InitPlan& plan, const Secrets& secrets);
 
+/// The sshd of the shared folders: its configuration, whose keys it takes, and the key by which nodes know
+/// it. Errors: corrupt (a key file).
+Result<std::vector<PlannedFile>> plan_sftp_files(const InitPlan& plan, const Secrets& secrets);
+
+/// Where walrus keeps its things.
+std::filesystem::path walrus_prefix(const InitPlan& plan);
+
+/// The port on which a cc leads to that sshd.
+int relay_port(const HostSpec& cluster);
+
 /// Where clc keeps its database.
 std::filesystem::path clc_state_dir(const InitPlan& plan);
 

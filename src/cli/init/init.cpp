@@ -68,6 +68,7 @@ Result<InitReport> run_init(InitArguments arguments, const AskPassword& ask_pass
   auto owner = find_owner(plan->arguments);
   if (!owner) return fail(owner.error());
   if (*owner) plan->arguments.owner = (*owner)->name;
+  if (plan->arguments.files_user.empty()) plan->arguments.files_user = find_files_user(*owner);
   const fs::path& config_dir = plan->arguments.config_dir;
   if (auto ok = sys::make_directories(config_dir); !ok) return fail(ok.error());
   auto secrets = load_or_make_secrets(config_dir / "secrets", *plan, *owner);
@@ -82,7 +83,11 @@ Result<InitReport> run_init(InitArguments arguments, const AskPassword& ask_pass
   if (plan->arguments.definitions_only) return report;
 
   std::set<fs::path> bundles;
-  for (const auto& file : plan_files(*plan, *secrets)) {
+  auto files = plan_files(*plan, *secrets);
+  auto sftp = plan_sftp_files(*plan, *secrets);
+  if (!sftp) return fail(sftp.error());
+  files.insert(files.end(), sftp->begin(), sftp->end());
+  for (const auto& file : files) {
     if (auto ok = write_one(file, plan->arguments.replace_config, report); !ok) return fail(ok.error());
     if (file.mode != 0600) continue;
     if (auto ok = give_bundle_secret(file, *owner); !ok) return fail(ok.error());

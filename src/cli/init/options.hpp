@@ -46,7 +46,9 @@ struct InitArguments {
   /// The cluster whose nodes are in kCloudVhost, as an earlier run chose it (empty: none), so that it stays
   /// in whatever order clusters are named; unset: there was no earlier run.
   std::optional<std::string> cloud_cluster;
-  std::string owner;  ///< system user that gets secrets and database; empty: see `find_owner`
+  int sftp_port = 8022;    ///< of the shared folders
+  std::string files_user;  ///< whose these are; empty: see `find_files_user`
+  std::string owner;       ///< system user that gets secrets and database; empty: see `find_owner`
   bool in_place = false;
   bool replace_config = false;
   bool definitions_only = false;

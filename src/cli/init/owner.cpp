@@ -53,6 +53,15 @@ Result<std::optional<Owner>> find_owner(const InitArguments& arguments) {
   return owner;
 }
 
+std::string find_files_user(const std::optional<Owner>& owner) {
+  if (owner && look_up(kFilesUser)) return kFilesUser;
+  std::vector<char> buffer(16 * 1024);
+  passwd entry{};
+  passwd* found = nullptr;
+  const int code = ::getpwuid_r(::geteuid(), &entry, buffer.data(), buffer.size(), &found);
+  return code == 0 && found != nullptr ? found->pw_name : "root";
+}
+
 Result<> give_file(const fs::path& path, const std::optional<Owner>& owner) {
   if (!owner) return {};
   // O_NONBLOCK: a pipe that lies in its place must not hold us.

@@ -2,6 +2,7 @@
 
 #include <sodium.h>
 
+#include "cli/init/ssh_keys.hpp"
 #include "common/base/random.hpp"
 #include "common/sys/file.hpp"
 #include "common/transfer/grant.hpp"
@@ -56,7 +57,13 @@ Result<Secrets> load_or_make_secrets(const std::filesystem::path& directory, con
                       ": remove it and run init again, then copy the bundle to the node");
     }
     secrets.node_keys[node.name] = *stored;
+    auto folder_key = load_or_make(directory / Secrets::folder_key_file(node.name), owner, make_ssh_key);
+    if (!folder_key) return fail(folder_key.error());
+    secrets.folder_keys[node.name] = *folder_key;
   }
+  auto host_key = load_or_make(directory / "sftp_host_key", owner, make_ssh_key);
+  if (!host_key) return fail(host_key.error());
+  secrets.sftp_host_key = *host_key;
   return secrets;
 }
 

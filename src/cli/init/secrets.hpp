@@ -17,6 +17,10 @@ struct Secrets {
   std::map<std::string, std::string> passwords;  ///< by broker login: `broker-<login>.password`
   std::map<std::string, std::string> node_keys;  ///< by host name: `node-<name>.key`, derived from data_key
 
+  std::string sftp_host_key;                       ///< `sftp_host_key`: private, OpenSSH's form
+  std::map<std::string, std::string> folder_keys;  ///< by node: `folders-<node>.key`, the same form
+
+  static std::string folder_key_file(const std::string& node) { return "folders-" + node + ".key"; }
   static std::string password_file(const std::string& login) { return "broker-" + login + ".password"; }
   static std::string node_key_file(const std::string& node) { return "node-" + node + ".key"; }
 };

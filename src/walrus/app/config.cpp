@@ -39,6 +39,7 @@ Result<WalrusConfig> load_config(const std::filesystem::path& file) {
   reader->integer("max_readers", out.max_readers, 1, 1024);
   reader->path("database_template", out.database_template);
   reader->integer("upload_expiry_hours", out.upload_expiry_hours, 1, 24 * 30);
+  reader->text("files_user", out.files_user, 1, 32);
   if (auto ok = reader->finish(); !ok) return fail(ok.error());
   return out;
 }

@@ -22,7 +22,8 @@ struct WalrusConfig {
   int sweep_interval_s = 3600;
   int sweep_grace_s = 3600;
   int max_readers = 64;
-  std::filesystem::path database_template;  ///< empty: an empty ext4 file system
+  std::string files_user = "educloud-files";  ///< to whom the shared folders are given; no such user: us
+  std::filesystem::path database_template;    ///< empty: an empty ext4 file system
 };
 
 /// Errors: invalid_argument or not_found, naming file, key and rule.

@@ -13,6 +13,7 @@
 #include "walrus/app/desk.hpp"
 #include "walrus/store/catalogue.hpp"
 #include "walrus/store/chunk_service.hpp"
+#include "walrus/store/space.hpp"
 #include "walrus/store/sweep.hpp"
 
 namespace educloud::walrus {
@@ -80,7 +81,7 @@ Result<> Service::Impl::open_store() {
   sweeps.grace = std::chrono::seconds(config.sweep_grace_s);
   sweeper = std::make_unique<Sweeper>(store->prefix(), *chunks, in_progress, sweeps);
   name_older_versions();
-  return {};
+  return make_space(store->prefix(), config.files_user);
 }
 
 /// From before images were chunked: nobody can fetch them, and they would be missed only by whoever tries.

@@ -32,7 +32,10 @@ InitPlan plan_of(InitArguments arguments) {
 Secrets secrets_of(const InitPlan& plan) {
   Secrets secrets;
   for (const auto& user : plan.broker_users()) secrets.passwords[user] = "password-of-" + user;
-  for (const auto& node : plan.nodes) secrets.node_keys[node.name] = "key-of-" + node.name;
+  for (const auto& node : plan.nodes) {
+    secrets.node_keys[node.name] = "key-of-" + node.name;
+    secrets.folder_keys[node.name] = "folders-of-" + node.name;
+  }
   return secrets;
 }
 

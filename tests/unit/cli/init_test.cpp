@@ -31,7 +31,10 @@ Secrets secrets_of(const InitPlan& plan) {
   Secrets secrets;
   secrets.data_key = "the-data-key";
   for (const auto& user : plan.broker_users()) secrets.passwords[user] = "password-of-" + user;
-  for (const auto& node : plan.nodes) secrets.node_keys[node.name] = "key-of-" + node.name;
+  for (const auto& node : plan.nodes) {
+    secrets.node_keys[node.name] = "key-of-" + node.name;
+    secrets.folder_keys[node.name] = "folders-of-" + node.name;
+  }
   return secrets;
 }
 
