@@ -53,8 +53,8 @@ class Instances(unittest.TestCase):
         key.write_text(KEY + "\n")
         word.write_text("swordfish of the day\n")
         word.chmod(0o600)
-        made = self.cli("vm", "define", "--image", self.image, "--name", "lab", "--type", "vdsmall", "--memory-mib", 160, "--hostname",
-                        "lab-07", "--user", "ada", "--ssh-key-file", key, "--password-file", word)
+        made = self.cli("vm", "define", "--image", self.image, "--name", "lab", "--type", "vdsmall", "--memory-mib", 160, "--folders", "smb",
+                        "--hostname", "lab-07", "--user", "ada", "--ssh-key-file", key, "--password-file", word)
         type(self).vm = made["insid"]
         self.assertNotIn("swordfish", str(self.cli("vm", "show", self.vm)))
         self.cli.run(self.vm)

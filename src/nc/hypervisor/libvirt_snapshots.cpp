@@ -45,6 +45,17 @@ bool has(const std::vector<DiskSnapshot>& all, const std::string& name) {
   return std::any_of(all.begin(), all.end(), [&](const DiskSnapshot& one) { return one.name == name; });
 }
 
+tl::unexpected<Error> job_failed(const std::string& id, const std::string& reason) {
+  if (reason.find("non-migratable") != std::string::npos) {
+    return fail(
+        ErrorCode::conflict,
+        "a guest's memory cannot be kept while its folders come by virtiofs: take the snapshot without "
+        "it, or define the VM with --folders smb and start it again");
+  }
+  const bool full = reason.find("No space left") != std::string::npos;
+  return fail(full ? ErrorCode::exhausted : ErrorCode::corrupt, id + ": " + reason);
+}
+
 /// Waits for QEMU's job, clears it away and returns its error. False: there is none of that name.
 Result<bool> finish_job(virDomainPtr domain, const std::string& id, const std::stop_token& stop) {
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
@@ -62,8 +73,7 @@ Result<bool> finish_job(virDomainPtr domain, const std::string& id, const std::s
       const std::string reason = job->value("error", "");
       if (auto gone = ask_monitor(domain, "job-dismiss", {{"id", id}}); !gone) return fail(gone.error());
       if (reason.empty()) return true;
-      const bool full = reason.find("No space left") != std::string::npos;
-      return fail(full ? ErrorCode::exhausted : ErrorCode::corrupt, id + ": " + reason);
+      return job_failed(id, reason);
     }
     if (std::chrono::steady_clock::now() > deadline) return fail(ErrorCode::timeout, id + " does not end");
     never.wait_for(lock, stop, kPoll, [] { return false; });

@@ -251,6 +251,25 @@ TEST_F(SampleGuest, AMemoryComesBackToo) {
   EXPECT_TRUE(hypervisor_->snapshots(vm.insid, layout().overlay(vm.insid))->empty());
 }
 
+TEST_F(SampleGuest, WithFoldersByVirtiofsAMemoryIsRefused) {
+  auto vm = with_own_disk("TMP0000beec");
+  const auto folder = shared_->directory() / "folder";
+  std::filesystem::create_directories(folder);
+  vm.folders.emplace_back();
+  vm.folders[0].drive = "d";
+  vm.folders[0].source = folder;
+  Snapshots snapshots(layout(), *hypervisor_);
+  const auto started = hypervisor_->define_and_start(vm);
+  ASSERT_TRUE(started) << started.error().message;
+  ASSERT_TRUE(goes_on(vm));
+  const auto refused = snapshots.take(vm.insid, "snap-00000001", true, {});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::conflict);
+  EXPECT_THAT(refused.error().message, HasSubstr("--folders smb"));
+  EXPECT_TRUE(snapshots.take(vm.insid, "snap-00000002", false, {}));
+  EXPECT_TRUE(goes_on(vm));
+}
+
 TEST_F(SampleGuest, AMemoryFitsOnlyToTheScratchDiskOfItsTime) {
   auto vm = with_own_disk("TMP0000beed");
   const auto overlay = layout().overlay(vm.insid), scratch = layout().data_overlay(vm.insid);
