@@ -6,6 +6,7 @@ import unittest
 
 from cloud import Cloud
 from cloud_cli import CommandError
+from lab import wait_until
 
 PATIENCE_S = 240  # of one comparison: the machine may have other work
 
@@ -132,6 +133,24 @@ class Limits(unittest.TestCase):
         self.cli("vm", "limit", self.other, "--cpu-weight", 100, "--wait")
         self.compare("cpu_weight 10 and 1000 beside one of 100", {"cpu_weight": 1000}, side_by_side, {"cpu_weight": 10},
                      lambda heavy, light: heavy > 1.25 and light < 0.8)
+
+    def test_60_network(self):
+        kib = 1024  # 2 s at 4 Mbit/s
+        mbit = lambda: self.rate("send", kib) * 8 * 1024 / 1e6
+        self.compare("net_mbit_s 4, in Mbit", {"net_mbit_s": 0}, mbit, {"net_mbit_s": 4},
+                     lambda free, held: 1.5 <= held <= 5 and free > 2 * held)
+
+    def test_61_the_network_limit_outlives_its_daemon(self):
+        self.limit(net_mbit_s=4)
+        mbit = lambda: self.rate("send", 1024) * 8 * 1024 / 1e6
+        for stop in (self.cloud.daemons["nc1"].kill, self.cloud.daemons["nc1"].stop):
+            stop()
+            self.cloud.start("nc1")
+            self.cloud.wait_healthy("nc1")
+            self.cloud.guest(self.vm)
+            wait_until(lambda: mbit() <= 5, 120, "the limit to hold again", [self.cloud.daemons["nc1"].log])
+        self.limit(net_mbit_s=0)
+        wait_until(lambda: mbit() > 8, 120, "the limit to be lifted")
 
 
 if __name__ == "__main__":

@@ -240,7 +240,8 @@ void Daemon::Impl::open_upkeep() {
                                                   [this] { return lease->epoch(); });
   sweeper = std::make_unique<OrphanSweeper>(Layout(config.common.prefix), *inbox, *hypervisor, *node, clock);
   upkeep = std::make_unique<Upkeep>(
-      std::vector<std::function<void()>>{[this] { inventory->tick(); }, [this] { sweeper->tick(); }});
+      std::vector<std::function<void()>>{[this] { inventory->tick(); }, [this] { sweeper->tick(); },
+                                         [this] { node->operations().tend_networks(); }});
 }
 
 Daemon::Daemon(Config config) : impl_(std::make_unique<Impl>(std::move(config))) {}

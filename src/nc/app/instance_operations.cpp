@@ -118,6 +118,13 @@ Operations::Final Operations::restart_vm(const Call& call) {
                       "the guest did not restart within " + std::to_string(seconds) + " s and was reset");
 }
 
+std::string Operations::limit_network(const Call& call, const msg::Limits& limits) {
+  auto limited = networks_.limit(call.tid.instance, limits.net_mbit_s);
+  if (limited) return {};
+  obs::warn("net.not_limited", {{"tid", call.tid.str()}, {"reason", limited.error().message}});
+  return "; its network rate does not hold yet: " + limited.error().message;
+}
+
 Operations::Final Operations::limit_vm(const Call& call) {
   if (!call.command.limits)
     return fail(ErrorCode::invalid_argument, "instance/limit without limits", "limits");
@@ -125,7 +132,7 @@ Operations::Final Operations::limit_vm(const Call& call) {
   if (!state) return fail(state.error());
   if (auto ok = hypervisor_.set_limits(call.tid.instance, *call.command.limits); !ok) return fail(ok.error());
   return final_report(call, event_of(*state), place_of(*state),
-                      "the limits hold" + limits_note(*call.command.limits));
+                      "the limits hold" + limit_network(call, *call.command.limits));
 }
 
 /// Of the VM that runs, as its guest sees it; 0: it does not run.

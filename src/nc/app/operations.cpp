@@ -235,6 +235,7 @@ Result<> Operations::forget(const InstanceId& insid) {
 
 Result<> Operations::drop_overlay(const InstanceId& insid) {
   lazy_.drop(insid);
+  networks_.drop(insid);
   if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, insid);
   // Who stops it or finds it ended does not want it switched on by a restore that was interrupted.
   if (auto ok = remove_file(options_.layout.recipe(insid)); !ok) return ok;

@@ -15,6 +15,7 @@
 #include "nc/app/instance_record.hpp"
 #include "nc/app/lazy_disks.hpp"
 #include "nc/app/move_link.hpp"
+#include "nc/app/net_shaper.hpp"
 #include "nc/app/snapshots.hpp"
 #include "nc/domain/task_queue.hpp"
 #include "nc/hypervisor/hypervisor.hpp"
@@ -47,13 +48,19 @@ class Operations {
         hypervisor_(hypervisor),
         images_(images),
         lazy_(options_.layout, images, options_.lazy),
-        snapshots_(options_.layout, hypervisor) {}
+        snapshots_(options_.layout, hypervisor),
+        networks_(options_.layout, hypervisor) {}
 
   /// Before anything else: tells the cache what is in use, and serves the images that guests of before our
   /// restart still read over their sockets.
   void recover();
   /// Guests that read over a socket wait from now on. Idempotent.
-  void stop() { lazy_.stop(); }
+  void stop() {
+    lazy_.stop();
+    networks_.stop();
+  }
+  /// Once a second: network limits that came off hold again.
+  void tend_networks() { networks_.tend(); }
 
   void run(const Job& job, std::stop_token stop);
   /// For a command that cannot be begun: reports `error` as the operation would.
@@ -118,6 +125,8 @@ class Operations {
   Final resume_vm(const Call& call);
   Final restart_vm(const Call& call);
   Final limit_vm(const Call& call);
+  /// What a person should know of it; nothing if it holds.
+  std::string limit_network(const Call& call, const msg::Limits& limits);
   // move_source.cpp
   Final move_vm(const Call& call);
   Result<> may_leave(const Call& call);
@@ -159,6 +168,7 @@ class Operations {
   ImageTools& images_;
   LazyDisks lazy_;
   Snapshots snapshots_;
+  NetShaper networks_;
   std::mutex room_mutex_;  ///< held while versions are evicted
   std::mutex reboot_mutex_;
   std::condition_variable_any rebooted_;

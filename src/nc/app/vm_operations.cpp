@@ -175,7 +175,7 @@ Operations::Final Operations::start(const Call& call) {
   // Redone after a restart of ours: its disk is in use and must not be touched.
   if (state) {
     if (auto ok = hypervisor_.define_and_start(*spec); !ok) return fail(ok.error());
-    return final_report(call, Event::running, kRunning, "the VM runs");
+    return final_report(call, Event::running, kRunning, "the VM runs" + limit_network(call, spec->limits));
   }
   if (auto ok = may_start(call); !ok) return fail(ok.error());
   if (auto ok = need_disk(0, "starting a VM"); !ok) return fail(ok.error());
@@ -206,7 +206,8 @@ Operations::Final Operations::start(const Call& call) {
   if (!state && state.error().code == ErrorCode::not_found) {
     return fail(ErrorCode::unavailable, "the VM ended right after its start; see its console log");
   }
-  return final_report(call, Event::running, kRunning, "the VM runs" + limits_note(spec->limits) + *folders);
+  return final_report(call, Event::running, kRunning,
+                      "the VM runs" + limit_network(call, spec->limits) + *folders);
 }
 
 Result<bool> Operations::end_vm(const Call& call, std::chrono::milliseconds grace) {
@@ -256,6 +257,7 @@ Operations::Final Operations::remove(const Call& call) {
   auto ended = end_vm(call, std::chrono::milliseconds{0});
   if (!ended) return fail(ended.error());
   if (auto ok = remove_database(call); !ok) return fail(ok.error());
+  networks_.drop(call.tid.instance);
   lazy_.drop(call.tid.instance);
   if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, call.tid.instance);
   std::vector<std::filesystem::path> theirs{layout.instance(call.tid.instance)};

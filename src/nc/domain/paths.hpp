@@ -42,6 +42,8 @@ class Layout {
     return prefix_ / "tmp/images" / target.str();
   }
   std::filesystem::path build(const ImageId& target) const { return build_folder(target) / "machine"; }
+  /// Mbit a second that its network card may use; not there: no limit.
+  std::filesystem::path net_limit(const InstanceId& id) const { return instance(id) / "net_limit"; }
   /// Where QEMU reads the VM's image from while it still arrives, and our end of it.
   std::filesystem::path nbd_socket(const InstanceId& id) const { return instance(id) / "disk.nbd"; }
   std::filesystem::path fill_socket(const InstanceId& id) const { return instance(id) / "fill.nbd"; }

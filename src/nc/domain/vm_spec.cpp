@@ -89,11 +89,6 @@ std::uint64_t cpu_shares(const msg::Limits& limits, bool cgroup2) {
   return cgroup2 ? weight : std::max<std::uint64_t>(2, weight * 1024 / 100);
 }
 
-std::string limits_note(const msg::Limits& limits) {
-  if (limits.net_mbit_s == 0) return {};
-  return "; its network rate is not limited: the user-mode network of this node has no such limit";
-}
-
 Result<VmSpec> make_spec(const msg::Command& command, const TaskId& tid, const Layout& layout,
                          const NodeLimits& limits) {
   if (!command.runtime_option) {

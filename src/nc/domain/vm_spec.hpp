@@ -78,8 +78,6 @@ inline constexpr std::uint64_t kCpuPeriodUs = 100'000;
 std::optional<std::int64_t> cpu_quota_us(const msg::Limits& limits, int cpus);
 /// cpu_weight in the kernel's unit: cgroup v2 has weights around 100, v1 shares around 1024.
 std::uint64_t cpu_shares(const msg::Limits& limits, bool cgroup2);
-/// What a person should know of `limits` on this node; empty: nothing.
-std::string limits_note(const msg::Limits& limits);
 
 /// What this node allows.
 struct NodeLimits {

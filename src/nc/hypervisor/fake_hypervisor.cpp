@@ -95,6 +95,7 @@ Result<> FakeHypervisor::destroy(const InstanceId& insid) {
     std::lock_guard lock(mutex_);
     if (auto ok = check(); !ok) return ok;
     if (vms_.erase(insid.str()) == 0) return {};
+    diverted_.erase(insid.str());
   }
   emit({VmEvent::Kind::stopped, insid.str(), "it was ended on the host"});
   return {};
@@ -201,6 +202,7 @@ void FakeHypervisor::end(const InstanceId& insid, VmEvent::Kind kind, bool silen
   {
     std::lock_guard lock(mutex_);
     vms_.erase(insid.str());
+    diverted_.erase(insid.str());
   }
   if (!silently) emit({kind, insid.str(), "ended by the test"});
 }

@@ -25,6 +25,8 @@ class FakeHypervisor : public Hypervisor {
   Result<> reboot(const InstanceId& insid) override;
   Result<> reset(const InstanceId& insid) override;
   Result<> set_limits(const InstanceId& insid, const msg::Limits& limits) override;
+  Result<> divert_network(const InstanceId& insid, const NetSockets& sockets) override;
+  Result<> undivert_network(const InstanceId& insid) override;
   Result<GuestFacts> guest_facts(const InstanceId& insid) override;
   Result<std::vector<DiskSnapshot>> snapshots(const InstanceId& insid,
                                               const std::filesystem::path& disk) override;
@@ -60,6 +62,8 @@ class FakeHypervisor : public Hypervisor {
   void end(const InstanceId& insid, VmEvent::Kind kind, bool silently = false);
   std::optional<VmSpec> spec(const InstanceId& insid) const;
   std::map<std::string, std::string> disk_secrets() const;
+  /// Sockets that stand for the VM's network card, as if of its QEMU; closed when the VM ends.
+  std::optional<NetSockets> diverted(const InstanceId& insid) const;
   int starts() const;
   int reboots() const;
   int resets() const;
@@ -74,6 +78,8 @@ class FakeHypervisor : public Hypervisor {
   std::map<std::string, std::pair<VmSpec, VmInfo>> vms_;
   std::map<std::string, std::string> disk_secrets_;
   std::map<std::string, GuestFacts> facts_;
+  struct Diverted;
+  std::map<std::string, std::shared_ptr<Diverted>> diverted_;
   std::map<std::string, std::vector<DiskSnapshot>> snapshots_;  ///< by disk, as in its file
   std::set<std::string> spoilt_;
   std::optional<Error> next_error_, next_move_error_;

@@ -15,6 +15,14 @@ std::string_view to_string(VmState state) {
   return "shutoff";
 }
 
+Result<> Hypervisor::divert_network(const InstanceId&, const NetSockets&) {
+  return fail(ErrorCode::unavailable, "this hypervisor cannot divert a VM's network");
+}
+
+Result<> Hypervisor::undivert_network(const InstanceId&) {
+  return {};
+}
+
 Result<unsigned> Hypervisor::guest_uid() {
   return ::geteuid();
 }

@@ -11,6 +11,7 @@
 #include "nc/hypervisor/libvirt_connection.hpp"
 #include "nc/hypervisor/libvirt_domain.hpp"
 #include "nc/hypervisor/libvirt_migration.hpp"
+#include "nc/hypervisor/libvirt_network.hpp"
 #include "nc/hypervisor/libvirt_secret.hpp"
 #include "nc/hypervisor/libvirt_snapshots.hpp"
 
@@ -54,6 +55,12 @@ class LibvirtHypervisor : public Hypervisor {
   Result<> reset(const InstanceId& insid) override { return with(insid, reset_domain); }
   Result<> set_limits(const InstanceId& insid, const msg::Limits& limits) override {
     return with(insid, [&](virDomainPtr domain) { return limit_domain(domain, limits); });
+  }
+  Result<> divert_network(const InstanceId& insid, const NetSockets& sockets) override {
+    return with(insid, [&](virDomainPtr domain) { return divert_domain_network(domain, sockets); });
+  }
+  Result<> undivert_network(const InstanceId& insid) override {
+    return with(insid, undivert_domain_network);
   }
   Result<GuestFacts> guest_facts(const InstanceId& insid) override { return with(insid, domain_facts); }
   Result<std::vector<DiskSnapshot>> snapshots(const InstanceId& insid,

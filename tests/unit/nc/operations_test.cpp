@@ -63,13 +63,15 @@ TEST_F(OperationsTest, LimitsHoldFromTheStartAndChangeLive) {
   limit.limits = msg::Limits{.cpu_percent = 50, .disk_iops = 100, .net_mbit_s = 10};
   const auto told = ask(limit);
   EXPECT_EQ(told.event, "running");
-  EXPECT_THAT(told.prompt, HasSubstr("network rate is not limited"));
+  EXPECT_EQ(told.prompt, "the limits hold");
+  EXPECT_TRUE(hypervisor_.diverted(vm(kDesktop)));
   EXPECT_EQ(hypervisor_.spec(vm(kDesktop))->limits, *limit.limits);
   ask("instance/pause", kDesktop);
   limit = command("instance/limit", kDesktop);
   limit.limits = msg::Limits{};
   EXPECT_EQ(ask(limit).event, "paused");
   EXPECT_EQ(hypervisor_.spec(vm(kDesktop))->limits, msg::Limits{});
+  EXPECT_FALSE(hypervisor_.diverted(vm(kDesktop)));
   ask("image/stop", kDesktop);
   auto run = command("image/run", kDesktop);
   run.runtime_option->limits = msg::Limits{.cpu_percent = 20};
