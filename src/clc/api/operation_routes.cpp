@@ -17,6 +17,12 @@ http::Response limit_vm(Context& c, const Principal& who, const http::Request& r
   });
 }
 
+http::Response move_vm(Context& c, const Principal& who, const http::Request& request) {
+  return with_body<MoveBody>(request, [&](const MoveBody& body) {
+    return answer(c.cloud.move_vm(who, request.param("insid"), body.node), 202);
+  });
+}
+
 http::Response take_snapshot(Context& c, const Principal& who, const http::Request& request) {
   return with_body<SnapshotBody>(request, [&](const SnapshotBody& body) {
     return answer(c.cloud.take_snapshot(who, request.param("insid"), body), 202);
@@ -29,6 +35,7 @@ void add_operation_routes(http::Router& router, const Shared& context) {
   add_operation(router, context, VmOperation::pause);
   add_operation(router, context, VmOperation::resume);
   add_operation(router, context, VmOperation::restart);
+  add(router, context, "POST", "/vms/{insid}/migrate", move_vm);
   add(router, context, "PATCH", "/vms/{insid}/limits", limit_vm);
   add(router, context, "GET", "/vms/{insid}/snapshots",
       [](Context& c, const Principal& who, const http::Request& request) {

@@ -184,6 +184,17 @@ struct VmBody : NewVm {
   }
 };
 
+struct VmChangeBody : VmChange {
+  static constexpr auto fields() {
+    using T = VmChangeBody;
+    using Text = std::optional<std::string> T::*;
+    return std::make_tuple(
+        msg::option("name", static_cast<Text>(&T::name), msg::text(1, 80)),
+        msg::option("autostart", static_cast<std::optional<bool> T::*>(&T::autostart)),
+        msg::option("folder_protocol", static_cast<Text>(&T::folder_protocol), msg::choice("virtiofs|smb")));
+  }
+};
+
 struct LimitsBody : LimitsChange {
   static constexpr auto fields() {
     using T = LimitsBody;
@@ -203,6 +214,14 @@ struct SnapshotBody : NewSnapshot {
     using T = SnapshotBody;
     return std::make_tuple(msg::option("name", static_cast<std::string T::*>(&T::name), msg::text(0, 80)),
                            msg::option("memory", static_cast<bool T::*>(&T::memory)));
+  }
+};
+
+struct MoveBody {
+  std::string node;
+
+  static constexpr auto fields() {
+    return std::make_tuple(msg::option("node", &MoveBody::node, msg::text(0, 40)));
   }
 };
 

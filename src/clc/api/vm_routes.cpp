@@ -72,12 +72,19 @@ http::Response define_vm(Context& c, const Principal& who, const http::Request& 
   });
 }
 
+http::Response change_vm(Context& c, const Principal& who, const http::Request& request) {
+  return with_body<VmChangeBody>(request, [&](const VmChangeBody& body) {
+    return answer(c.cloud.change_vm(who, request.param("insid"), body));
+  });
+}
+
 }  // namespace
 
 void add_vm_routes(http::Router& router, const Shared& context) {
   add(router, context, "GET", "/vms", list_vms);
   add(router, context, "POST", "/vms", define_vm);
   add(router, context, "GET", "/vms/{insid}", show_vm);
+  add(router, context, "PATCH", "/vms/{insid}", change_vm);
   add(router, context, "DELETE", "/vms/{insid}",
       [](Context& c, const Principal& who, const http::Request& request) {
         auto force = force_asked(request);

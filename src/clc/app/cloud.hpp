@@ -79,6 +79,13 @@ struct NewVm {
   NewFirstBoot first_boot = {};
 };
 
+/// What is not given stays as it is.
+struct VmChange {
+  std::optional<std::string> name;
+  std::optional<bool> autostart;
+  std::optional<std::string> folder_protocol;  ///< virtiofs | smb; empty: its OS type's
+};
+
 /// What can be done to a VM that runs, without an argument.
 enum class VmOperation { pause, resume, restart };
 std::string_view to_string(VmOperation operation);
@@ -199,6 +206,9 @@ class Cloud {
   /// A VS of a server's image, a VD or TVD of a desktop's. Errors: conflict naming the remedy (the image is
   /// for the other, or its disk for data is not made yet), invalid_argument.
   Result<VmView> define_vm(const Principal& who, const NewVm& request);
+  /// A VM that runs takes how folders reach it at its next start. Errors: invalid_argument, conflict (an
+  /// edit's, or a temporary desktop that is to start by itself).
+  Result<VmView> change_vm(const Principal& who, std::string_view insid, const VmChange& change);
   /// `lazy`: the VM may start while its image still arrives. Errors: conflict (already under way), exhausted
   /// naming each node's reason.
   Result<TaskView> run_vm(const Principal& who, std::string_view insid, bool lazy = false);
@@ -208,6 +218,9 @@ class Cloud {
   Result<VmView> delete_vm(const Principal& who, std::string_view insid, bool force = false);
   /// Errors: conflict (it does not run, or is busy).
   Result<TaskView> operate_vm(const Principal& who, std::string_view insid, VmOperation operation);
+  /// It goes on on `node`, or the one of its cluster that fits best if empty. Errors: conflict (it cannot
+  /// move, saying why, or is busy), not_found, exhausted.
+  Result<TaskView> move_vm(const Principal& who, std::string_view insid, const std::string& node);
   /// Kept, and sent to the VM if it runs. Errors: invalid_argument, permission_denied (more than its type
   /// allows, and no administrator asks), conflict (it boots, or is busy).
   Result<VmView> limit_vm(const Principal& who, std::string_view insid, const LimitsChange& change);

@@ -48,6 +48,23 @@ Result<TaskView> Cloud::operate_vm(const Principal& who, std::string_view insid,
   });
 }
 
+Result<TaskView> Cloud::move_vm(const Principal& who, std::string_view insid, const std::string& node) {
+  auto& impl = *impl_;
+  return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
+    auto instance = impl.instance(sql, who, Deed::control_vm, insid);
+    if (!instance) return fail(instance.error());
+    // Where VMs run is the administrators' affair.
+    if (auto ok = check(who, Deed::change_nodes, "", instance->insid); !ok) return fail(ok.error());
+    const auto open = store::open_task_of_instance(sql, instance->insid);
+    if (!open) return does_not_run(instance->insid, "defined");
+    if (!is_up(*open)) return does_not_run(instance->insid, vm_state(*open));
+    auto task = impl.engine.move_vm(sql, *open, node);
+    if (!task) return fail(task.error());
+    impl.audit(sql, who, "vm.migrate", instance->insid, open->node);
+    return impl.engine.view(sql, *task);
+  });
+}
+
 Result<VmView> Cloud::limit_vm(const Principal& who, std::string_view insid, const LimitsChange& change) {
   auto& impl = *impl_;
   return impl.store.write([&](store::Sql& sql) -> Result<VmView> {

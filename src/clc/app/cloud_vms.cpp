@@ -1,5 +1,6 @@
 #include "clc/app/cloud_impl.hpp"
 #include "clc/app/passwords.hpp"
+#include "clc/domain/vm_disks.hpp"
 #include "common/transfer/grant.hpp"
 
 namespace educloud::clc {
@@ -162,6 +163,11 @@ Instance instance_of(const NewVm& request, InstanceId insid, const Principal& wh
   return instance;
 }
 
+Result<> check_folder_protocol(std::string_view text) {
+  if (text.empty() || text == "virtiofs" || text == "smb") return {};
+  return fail(ErrorCode::invalid_argument, "'folder_protocol' must be virtiofs or smb", "folder_protocol");
+}
+
 Result<InstanceKind> kind_asked(const NewVm& request) {
   if (request.kind == "VD") return InstanceKind::VD;
   if (request.kind == "VS") return InstanceKind::VS;
@@ -180,9 +186,7 @@ Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
   if (auto ok = check(who, Deed::create_vm, "", ""); !ok) return fail(ok.error());
   const auto kind = kind_asked(request);
   if (!kind) return fail(kind.error());
-  const auto& folders = request.folder_protocol;
-  if (!folders.empty() && folders != "virtiofs" && folders != "smb")
-    return fail(ErrorCode::invalid_argument, "'folder_protocol' must be virtiofs or smb", "folder_protocol");
+  if (auto ok = check_folder_protocol(request.folder_protocol); !ok) return fail(ok.error());
   auto first_boot = first_boot_of(request.first_boot);
   if (!first_boot) return fail(first_boot.error());
   return impl.write_placing([&](store::Sql& sql) -> Result<VmView> {
@@ -205,6 +209,28 @@ Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
       if (!begun) return fail(begun.error());
     }
     return impl.vm_view(sql, who, instance);
+  });
+}
+
+Result<VmView> Cloud::change_vm(const Principal& who, std::string_view insid, const VmChange& change) {
+  auto& impl = *impl_;
+  if (auto ok = check_folder_protocol(change.folder_protocol.value_or("")); !ok) return fail(ok.error());
+  if (change.name) {
+    if (auto ok = check_name(*change.name, "name"); !ok) return fail(ok.error());
+  }
+  return impl.store.write([&](store::Sql& sql) -> Result<VmView> {
+    auto instance = impl.instance(sql, who, Deed::control_vm, insid);
+    if (!instance) return fail(instance.error());
+    if (change.autostart == true && !outlives_its_task(instance->insid)) {
+      return fail(ErrorCode::conflict, instance->insid + " ends with its run: it cannot start again",
+                  "autostart");
+    }
+    instance->name = change.name.value_or(instance->name);
+    instance->autostart = change.autostart.value_or(instance->autostart);
+    instance->folder_protocol = change.folder_protocol.value_or(instance->folder_protocol);
+    store::update_instance(sql, *instance);
+    impl.audit(sql, who, "vm.change", instance->insid, instance->name);
+    return impl.vm_view(sql, who, *instance);
   });
 }
 

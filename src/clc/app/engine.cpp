@@ -136,6 +136,8 @@ Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement
       task.state.state != task::State::deleting) {
     return stop_failed(sql, std::move(task), status);
   }
+  if (row.event == Event::running && task.op == "instance/migrate" && status.final == 1)
+    return moved(sql, std::move(task), row, status);
   if (row.event == Event::failed && task.op == "image/run" && status.seq == 0)
     return run_undeliverable(sql, std::move(task), status);
   if (row.event == Event::failed && task.op == "image/submit") {
@@ -227,9 +229,11 @@ void Engine::resend(store::Sql& sql, Task task) {
 Result<> Engine::apply(store::Sql& sql, Task& task, const task::Transition& row,
                        const msg::TaskStatus* status) {
   const bool moved = task.state != row.to;
+  const bool moves = task.op_open && task.op == "instance/migrate";
   const bool takes_snapshot = task.op_open && task.op.starts_with("snapshot/");
   const std::optional<Task> before = takes_snapshot ? std::optional(task) : std::nullopt;
   task = after_event(std::move(task), row, status, now());
+  if (moves && !task.op_open) leave_ports(sql, task.insid);
   if (before) follow_snapshot(sql, *before, task, row, status);
   if (auto ok = act(sql, task, row.action, status); !ok) return ok;
   if (auto ok = after(sql, task, row.event); !ok) return ok;

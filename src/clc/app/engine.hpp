@@ -58,6 +58,10 @@ class Engine {
   /// Does something to the task's VM. Errors: conflict (no VM, or it is busy), exhausted.
   Result<Task> operate(store::Sql& sql, Task task, Operation operation);
 
+  /// Moves the task's VM, which runs, to `wanted`, or the node of its cluster that fits best. Errors:
+  /// conflict (it cannot move, or is busy), not_found (no such node), exhausted, unavailable.
+  Result<Task> move_vm(store::Sql& sql, Task task, const std::string& wanted);
+
   /// Cancels `task` and ends it without its node's answer, for a node that does not come back. If it does, it
   /// gets a task/delete. Errors: conflict (the node is alive, or was within kSilenceMs; walrus' tasks).
   Result<Task> force_end(store::Sql& sql, Task task);
@@ -133,6 +137,12 @@ class Engine {
   Result<> run_now(store::Sql& sql, Task& task);
   Result<> fail_here(Task& task, const std::string& why);
   Result<> open_gate(store::Sql& sql, const std::string& node);
+  bool move_off(store::Sql& sql, const Task& task);
+  Result<> may_move(store::Sql& sql, const Task& task) const;
+  Result<NodeFacts> choose_target(store::Sql& sql, const Task& task, const std::string& wanted) const;
+  Result<msg::Move> move_to(store::Sql& sql, const Task& task, const NodeFacts& target);
+  void leave_ports(store::Sql& sql, const std::string& insid);
+  Result<> moved(store::Sql& sql, Task task, const task::Transition& row, const msg::TaskStatus& status);
   bool leaves(store::Sql& sql, const Task& task) const;
   Result<> begin_elsewhere(store::Sql& sql, Task& task);
   void explain_stop(store::Sql& sql, Task& task) const;
@@ -171,7 +181,8 @@ class Engine {
   const CloudOptions& options_;
   std::function<void()> wake_ = [] {};
   std::optional<Operation> operation_;  ///< that operate() is sending: only the writer thread touches it
-  std::optional<Decision> refused_;     ///< of the transaction in hand: only the writer thread touches it
+  bool adopts_ = false;  ///< the VM that send() sends for runs already: only the writer thread touches it
+  std::optional<Decision> refused_;  ///< of the transaction in hand: only the writer thread touches it
   mutable std::mutex pace_mutex_;
   Pace pace_;
 };

@@ -76,7 +76,8 @@ Result<CommandParts> Engine::parts(store::Sql& sql, const Task& task, std::strin
       return fail(ErrorCode::not_found, "the image of disk " + task.dst + " is not there any more");
     out.disk_bytes = std::int64_t{server->database_gib} << 30;
   }
-  if (op != "image/prepare" && op != "image/run") return out;
+  const bool moves = op == "instance/migrate";
+  if (op != "image/prepare" && op != "image/run" && !moves) return out;
   const auto instance = store::find_instance(sql, task.insid);
   const auto image = store::find_image(sql, task.src);
   auto version = store::find_version(sql, task.src, task.source_version);
@@ -89,6 +90,7 @@ Result<CommandParts> Engine::parts(store::Sql& sql, const Task& task, std::strin
   out.source_grant = transfer::sign_grant(
       options_.data_key,
       {"GET", transfer::version_path(task.src, task.source_version), task.node, expires_s});
+  if (moves) out.access.display_password = store::display_password(sql, task.insid);
   if (!has_vm) return out;
   const auto ostype = store::find_ostype(sql, image->ostype);
   out.memory_mib = instance->memory_mib;
@@ -131,6 +133,10 @@ Result<Access> Engine::take_access(store::Sql& sql, const Task& task) {
                                           std::to_string(options_.web_port_first) + "-" +
                                           std::to_string(options_.web_port_last) +
                                           "): stop a VM or widen them in clc.conf");
+  }
+  if (adopts_) {
+    access.display_password = store::display_password(sql, task.insid);
+    return access;
   }
   access.display_password = new_display_password();
   store::set_display_password(sql, task.insid, access.display_password);

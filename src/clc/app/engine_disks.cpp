@@ -48,13 +48,16 @@ Result<Version> Engine::database_version(store::Sql& sql, const Image& image, co
 
 /// What `op` needs of the VM's database disk.
 Result<> Engine::add_database(store::Sql& sql, const Task& task, std::string_view op, CommandParts& out) {
-  const bool starts = op == "image/prepare" || op == "image/run";
+  const bool moves = op == "instance/migrate";
+  const bool starts = op == "image/prepare" || op == "image/run" || moves;
   const bool uses = starts || op == "image/stop" || op == "image/submit";
   if ((!uses && op != "task/delete") || !has_disk(sql, task)) return {};
   if (op == "task/delete" && !disk_goes(sql, task)) return {};
   DatabaseParts parts;
   if (const auto cluster = store::find_cluster(sql, task.cluster)) parts.mode = cluster->database_mode;
-  parts.grant = disk_grant(task.insid, task.epoch, task.node);
+  // The node that it comes to is given its own.
+  if (!moves) parts.grant = disk_grant(task.insid, task.epoch, task.node);
+  const std::string node = moves && operation_ && operation_->move ? operation_->move->nid : task.node;
   if (starts || op == "image/submit") {
     const auto image = store::find_image(sql, task.src);
     const auto version = store::find_version(sql, task.src, task.source_version);
@@ -67,7 +70,7 @@ Result<> Engine::add_database(store::Sql& sql, const Task& task, std::string_vie
   const std::int64_t expires_s = now() / 1000 + kVersionSeconds;
   const auto sign = [&](const char* method, const std::string& imgid, int version) {
     return transfer::sign_grant(options_.data_key,
-                                {method, transfer::version_path(imgid, version), task.node, expires_s});
+                                {method, transfer::version_path(imgid, version), node, expires_s});
   };
   if (starts) parts.source_grant = sign("GET", parts.source->imgid, parts.source->version);
   if (op == "image/submit") {

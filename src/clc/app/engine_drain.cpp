@@ -37,6 +37,8 @@ Result<> Engine::drain(store::Sql& sql) {
         store::update_task(sql, *task);
         changed(sql, *task);
       }
+    } else if (move_off(sql, *task)) {
+      continue;
     } else {
       task->prompt = drain_text(node);
       auto stopped = user_event(sql, std::move(*task), Event::stop);
@@ -47,6 +49,19 @@ Result<> Engine::drain(store::Sql& sql) {
     if (done) obs::info("task.drained", {{"tid", tid}, {"node", node}});
   }
   return {};
+}
+
+/// True if it is on its way to another node. One that was refused there once is not sent again.
+bool Engine::move_off(store::Sql& sql, const Task& task) {
+  const bool was_refused = task.op == "instance/migrate" && !task.op_open && !task.errormsg.empty();
+  if (task.state.state != task::State::running || was_refused) return false;
+  auto moving = move_vm(sql, task, "");
+  if (moving) {
+    obs::info("task.drained", {{"tid", task.tid}, {"node", task.node}, {"how", "moves"}});
+    return true;
+  }
+  obs::info("task.not_moved", {{"tid", task.tid}, {"node", task.node}, {"reason", moving.error().message}});
+  return false;
 }
 
 /// A desktop that does not run yet begins again on another node; if none can take it, it fails (not stored).

@@ -109,7 +109,8 @@ void Engine::measure(const Task& task, Event event, const msg::TaskStatus& statu
     auto& rate = pace_.fetch_bytes_per_s[task.cluster];
     rate = blend(rate, status.bytes_per_s);
   }
-  if (event == Event::running && task.op == "image/run" && task.resends == 0 && task.cmd_sent_at > 0) {
+  if (event == Event::running && task.op == "image/run" && task.state.state != task::State::running &&
+      task.resends == 0 && task.cmd_sent_at > 0) {
     const std::int64_t took_ms = std::clamp<std::int64_t>(now() - task.cmd_sent_at, 1, 3'600'000);
     pace_.boot_ms = blend(pace_.boot_ms.value_or(0), took_ms);
   }

@@ -56,10 +56,10 @@ msg::Command make_command(const Task& task, std::string_view op, const CommandPa
   command.attempt = task.attempt;
   command.ts = now_ms;
   command.deadline = now_ms + patience_ms;
-  if (op == "image/prepare" || op == "image/run") {
+  if (op == "image/prepare" || op == "image/run" || op == "instance/migrate") {
     if (parts.source) command.source = named(*parts.source);
     command.source_grant = parts.source_grant;
-    command.lazy = task.kind == TaskKind::run && task.lazy ? 1 : 0;
+    command.lazy = task.kind == TaskKind::run && task.lazy && op != "instance/migrate" ? 1 : 0;
     if (task.kind == TaskKind::push) {
       command.priority = "prefetch";
     } else {
@@ -80,6 +80,7 @@ msg::Command make_command(const Task& task, std::string_view op, const CommandPa
     command.snapshot = parts.operation->snapshot;
     command.with_memory = parts.operation->with_memory ? 1 : 0;
     if (op == "instance/limit") command.limits = parts.operation->limits;
+    command.move = parts.operation->move;
   }
   if (op == "image/prune" || op == "image/delete") {
     command.target_imgid = task.dst;

@@ -14,6 +14,7 @@ struct Operation {
   msg::Limits limits;
   std::string snapshot;
   bool with_memory = false;
+  std::optional<msg::Move> move = {};
 };
 
 /// Of the VM's database disk.

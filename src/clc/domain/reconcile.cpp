@@ -125,6 +125,8 @@ std::optional<Fix> look_at_vm(const msg::InventoryVm& vm, const Holdings& holdin
   const Task& task = at->second;
   if (is_younger(task.updated_at, kUnsettledMs, now_ms)) return std::nullopt;
   if (task.state.state == State::gone) return farewell_to(vm, view, &task, "its task has ended");
+  // It is on its way, and the node it goes to holds it already.
+  if (task.op_open && task.op == "instance/migrate") return std::nullopt;
   if (task.node != holdings.host || task.cluster != holdings.cluster)
     return farewell_to(vm, view, &task, "its task is on node " + task.node);
   const bool is_stray = is_up(vm) && task.state == kStopped && !task.op_open;

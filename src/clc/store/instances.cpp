@@ -74,6 +74,11 @@ void set_instance_limits(Sql& sql, std::string_view insid, const msg::Limits& li
   sql.run("UPDATE instances SET limits = ? WHERE insid = ?", {to_column(limits), insid});
 }
 
+void update_instance(Sql& sql, const Instance& one) {
+  sql.run("UPDATE instances SET name = ?, autostart = ?, folder_protocol = ? WHERE insid = ?",
+          {one.name, one.autostart, one.folder_protocol, one.insid});
+}
+
 void set_instance_deleting(Sql& sql, std::string_view insid) {
   sql.run("UPDATE instances SET deleting = 1 WHERE insid = ?", {insid});
 }
@@ -124,6 +129,10 @@ void hold_port(Sql& sql, std::string_view node, std::string_view kind, std::stri
 
 void free_ports(Sql& sql, std::string_view insid) {
   sql.run("DELETE FROM ports WHERE insid = ?", {insid});
+}
+
+void free_port(Sql& sql, std::string_view insid, std::string_view kind) {
+  sql.run("DELETE FROM ports WHERE insid = ? AND kind = ?", {insid, kind});
 }
 
 std::vector<std::string> unowned_ports(Sql& sql) {

@@ -82,12 +82,13 @@ QueuePlace queue_place(Sql& sql, const Task& task) {
 std::vector<std::int64_t> to_drain(Sql& sql) {
   // CROSS JOIN: from the few nodes to their open tasks, never through all tasks that ever were.
   // One whose image/run is on its way is waited for: it boots in a moment, and is stopped then.
-  return numbers(sql.all(
-      "SELECT t.id FROM nodes n CROSS JOIN tasks t ON t.node = n.host WHERE n.state = 'drained' AND "
-      "t.state <> 'gone' AND t.kind = 'run' AND "
-      "((t.state IN ('booting', 'running', 'paused') AND NOT (t.op = 'image/stop' AND t.op_open = 1)) OR "
-      "(t.phase = 'preparing' AND t.failed = 0 AND t.op = 'image/prepare')) "
-      "ORDER BY t.id LIMIT 500"));
+  return numbers(
+      sql.all("SELECT t.id FROM nodes n CROSS JOIN tasks t ON t.node = n.host WHERE n.state = 'drained' AND "
+              "t.state <> 'gone' AND t.kind = 'run' AND "
+              "((t.state IN ('booting', 'running', 'paused') AND NOT (t.op IN ('image/stop', "
+              "'instance/migrate') AND t.op_open = 1)) OR "
+              "(t.phase = 'preparing' AND t.failed = 0 AND t.op = 'image/prepare')) "
+              "ORDER BY t.id LIMIT 500"));
 }
 
 }  // namespace educloud::clc::store

@@ -199,6 +199,12 @@ std::vector<Reservation> reservations(Sql& sql) {
     const std::int64_t memory_mib = runs ? row.number(2) : 0, cpus = runs ? row.number(3) : 0;
     out.push_back({row.text(0), row.text(1), memory_mib, static_cast<int>(cpus), runs});
   }
+  for (const auto& row :
+       sql.all("SELECT json_extract(t.command, '$.move.nid'), t.insid, i.memory_mib, i.cpus FROM tasks t "
+               "JOIN instances i ON i.insid = t.insid WHERE t.state <> 'gone' AND t.op = 'instance/migrate' "
+               "AND t.op_open = 1")) {
+    out.push_back({row.text(0), row.text(1), row.number(2), static_cast<int>(row.number(3)), true});
+  }
   return out;
 }
 

@@ -31,7 +31,7 @@ void update_task(Sql& sql, const Task& task);
 std::vector<Task> overdue_tasks(Sql& sql, std::int64_t now_ms);
 
 /// Of open tasks on a node: memory and cpus if they hold capacity, else only their ports (`runs` is false).
-/// What the planner must not promise twice.
+/// What the planner must not promise twice. A VM that moves is on both nodes.
 std::vector<Reservation> reservations(Sql& sql);
 
 std::optional<Instance> find_instance(Sql& sql, std::string_view insid);
@@ -39,6 +39,8 @@ std::optional<Instance> find_instance(Sql& sql, std::string_view insid);
 std::vector<Listed<Instance>> list_instances(Sql& sql, std::int64_t after, int limit, std::string_view owner);
 std::vector<Instance> instances_of_image(Sql& sql, std::string_view imgid);
 void add_instance(Sql& sql, const Instance& instance);
+/// Its name, autostart and folder_protocol.
+void update_instance(Sql& sql, const Instance& instance);
 void set_instance_deleting(Sql& sql, std::string_view insid);
 /// Its database disk lies there from now on.
 void set_disk_cluster(Sql& sql, std::string_view insid, std::string_view cluster);
@@ -56,6 +58,7 @@ int port_of(Sql& sql, std::string_view insid, std::string_view kind);
 /// The instance has `port` on `node`, whatever the book says of it and of whoever has that port by the book.
 void hold_port(Sql& sql, std::string_view node, std::string_view kind, std::string_view insid, int port);
 void free_ports(Sql& sql, std::string_view insid);
+void free_port(Sql& sql, std::string_view insid, std::string_view kind);
 /// Instances that have ports and no open task.
 std::vector<std::string> unowned_ports(Sql& sql);
 

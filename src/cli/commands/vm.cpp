@@ -11,6 +11,10 @@
 namespace educloud::cli {
 namespace {
 
+constexpr const char* kAutostartHelp =
+    "Start it again when its node comes back after a reboot (servers do unless told otherwise)";
+constexpr const char* kFoldersHelp =
+    "How shared folders reach it from its next start on, instead of its OS type's way";
 constexpr const char* kLazyHelp = "Let it start while its image still arrives on the node";
 
 std::string path_of(const std::string& insid) {
@@ -169,15 +173,36 @@ void add_define(CLI::App& vm, Context& context) {
   define->add_flag("--lazy", a.lazy, kLazyHelp)->needs(temporary);
   define->add_flag("--server", a.server, "A server: it has a disk for data that outlives its runs")
       ->excludes(temporary);
-  define
-      ->add_flag("--autostart,!--no-autostart", a.autostart,
-                 "Start it again when its node comes back after a reboot (servers do unless told otherwise)")
-      ->excludes(temporary);
-  define->add_option("--folders", a.folders, "How shared folders reach it, instead of its OS type's way")
-      ->check(CLI::IsMember({"virtiofs", "smb"}));
+  define->add_flag("--autostart,!--no-autostart", a.autostart, kAutostartHelp)->excludes(temporary);
+  define->add_option("--folders", a.folders, kFoldersHelp)->check(CLI::IsMember({"virtiofs", "smb"}));
   add_wait_options(*define, a.wait);
   on_command(*define, context,
              [&context, arguments](Session& session) { return define_vm(context, session, *arguments); });
+}
+
+void add_set(CLI::App& vm, Context& context) {
+  struct Arguments {
+    std::string insid, name, folders;
+    std::optional<bool> autostart;
+  };
+  auto* set = vm.add_subcommand("set", "Change its name, or how it starts");
+  auto a = std::make_shared<Arguments>();
+  set->add_option("VM", a->insid, "Instance id")->required();
+  set->add_option("--name", a->name, "New name");
+  set->add_flag("--autostart,!--no-autostart", a->autostart, kAutostartHelp);
+  set->add_option("--folders", a->folders, kFoldersHelp)->check(CLI::IsMember({"virtiofs", "smb"}));
+  on_command(*set, context, [&context, a](Session& session) -> Result<> {
+    auto body = nlohmann::json::object();
+    if (!a->name.empty()) body["name"] = a->name;
+    if (!a->folders.empty()) body["folder_protocol"] = a->folders;
+    if (a->autostart) body["autostart"] = *a->autostart;
+    if (body.empty())
+      return fail(ErrorCode::invalid_argument, "give --name, --autostart, --no-autostart or --folders",
+                  "name");
+    auto changed = session.patch(path_of(a->insid), body);
+    if (!changed) return fail(changed.error());
+    return show_vm(context, session, a->insid);
+  });
 }
 
 }  // namespace
@@ -193,6 +218,7 @@ void add_vm_commands(CLI::App& app, Context& context) {
     return command;
   };
   add_define(*vm, context);
+  add_set(*vm, context);
   auto* list = vm->add_subcommand("list", "All desktops and servers");
   on_command(*list, context, [&context](Session& session) { return list_vms(context, session); });
   auto* show = add("show", "One of them: state, screen address and password");

@@ -32,6 +32,22 @@ Result<> operate(Context& context, Session& session, const std::string& insid, c
   return show(context, session, insid);
 }
 
+Result<> move(Context& context, Session& session, const std::string& insid, const std::string& node,
+              const WaitOptions& wait) {
+  nlohmann::json body = nlohmann::json::object();
+  if (!node.empty()) body["node"] = node;
+  auto task = session.post(path_of(insid) + "/migrate", body);
+  if (!task) return fail(task.error());
+  const std::string from = cell(*task, "node");
+  if (wait.wait) {
+    auto last = wait_for_task(context, session, cell(*task, "tid"), Goal::settled, wait.timeout_s);
+    if (!last) return fail(last.error());
+    if (cell(*last, "node") == from)
+      return fail(ErrorCode::unavailable, insid + " stays on " + from + ": " + cell(*last, "errormsg"));
+  }
+  return show(context, session, insid);
+}
+
 Result<> limit(Context& context, Session& session, const std::string& insid, const LimitOptions& options,
                const WaitOptions& wait) {
   const auto body = limits_body(options);
@@ -67,6 +83,11 @@ void add_vm_operate_commands(CLI::App& vm, Context& context) {
       return operate(context, session, *insid, verb, *wait);
     });
   }
+  auto* moved = add("migrate", "Let it go on on another node, while it runs (administrators)");
+  auto node = std::make_shared<std::string>();
+  moved->add_option("--to", *node, "Node; else the one of its cluster that fits best");
+  on_command(*moved, context,
+             [=, &context](Session& session) { return move(context, session, *insid, *node, *wait); });
   auto* limited = add("limit", "What it may take of its node, at once if it runs; 0: what its type says");
   auto options = std::make_shared<LimitOptions>();
   add_limit_options(*limited, *options);

@@ -222,7 +222,7 @@ bool is_transient(TaskState state) {
 
 bool holds_capacity(TaskState state) {
   return state.phase == Phase::preparing || state == kBooting || state == kRunning || state == kPaused ||
-         state == kDeleting;
+         state == kMigrating || state == kDeleting;
 }
 
 }  // namespace educloud::task

@@ -53,7 +53,6 @@ msg::Command for_target(const msg::Command& command, const VmInfo& vm) {
   msg::Command out = command;
   out.move.reset();
   out.nid = to.nid;
-  ++out.epoch;
   out.source_grant = to.source_grant;
   out.database_grant = to.database_grant;
   auto& option = *out.runtime_option;

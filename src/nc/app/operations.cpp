@@ -28,7 +28,8 @@ void count(const std::string& op, std::string_view result, std::chrono::steady_c
 bool is_up(const inbox::Entry& entry) {
   if (!entry.finished || !entry.status || entry.status->phase != to_string(Phase::editing)) return false;
   // It runs, but not here any more.
-  if (entry.command.op == "instance/migrate" && entry.status->event == to_string(Event::running)) return false;
+  if (entry.command.op == "instance/migrate" && entry.status->event == to_string(Event::running))
+    return false;
   return entry.status->state == to_string(State::running) || entry.status->state == to_string(State::paused);
 }
 

@@ -57,11 +57,11 @@ TEST(Commands, AreThoseThatAreDocumented) {
           "image list", "image set", "image show", "image build", "image modify", "image submit",
           "image versions", "image rollback", "image prune", "image delete", "image push", "image export",
           "image url", "image diff", "image compact", "walrus fsck", "walrus export", "walrus gc",
-          "walrus stats", "vm define", "vm run", "vm stop", "vm pause", "vm resume", "vm restart", "vm limit",
-          "vm snapshot take", "vm snapshot list", "vm snapshot restore", "vm snapshot delete", "vmtype list",
-          "vmtype set", "vmtype delete", "ostype list", "ostype set", "ostype delete", "vm delete", "vm list",
-          "vm show", "vm console", "vm screenshot", "task list", "task show", "task watch", "task cancel",
-          "task submit", "task start", "task stop"));
+          "walrus stats", "vm define", "vm run", "vm stop", "vm pause", "vm resume", "vm restart",
+          "vm migrate", "vm limit", "vm snapshot take", "vm snapshot list", "vm snapshot restore",
+          "vm snapshot delete", "vmtype list", "vmtype set", "vmtype delete", "ostype list", "ostype set",
+          "ostype delete", "vm delete", "vm set", "vm list", "vm show", "vm console", "vm screenshot",
+          "task list", "task show", "task watch", "task cancel", "task submit", "task start", "task stop"));
 }
 
 TEST(Roll, KnowsARestartFromAnEarlierStart) {
@@ -117,6 +117,7 @@ TEST(Program, TellsWrongUsageByItsExitCode) {
   EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--server", "--temporary"}), 2);
   EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--temporary", "--autostart"}), 2);
   EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--folders", "nfs"}), 2);
+  EXPECT_EQ(run({"vm", "set", "VD01234567", "--folders", "nfs"}), 2);
   EXPECT_EQ(run({"cluster", "set", "cc1"}), 2);
   EXPECT_EQ(run({"cluster", "set", "cc1", "--database-mode", "ftp"}), 2);
   EXPECT_EQ(run({"image", "set", "IMG00000000", "--database-gib", "5"}), 2) << "of a server only";
