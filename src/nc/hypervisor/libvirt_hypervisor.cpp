@@ -1,7 +1,6 @@
 #include "nc/hypervisor/libvirt_hypervisor.hpp"
 
 #include <condition_variable>
-#include <filesystem>
 
 #include <libvirt/virterror.h>
 
@@ -35,17 +34,12 @@ class LibvirtHypervisor : public Hypervisor {
   std::string kind() const override;
   std::vector<std::string> warnings() const override;
   Result<> set_disk_secret(const InstanceId& insid, const std::string& secret) override {
-    auto open = connection();
-    return open ? set_secret(open->get(), insid, secret) : fail(open.error());
+    return on_host([&](virConnectPtr host) { return set_secret(host, insid, secret); });
   }
   Result<> drop_disk_secret(const InstanceId& insid) override {
-    auto open = connection();
-    return open ? drop_secret(open->get(), insid) : fail(open.error());
+    return on_host([&](virConnectPtr host) { return drop_secret(host, insid); });
   }
-  Result<unsigned> guest_uid() override {
-    auto open = connection();
-    return open ? qemu_uid(open->get()) : fail(open.error());
-  }
+  Result<unsigned> guest_uid() override { return on_host(qemu_uid); }
   Result<> define_and_start(const VmSpec& spec) override;
   Result<> shutdown(const InstanceId& insid) override;
   Result<> destroy(const InstanceId& insid) override;
@@ -57,11 +51,9 @@ class LibvirtHypervisor : public Hypervisor {
     return with(insid, [&](virDomainPtr domain) { return limit_domain(domain, limits); });
   }
   Result<> divert_network(const InstanceId& insid, const NetSockets& sockets) override {
-    return with(insid, [&](virDomainPtr domain) { return divert_domain_network(domain, sockets); });
+    return with(insid, [&](virDomainPtr domain) { return divert_domain(domain, sockets); });
   }
-  Result<> undivert_network(const InstanceId& insid) override {
-    return with(insid, undivert_domain_network);
-  }
+  Result<> undivert_network(const InstanceId& insid) override { return with(insid, undivert_domain); }
   Result<GuestFacts> guest_facts(const InstanceId& insid) override { return with(insid, domain_facts); }
   Result<std::vector<DiskSnapshot>> snapshots(const InstanceId& insid,
                                               const std::filesystem::path& disk) override {
@@ -82,7 +74,12 @@ class LibvirtHypervisor : public Hypervisor {
     return with(insid, [&](virDomainPtr domain) { return drop_domain_snapshot(domain, disk, name); });
   }
   Result<std::string> recipe(const InstanceId& insid) override { return with(insid, domain_recipe); }
-  Result<> start_again(const std::string& recipe) override;
+  Result<> start_again(const std::string& recipe) override {
+    return on_host([&](virConnectPtr host) -> Result<> {
+      const DomainRef started(virDomainCreateXML(host, recipe.c_str(), 0));
+      return started ? Result<>{} : fail(libvirt_error("start the VM again"));
+    });
+  }
   Result<> receive(const VmSpec& spec, const MovePlaces& places) override;
   Result<bool> has_arrived(const InstanceId& insid) override { return with(insid, domain_has_arrived); }
   Result<> take_over(const InstanceId& insid) override { return with(insid, take_over_domain); }
@@ -108,6 +105,12 @@ class LibvirtHypervisor : public Hypervisor {
   Result<ConnectRef> connection() const;
   /// The domain, with the connection it needs to stay alive.
   Result<std::pair<ConnectRef, DomainRef>> domain(const InstanceId& insid) const;
+  template <typename Act>
+  auto on_host(Act act) const -> decltype(act(virConnectPtr{})) {
+    auto open = connection();
+    if (!open) return fail(open.error());
+    return act(open->get());
+  }
   /// `act` on the domain, which lives as long as its connection does.
   template <typename Act>
   auto with(const InstanceId& insid, Act act) const -> decltype(act(virDomainPtr{})) {
@@ -329,8 +332,7 @@ Result<> LibvirtHypervisor::define_and_start(const VmSpec& spec) {
                                          (info ? info->tid : std::string("unknown")) + "'");
   }
   const DomainRef started(virDomainCreateXML(open->get(), domain_xml(spec, host()).c_str(), 0));
-  if (!started) return fail(libvirt_error("start VM " + spec.insid.str()));
-  return {};
+  return started ? Result<>{} : fail(libvirt_error("start VM " + spec.insid.str()));
 }
 
 Result<> LibvirtHypervisor::receive(const VmSpec& spec, const MovePlaces& places) {
@@ -344,14 +346,6 @@ Result<> LibvirtHypervisor::receive(const VmSpec& spec, const MovePlaces& places
   auto opened = open_for_arrival(started.get(), places);
   if (!opened) virDomainDestroy(started.get());
   return opened;
-}
-
-Result<> LibvirtHypervisor::start_again(const std::string& recipe) {
-  auto open = connection();
-  if (!open) return fail(open.error());
-  const DomainRef started(virDomainCreateXML(open->get(), recipe.c_str(), 0));
-  if (!started) return fail(libvirt_error("start the VM again"));
-  return {};
 }
 
 Result<> LibvirtHypervisor::shutdown(const InstanceId& insid) {

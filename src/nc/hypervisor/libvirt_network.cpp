@@ -63,7 +63,7 @@ Result<> add_all(virDomainPtr domain, const NetSockets& sockets) {
 
 }  // namespace
 
-Result<> undivert_domain_network(virDomainPtr domain) {
+Result<> undivert_domain(virDomainPtr domain) {
   // What is not there cannot be removed, and QEMU says so; whether something is left, the list tells.
   for (const auto* id : kFilters) (void)ask_monitor(domain, "object-del", {{"id", id}});
   for (const auto* id : kDevices) (void)ask_monitor(domain, "chardev-remove", {{"id", id}});
@@ -76,11 +76,11 @@ Result<> undivert_domain_network(virDomainPtr domain) {
   return {};
 }
 
-Result<> divert_domain_network(virDomainPtr domain, const NetSockets& sockets) {
+Result<> divert_domain(virDomainPtr domain, const NetSockets& sockets) {
   // Those of before our restart lead nowhere.
-  if (auto ok = undivert_domain_network(domain); !ok) return ok;
+  if (auto ok = undivert_domain(domain); !ok) return ok;
   auto added = add_all(domain, sockets);
-  if (!added) (void)undivert_domain_network(domain);
+  if (!added) (void)undivert_domain(domain);
   return added;
 }
 

@@ -8,7 +8,7 @@
 namespace educloud::nc {
 
 /// See Hypervisor::divert_network, undivert_network.
-Result<> divert_domain_network(virDomainPtr domain, const NetSockets& sockets);
-Result<> undivert_domain_network(virDomainPtr domain);
+Result<> divert_domain(virDomainPtr domain, const NetSockets& sockets);
+Result<> undivert_domain(virDomainPtr domain);
 
 }  // namespace educloud::nc
