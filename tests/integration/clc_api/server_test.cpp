@@ -51,6 +51,25 @@ TEST_F(ServerApi, AServerIsDefinedByWhoeverMayDefine) {
   EXPECT_EQ(json_of(call("GET", "/vms", anna_))["items"].size(), 3u);
 }
 
+TEST_F(ServerApi, HowAVmStartsIsChangedByItsOwner) {
+  const std::string vm =
+      "/vms/" + json_of(define({{"imgid", kServer}, {"kind", "VS"}}))["insid"].get<std::string>();
+  const std::string body = R"({"name":"wiki","autostart":false,"folder_protocol":"smb"})";
+  EXPECT_EQ(call("PATCH", vm, token_of("ben"), body).status, 404);
+  EXPECT_EQ(call("PATCH", vm, {}, body).status, 401);
+  ASSERT_EQ(call("PATCH", vm, anna_, body).status, 200);
+  const auto shown = json_of(call("PATCH", vm, admin_, "{}"));
+  EXPECT_EQ(shown["name"], "wiki");
+  EXPECT_EQ(shown["autostart"], false);
+  EXPECT_EQ(shown["folder_protocol"], "smb");
+  for (const std::string key : {"name", "autostart", "folder_protocol"}) {
+    const auto refused =
+        call("PATCH", vm, anna_, nlohmann::json{{key, key == "autostart" ? "yes" : "a/b"}}.dump());
+    EXPECT_EQ(refused.status, 400) << key;
+    EXPECT_EQ(error_of(refused)["key"], key);
+  }
+}
+
 TEST_F(ServerApi, ImagesAreForOneOrTheOther) {
   for (const auto& [image, kind] : std::vector<std::pair<const char*, const char*>>{
            {kDesktop, "VS"}, {kServer, "VD"}, {kServer, "TVD"}}) {
