@@ -105,6 +105,10 @@ DiskStore::Options disk_options(const Config& config, const http::Url& walrus, c
   out.targets.listen = config.common.listen;
   out.targets.port = config.iscsi_port;
   out.targets.run_dir = config.common.prefix / "run";
+  out.nbd.listen = config.common.listen;
+  out.nbd.first_port = config.nbd_port;
+  out.nbd.ports = config.nbd_ports;
+  out.nbd.run_dir = out.targets.run_dir;
   out.portal_host = address_for_nodes(config);
   out.walrus = [walrus, data_key, &clock, host = config.common.host, ca = config.walrus_ca_file](
                    const std::string& imgid, int version) {

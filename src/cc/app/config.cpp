@@ -55,6 +55,8 @@ Result<Config> load_config(const std::filesystem::path& path) {
   reader->integer("limits.connections", out.connections, 1, 16);
   reader->integer("limits.max_node_transfers", out.max_node_transfers, 1, 512);
   reader->integer("disks.iscsi_port", out.iscsi_port, 1, 65535);
+  reader->integer("disks.nbd_port", out.nbd_port, 1024, 64'000);
+  reader->integer("disks.nbd_ports", out.nbd_ports, 1, 1000);
   reader->text("folders.walrus_host", out.folders_walrus_host, 0, 255);
   reader->integer("folders.walrus_port", out.folders_walrus_port, 1, 65535);
   reader->integer("folders.port", out.folders_port, 1, 65535);

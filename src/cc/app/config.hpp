@@ -26,6 +26,8 @@ struct Config {
   int folders_walrus_port = 8022;
   int folders_port = 8022;  ///< where they do, at `common.listen`
   int iscsi_port = 3261;    ///< of the database disks' targets, at `common.listen`
+  int nbd_port = 10900;     ///< the first of those over NBD, one each
+  int nbd_ports = 100;
 };
 
 /// Errors: invalid_argument naming file, key and rule; not_found.

@@ -31,6 +31,8 @@ Result<std::optional<DiskRecord>> DiskFiles::load(const InstanceId& instance) co
     out.node = json.at("node").get<std::string>();
     out.address = json.at("address").get<std::string>();
     out.secret = json.at("secret").get<std::string>();
+    out.mode = json.value("mode", "iscsi");
+    out.port = json.value("port", 0);
     out.is_open = json.at("is_open").get<bool>();
     out.submitted = json.at("submitted").get<std::string>();
     out.receipt = json.at("receipt").get<std::string>();
@@ -54,6 +56,8 @@ Result<> DiskFiles::save(const DiskRecord& record) const {
                                {"epoch", record.epoch},
                                {"node", record.node},
                                {"address", record.address},
+                               {"mode", record.mode},
+                               {"port", record.port},
                                {"secret", record.secret},
                                {"is_open", record.is_open},
                                {"submitted", record.submitted},

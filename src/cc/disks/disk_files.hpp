@@ -15,14 +15,16 @@ namespace educloud::cc {
 /// Who may use the disk; space/database/instances/<insid>/disk.json, mode 0600.
 struct DiskRecord {
   InstanceId instance;
-  std::string build_imgid;  ///< of a BUILD's TMP: the image that is being built; else empty
-  std::int64_t epoch = 0;   ///< the highest that opened it; a lower one is refused
-  std::string node;         ///< that opened it
-  std::string address;      ///< of that node
-  std::string secret;       ///< CHAP; a new one for each epoch
-  bool is_open = false;     ///< exported, now and after a restart
-  std::string submitted;    ///< "<cmdid> <imgid>/<version>" of the last submit since it was opened
-  std::string receipt;      ///< of that
+  std::string build_imgid;     ///< of a BUILD's TMP: the image that is being built; else empty
+  std::int64_t epoch = 0;      ///< the highest that opened it; a lower one is refused
+  std::string node;            ///< that opened it
+  std::string address;         ///< of that node
+  std::string mode = "iscsi";  ///< how the node reaches it: iscsi, nbd
+  std::string secret;          ///< of CHAP, or the key of TLS; a new one for each epoch
+  int port = 0;                ///< nbd: its own; 0: not chosen yet
+  bool is_open = false;        ///< exported, now and after a restart
+  std::string submitted;       ///< "<cmdid> <imgid>/<version>" of the last submit since it was opened
+  std::string receipt;         ///< of that
 };
 
 /// Not thread-safe per instance.

@@ -31,7 +31,7 @@ struct OpenBody {
         msg::field("disk_bytes", &T::disk_bytes, msg::range(1, double(chunk::kMaxDiskBytes))),
         msg::field("source_grant", &T::source_grant, msg::text(1, 512)),
         msg::option("build_imgid", &T::build_imgid, msg::text(0, 11)),
-        msg::option("mode", &T::mode, msg::choice("iscsi")));
+        msg::option("mode", &T::mode, msg::choice("iscsi|nbd")));
   }
 };
 
@@ -156,12 +156,15 @@ Result<http::Response> DiskRoutes::open(const http::Request& request) {
                    caller->address,
                    caller->epoch,
                    {body->imgid, body->version, *digest, static_cast<std::uint64_t>(body->disk_bytes)},
-                   body->build_imgid});
+                   body->build_imgid,
+                   body->mode});
   if (!answer) return fail(answer.error());
   if (!answer->done) return working(answer->progress);
+  const bool is_nbd = answer->done->mode == "nbd";
   return http::json_response({{"state", "open"},
+                              {"mode", answer->done->mode},
                               {"portal", answer->done->portal},
-                              {"iqn", answer->done->iqn},
+                              {is_nbd ? "export" : "iqn", answer->done->name},
                               {"lun", IscsiTargets::kLun},
                               {"user", answer->done->user},
                               {"secret", answer->done->secret}});

@@ -13,7 +13,8 @@ namespace educloud::cc {
 /// while it is answered 202 {"state": "working", "bytes_done", "bytes_total"} or 503.
 ///   POST   /disks/{insid}/{epoch}/open    {imgid, version, digest, disk_bytes, source_grant, build_imgid?,
 ///   mode?}
-///                                 -> 200 {"state": "open", portal, iqn, lun, user, secret}; 409 if a higher
+///                                 -> 200 {"state": "open", mode, portal, iqn, lun, user, secret}; mode
+///                                 nbd: export for iqn, secret is the user's TLS key. 409 if a higher
 ///                                 epoch has it. source_grant: GET over the version's path, for the same node
 ///   POST   /disks/{insid}/{epoch}/close   -> 200 {"state": "closed"}
 ///   POST   /disks/{insid}/{epoch}/submit  {imgid, version, grant, parent?, if_current?, cmdid}

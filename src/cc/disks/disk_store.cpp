@@ -14,7 +14,9 @@ constexpr std::size_t kWorkers = 4;
 constexpr std::size_t kMaxWaiting = 128;
 /// A caller waits for so long before it is told to come again.
 constexpr std::chrono::milliseconds kMoment{400};
+constexpr const char* kNbd = "nbd";
 constexpr std::size_t kSecretBytes = 12;
+constexpr std::size_t kKeyBytes = 32;
 
 sys::ThreadPool::Options pool_options(const char* name) {
   return {.name = name, .threads = kWorkers, .queue_limit = kMaxWaiting, .on_exception = [](auto what) {
@@ -46,6 +48,7 @@ DiskStore::DiskStore(Options options, transfer::ChunkSource& chunks)
       chunks_(chunks),
       files_(options_.prefix),
       targets_(options_.targets),
+      nbd_(options_.nbd),
       copying_(pool_options("disks")),
       quick_(pool_options("disks-quick")) {}
 
@@ -60,6 +63,7 @@ void DiskStore::stop() {
   }
   // Ends tgtd first, so that no job waits for it; what is open stays so in its record.
   targets_.stop();
+  nbd_.stop();
   copying_.stop();
   quick_.stop();
 }
@@ -145,8 +149,10 @@ Result<DiskStore::Seen> DiskStore::run(sys::ThreadPool& pool, const InstanceId& 
 DiskStore::Export DiskStore::told(const DiskRecord& record) const {
   const bool is_v6 = options_.portal_host.find(':') != std::string::npos;
   const auto host = is_v6 ? "[" + options_.portal_host + "]" : options_.portal_host;
-  return {host + ":" + std::to_string(options_.targets.port), IscsiTargets::iqn(record.instance),
-          record.instance.str(), record.secret};
+  const bool is_nbd = record.mode == kNbd;
+  return {record.mode, host + ":" + std::to_string(is_nbd ? record.port : options_.targets.port),
+          is_nbd ? record.instance.str() : IscsiTargets::iqn(record.instance),
+          is_nbd ? NbdTargets::kUser : record.instance.str(), record.secret};
 }
 
 bool DiskStore::is_there(const InstanceId& instance) const {
@@ -155,13 +161,29 @@ bool DiskStore::is_there(const InstanceId& instance) const {
   return record && *record && std::filesystem::exists(files_.disk(**record), error);
 }
 
-Result<> DiskStore::export_disk(const DiskRecord& record) {
-  return targets_.open({record.instance, files_.disk(record), record.address, record.secret});
+Result<> DiskStore::export_disk(DiskRecord record) {
+  if (record.mode != kNbd)
+    return targets_.open({record.instance, files_.disk(record), record.address, record.secret});
+  auto port = nbd_.open({record.instance, files_.disk(record), record.secret, record.port});
+  if (!port) return fail(port.error());
+  if (*port == record.port) return {};
+  // For good before anybody is told: after a restart its client looks for it there.
+  record.port = *port;
+  return files_.save(record);
+}
+
+void DiskStore::withdraw(const InstanceId& instance) {
+  targets_.close(instance);
+  nbd_.close(instance);
+}
+
+bool DiskStore::is_exported(const InstanceId& instance) const {
+  return targets_.is_open(instance) || nbd_.is_open(instance);
 }
 
 Result<DiskStore::Answer<DiskStore::Export>> DiskStore::open(const Opening& request) {
   const auto what = "open " + std::to_string(request.epoch) + " " + request.node + " " + request.address +
-                    " " + request.build_imgid;
+                    " " + request.build_imgid + " " + request.mode;
   auto& pool = is_there(request.instance) ? quick_ : copying_;
   auto seen = run(pool, request.instance, what, [this, request](Job& job, const std::stop_token& stop) {
     return do_open(job, request, stop);
@@ -195,16 +217,18 @@ Result<> DiskStore::do_open(Job& job, const Opening& request, const std::stop_to
     return fail(ErrorCode::conflict, "epoch " + std::to_string(record.epoch) + " of " +
                                          request.instance.str() + " is at node " + record.node);
   }
-  if (!same_epoch || record.address != request.address) {
+  if (!same_epoch || record.address != request.address || record.mode != request.mode) {
     record.build_imgid = request.build_imgid;
     record.epoch = request.epoch;
     record.node = request.node;
     record.address = request.address;
-    record.secret = random_hex(kSecretBytes);
+    record.mode = request.mode;
+    record.secret = random_hex(request.mode == kNbd ? kKeyBytes : kSecretBytes);
+    record.port = 0;
     record.is_open = false;
     // First for good, then the fence: a kill in between leaves no target either, because tgtd dies with us.
     if (auto saved = files_.save(record); !saved) return saved;
-    targets_.close(request.instance);
+    withdraw(request.instance);
   }
   const auto file = files_.disk(record);
   std::error_code error;
@@ -249,7 +273,7 @@ Result<> DiskStore::do_close(const InstanceId& instance, std::int64_t epoch) {
     (*record)->is_open = false;
     if (auto saved = files_.save(**record); !saved) return saved;
   }
-  targets_.close(instance);
+  withdraw(instance);
   return {};
 }
 
@@ -274,7 +298,7 @@ Result<> DiskStore::do_submit(Job& job, const Submission& request, const std::st
   }
   auto& record = **loaded;
   if (auto ok = check_epoch(record, request.epoch); !ok) return ok;
-  if (record.is_open || targets_.is_open(request.instance)) {
+  if (record.is_open || is_exported(request.instance)) {
     return fail(ErrorCode::conflict, "the database disk of " + request.instance.str() +
                                          " is open: its guest may still write; close it first");
   }
@@ -317,7 +341,7 @@ Result<> DiskStore::do_remove(const InstanceId& instance, std::int64_t epoch) {
   if (!*record) return {};
   // The farewell to a node that was replaced must not take the disk from its successor.
   if (auto ok = check_epoch(**record, epoch); !ok) return ok;
-  targets_.close(instance);
+  withdraw(instance);
   if (auto removed = files_.remove(**record); !removed) return removed;
   obs::info("disk.removed", {{"insid", instance.str()}});
   return {};

@@ -11,6 +11,7 @@
 #include "cc/disks/disk_files.hpp"
 #include "cc/disks/disk_fill.hpp"
 #include "cc/disks/iscsi_targets.hpp"
+#include "cc/disks/nbd_targets.hpp"
 #include "common/sys/thread_pool.hpp"
 #include "common/transfer/chunk_client.hpp"
 
@@ -26,6 +27,7 @@ class DiskStore {
   struct Options {
     std::filesystem::path prefix;
     IscsiTargets::Options targets;
+    NbdTargets::Options nbd;
     std::string portal_host;  ///< where nodes reach the targets
     /// walrus, with leave to make that version.
     std::function<transfer::ChunkRemote(const std::string& imgid, int version)> walrus;
@@ -42,10 +44,12 @@ class DiskStore {
     std::int64_t epoch = 0;
     DiskSource source;        ///< of a disk that is not there yet
     std::string build_imgid;  ///< of a BUILD's TMP
+    std::string mode = "iscsi";
   };
   struct Export {
+    std::string mode;    ///< iscsi; nbd: over TLS, with `secret` as the user's pre-shared key
     std::string portal;  ///< "10.0.0.1:3260"
-    std::string iqn;
+    std::string name;    ///< the target's, the export's
     std::string user;
     std::string secret;
   };
@@ -100,13 +104,16 @@ class DiskStore {
   Result<> do_submit(Job& job, const Submission& request, const std::stop_token& stop);
   Result<> do_close(const InstanceId& instance, std::int64_t epoch);
   Result<> do_remove(const InstanceId& instance, std::int64_t epoch);
-  Result<> export_disk(const DiskRecord& record);
+  Result<> export_disk(DiskRecord record);
+  void withdraw(const InstanceId& instance);
+  bool is_exported(const InstanceId& instance) const;
   Export told(const DiskRecord& record) const;
 
   const Options options_;
   transfer::ChunkSource& chunks_;
   const DiskFiles files_;
   IscsiTargets targets_;
+  NbdTargets nbd_;
   std::mutex mutex_;
   std::map<InstanceId, std::shared_ptr<Job>> jobs_;  // under mutex_
   sys::ThreadPool copying_;                          ///< moves bytes of disks

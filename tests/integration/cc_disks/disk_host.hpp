@@ -103,6 +103,8 @@ class DiskHost {
     out.prefix = prefix;
     out.targets.port = port;
     out.targets.run_dir = prefix;
+    out.nbd.run_dir = prefix;
+    out.nbd.first_port = port + 1;
     out.portal_host = "127.0.0.1";
     out.walrus = [&walrus](const std::string& imgid, int version) {
       return walrus.remote(imgid, version, "PUT");

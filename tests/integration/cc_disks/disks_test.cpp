@@ -236,6 +236,30 @@ TEST_F(Disks, ADiskThatIsThereIsNeverMadeAgain) {
   EXPECT_EQ(testing::slurp(file()).substr(0, 6), "unique");
 }
 
+TEST_F(Disks, ModesMayChangeFromStartToStart) {
+  auto body = open_body("nc1");
+  body["mode"] = "nbd";
+  const auto secure = ask("nc1", "POST", kServer, 1, "/open", body);
+  ASSERT_EQ(secure.status, 200) << secure.body;
+  EXPECT_EQ(secure.body["mode"], "nbd");
+  EXPECT_EQ(secure.body["export"], kServer);
+  EXPECT_EQ(secure.body["user"], "educloud");
+  EXPECT_EQ(secure.body["secret"].get<std::string>().size(), 64u);
+  EXPECT_EQ(ask("nc1", "POST", kServer, 1, "/open", body).body, secure.body) << "the same again";
+  host_.reset();
+  start();
+  EXPECT_EQ(ask("nc1", "POST", kServer, 1, "/open", body).body, secure.body) << "port and key are kept";
+  EXPECT_EQ(submit("nc1", 1, 2, new_command_id().str()).status, 409) << "it is open";
+  const auto plain = open("nc1", 1);
+  ASSERT_EQ(plain.status, 200) << plain.body;
+  EXPECT_EQ(plain.body["mode"], "iscsi");
+  EXPECT_TRUE(initiator(plain).io({"write -P 5 0 64k"}));
+  ASSERT_EQ(ask("nc1", "POST", kServer, 2, "/open", body).status, 200);
+  EXPECT_FALSE(initiator(plain).io({"read 0 64k"})) << "one way at a time";
+  ASSERT_EQ(close("nc1", 2).status, 200);
+  EXPECT_EQ(submit("nc1", 2, 2, new_command_id().str()).status, 200);
+}
+
 TEST_F(Disks, WithoutTheRightGrantsNothingIsDone) {
   const auto path = path_of(kServer, 1) + "/open";
   const auto good = grant_for("nc1", "PUT", path_of(kServer, 1));
