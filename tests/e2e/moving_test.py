@@ -1,6 +1,5 @@
 #!/usr/bin/python3
 """A VM that runs goes on on another node: a real guest, real nodes. What it holds in memory and on its disk comes along."""
-import threading
 import time
 import unittest
 
@@ -74,6 +73,113 @@ class Moving(unittest.TestCase):
         self.guest().add_note("written-after")
         wait_until(lambda: self.running_on() == [to], 60, "the VM to be on one node only")
         self.report.append(f"  moved in {moved_s:.1f} s, its page answered after {answers_s:.1f} s")
+
+    def begin_slowly(self, to, rate="24mbit"):
+        """Its memory is on the way when this returns, and takes some more seconds."""
+        self.cloud.limit_rate(to, rate)
+        self.cli("vm", "migrate", self.vm, "--to", to)
+
+        def on_the_way():
+            task = self.shown()["task"]
+            if not task["busy"]:
+                raise AssertionError(f"it moves no more: {task}")
+            return "memory" in task["prompt"] and task["bytes_done"] > 1 << 20
+        wait_until(on_the_way, 90, "its memory to be on the way", [self.cloud.daemons["nc1"].log, self.cloud.daemons["nc2"].log])
+
+    def settled(self, deadline_s=150):
+        def done():
+            task = self.shown()["task"]
+            return None if task["busy"] else task
+        return wait_until(done, deadline_s, "the move to end", [p.log for p in self.cloud.daemons.values()])
+
+    def stays(self, here, boot):
+        """It runs on where it was, the same guest, and nothing of it is left on the other node."""
+        self.assertEqual(self.life()[0], boot)
+        self.assertEqual(self.shown()["state"], "running")
+        wait_until(lambda: self.running_on() == [here], 120, f"the VM on {here} only", [p.log for p in self.cloud.daemons.values()])
+
+    def test_20_progress_is_shown(self):
+        here, to = self.node(), self.other()
+        boot = self.life()[0]
+        self.begin_slowly(to)
+        task = self.shown()["task"]
+        self.assertEqual(self.shown()["state"], "migrating")
+        self.assertGreater(task["bytes_total"], task["bytes_done"])
+        self.assertRegex(task["prompt"], f"copying its memory to {to}, [0-9]+ s left")
+        self.assertEqual(self.life()[0], boot)  # it works all the while
+        self.cloud.limit_rate(to, None)
+        self.settled()
+        self.assertEqual(self.node(), to)
+        self.assertEqual(self.life()[0], boot)
+        wait_until(lambda: self.running_on() == [to], 60, f"nothing of it on {here}")
+
+    def test_30_a_cut_link_leaves_it_where_it_was(self):
+        here, to = self.node(), self.other()
+        boot = self.life()[0]
+        self.begin_slowly(to)
+        began = time.monotonic()
+        self.cloud.hosts[to].link_down()
+        try:
+            task = self.settled(60)
+        finally:
+            self.cloud.hosts[to].link_up()
+            self.cloud.limit_rate(to, None)
+        self.assertEqual(self.node(), here)
+        self.assertTrue(task["errormsg"])
+        self.stays(here, boot)
+        self.report.append(f"  told after {time.monotonic() - began:.0f} s: {task['errormsg']}")
+        self.cloud.wait_node(to, "up")
+
+    def test_40_kill_9_of_either_node_daemon(self):
+        here, to = self.node(), self.other()
+        boot = self.life()[0]
+        for victim in (here, to):
+            self.begin_slowly(to)
+            self.cloud.restart(victim)
+            self.cloud.limit_rate(to, None)
+            task = self.settled()
+            self.assertEqual(task["node"], here)
+            self.assertTrue(task["errormsg"], victim)
+            self.stays(here, boot)
+        self.cli("vm", "migrate", self.vm, "--wait", timeout_s=300)
+        self.assertEqual((self.node(), self.life()[0]), (to, boot))
+
+    def test_50_a_stop_ends_it(self):
+        here, to = self.node(), self.other()
+        self.begin_slowly(to)
+        self.cli.stop(self.vm)
+        self.cloud.limit_rate(to, None)
+        self.assertEqual(self.shown()["state"], "stopped")
+        wait_until(lambda: self.running_on() == [], 120, "the VM on neither node", [p.log for p in self.cloud.daemons.values()])
+        self.cli.run(self.vm)
+        self.guest()
+
+    def test_60_what_cannot_move_says_why(self):
+        with self.assertRaises(CommandError) as refused:
+            self.cli("vm", "migrate", self.vm, "--to", self.node())
+        self.assertEqual(refused.exception.code, 5)
+        fixed = self.cli("vm", "define", "--image", self.image, "--name", "fixed", "--type", "vdsmall", "--memory-mib", 160,
+                         "--folders", "virtiofs")["insid"]
+        self.cli.run(fixed)
+        with self.assertRaises(CommandError) as refused:
+            self.cli("vm", "migrate", fixed)
+        self.assertIn("--folders smb", refused.exception.output)
+        self.cli.stop(fixed)
+        self.cli("vm", "snapshot", "take", self.vm, "--name", "one", "--wait")
+        with self.assertRaises(CommandError) as refused:
+            self.cli("vm", "migrate", self.vm, "--wait")
+        self.assertIn("snapshots", refused.exception.output)
+        for one in self.cli("vm", "snapshot", "list", self.vm)["items"]:
+            self.cli("vm", "snapshot", "delete", self.vm, one["snapid"], "--wait")
+
+    def test_70_a_drained_node_sends_it_away(self):
+        here, to = self.node(), self.other()
+        boot = self.life()[0]
+        self.cli("node", "drain", here)
+        wait_until(lambda: self.node() == to and not self.shown()["task"]["busy"], 150, f"it to be on {to}",
+                   [p.log for p in self.cloud.daemons.values()])
+        self.assertEqual(self.life()[0], boot)
+        self.cli("node", "enable", here)
 
 
 if __name__ == "__main__":

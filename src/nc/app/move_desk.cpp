@@ -4,6 +4,7 @@
 #include <sys/un.h>
 
 #include <condition_variable>
+#include <tuple>
 
 #include "common/msg/codec.hpp"
 #include "common/obs/log.hpp"
@@ -100,29 +101,43 @@ http::Response MoveDesk::announce(const http::Request& request) {
   if (!tid || tid->instance != *insid || command->nid != options_.host || !command->runtime_option)
     return http::error_response(
         {ErrorCode::invalid_argument, "the command is not about " + insid->str(), "tid"});
-  std::shared_ptr<Arrival> arrival;
-  {
-    const std::lock_guard lock(mutex_);
-    std::erase_if(arrivals_, [](const auto& one) { return one.second->over.load(); });
-    const auto at = arrivals_.find(insid->str());
-    if (at != arrivals_.end() && at->second->command.cmdid != command->cmdid) {
-      return http::error_response(
-          {ErrorCode::conflict, insid->str() + " is being received already by an earlier command", {}});
-    }
-    if (at == arrivals_.end() && arrivals_.size() >= kMaxArrivals)
-      return http::error_response({ErrorCode::exhausted, "this node receives enough VMs already", {}});
-    if (at != arrivals_.end()) {
-      arrival = at->second;
-    } else {
-      arrival = std::make_shared<Arrival>(*insid, std::move(*command));
-      arrivals_[insid->str()] = arrival;
-      arrival->heard_at = clock_.boot_ms();
-      arrival->worker = std::jthread(
-          [this, arrival = arrival.get()](const std::stop_token& stop) { attend(*arrival, stop); });
-    }
+  auto arrival = find_or_begin(*insid, std::move(*command));
+  if (!arrival) return http::error_response(arrival.error());
+  return (*arrival)->describe();
+}
+
+Result<std::shared_ptr<MoveDesk::Arrival>> MoveDesk::find_or_begin(const InstanceId& insid,
+                                                                   msg::Command command) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(arrivals_,
+                [&](const auto& one) { return one.first != insid.str() && one.second->over.load(); });
+  std::shared_ptr<Arrival> earlier;
+  if (const auto at = arrivals_.find(insid.str()); at != arrivals_.end()) {
+    earlier = at->second;
+    earlier->heard_at = clock_.boot_ms();
+    const auto& theirs = earlier->command;
+    if (theirs.cmdid == command.cmdid) return earlier;
+    if (std::tuple(command.epoch, command.attempt) <= std::tuple(theirs.epoch, theirs.attempt))
+      return fail(ErrorCode::conflict, insid.str() + " is being received already by a later command");
+    // Whoever announces it anew has it still: the earlier one does not come.
+    earlier->over = true;
+    earlier->worker.request_stop();
+  } else if (arrivals_.size() >= kMaxArrivals) {
+    return fail(ErrorCode::exhausted, "this node receives enough VMs already");
   }
+  auto arrival = std::make_shared<Arrival>(insid, std::move(command));
   arrival->heard_at = clock_.boot_ms();
-  return arrival->describe();
+  arrivals_[insid.str()] = arrival;
+  arrival->worker =
+      std::jthread([this, earlier, arrival = arrival.get()](const std::stop_token& stop) mutable {
+        if (earlier) {
+          if (earlier->worker.joinable()) earlier->worker.join();
+          earlier.reset();
+          give_up(arrival->insid, "it is announced anew");
+        }
+        attend(*arrival, stop);
+      });
+  return arrival;
 }
 
 http::Response MoveDesk::look(const http::Request& request) {

@@ -52,6 +52,7 @@ class MoveDesk {
   http::Response take_over(const http::Request& request);
   http::Response drop(const http::Request& request);
   std::shared_ptr<Arrival> find(const InstanceId& insid);
+  Result<std::shared_ptr<Arrival>> find_or_begin(const InstanceId& insid, msg::Command command);
   void attend(Arrival& arrival, const std::stop_token& stop);
   void give_up(const InstanceId& insid, std::string_view why);
 
