@@ -54,7 +54,7 @@ struct ImageChangeBody {
                            msg::option("description", &T::description, msg::text(0, 1000)),
                            msg::option("clear_description", &T::clear_description),
                            msg::option("usage", &T::usage, msg::choice("desktop|server")),
-                           msg::option("database_gib", &T::database_gib, msg::range(1, 65536)));
+                           msg::option("database_gib", &T::database_gib, msg::range(1, 2048)));
   }
 };
 

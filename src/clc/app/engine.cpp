@@ -67,7 +67,10 @@ Result<Task> Engine::user_event(store::Sql& sql, Task task, Event event) {
   }
   if (event == Event::start && task.kind != TaskKind::push) {
     const std::string old_node = task.node, old_cluster = task.cluster;
+    // The cc may know a higher epoch of its disk than we do, after our database was restored from a backup.
+    const bool outdoes = task.failed && task.kind == TaskKind::run && has_disk(sql, task);
     if (auto ok = place(sql, task); !ok) return fail(ok.error());
+    if (outdoes) ++task.epoch;
     if (task.node != old_node) {
       // Nothing of a stopped desktop is worth carrying over. The old node is told to forget it; its answer
       // is not awaited, and a new epoch makes whatever it still says about it too old to count.

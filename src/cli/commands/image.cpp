@@ -131,7 +131,7 @@ void add_set_command(CLI::App& image, Context& context) {
   auto* usage = set->add_option("--usage", a.usage, "server: it gets a disk for its data, see --database-gib")
                     ->check(CLI::IsMember({"desktop", "server"}));
   set->add_option("--database-gib", a.database_gib, "Size of the disk for a server's data (default 10)")
-      ->check(CLI::Range(1, 65536))
+      ->check(CLI::Range(1, 2048))
       ->needs(usage);
   add_wait_options(*set, a.wait);
   on_command(*set, context, [&context, arguments](Session& session) -> Result<> {

@@ -116,6 +116,28 @@ TEST_F(Servers, ALostNodesServerGoesOnUnderAHigherEpoch) {
   EXPECT_EQ(farewell.database_grant, "") << "it must not remove its successor's disk";
 }
 
+TEST_F(Servers, AFailedStartIsTriedUnderAHigherEpoch) {
+  const auto insid = define(import_server("wiki"), "VS");
+  ASSERT_TRUE(cloud->run_vm(admin, insid));
+  ASSERT_EQ(ops(), "image/prepare");
+  const auto first = last();
+  say(Event::failed, "a higher epoch has the disk");
+  ASSERT_TRUE(cloud->run_vm(admin, insid));
+  ASSERT_EQ(ops(), "image/prepare");
+  EXPECT_EQ(last().nid, first.nid);
+  EXPECT_EQ(last().epoch, first.epoch + 1);
+  EXPECT_NE(last().database_grant, first.database_grant);
+  say(Event::prepared);
+  ops();
+  say(Event::running);
+  ASSERT_TRUE(cloud->stop_vm(admin, insid));
+  ops();
+  say(Event::stopped);
+  ASSERT_TRUE(cloud->run_vm(admin, insid));
+  ops();
+  EXPECT_EQ(last().epoch, first.epoch + 1) << "which went well";
+}
+
 TEST_F(Servers, RunsOnlyWhereItsDiskIs) {
   const auto insid = run_server(import_server("wiki"));
   ASSERT_TRUE(cloud->stop_vm(admin, insid));
