@@ -30,8 +30,8 @@ struct Config {
   std::string qemu_group = "libvirt-qemu";  ///< QEMU's user is in it; empty: QEMU runs as we do
   int console_limit_kib = 4096;             ///< of a console log, before its older part goes
 
-  std::filesystem::path folders_local;      ///< where this is walrus' own host; empty: see folders_host
-  std::string folders_host;                 ///< walrus' SFTP server, or the cc's way to it; empty: no mounts
+  std::filesystem::path folders_local;  ///< where this is walrus' own host; empty: see folders_host
+  std::string folders_host;             ///< walrus' SFTP server, or the cc's way to it; empty: no mounts
   int folders_port = 8022;
   std::string folders_user = "educloud-files";
   std::filesystem::path folders_key_file, folders_known_hosts_file;

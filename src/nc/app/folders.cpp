@@ -144,6 +144,11 @@ Result<> Folders::make_smb(VmSpec& spec) {
         "SMB cannot be served under " + folder.string() + ": only letters, digits and . _ - / may be in it",
         "runtime_option.folder_protocol");
   }
+  std::error_code ignored;
+  if (!std::filesystem::exists("/usr/sbin/smbd", ignored)) {
+    return fail(ErrorCode::unavailable,
+                "this node has no smbd to give the VM its folders by SMB: apt-get install samba");
+  }
   auto uid = hypervisor_.guest_uid();
   if (!uid) return fail(uid.error());
   auto account = account_of(*uid);

@@ -81,7 +81,8 @@ TEST_F(OwnerTest, GetsSecretsAndDatabaseAndNothingElse) {
         EXPECT_EQ(info.st_uid, ::geteuid()) << entry.path();
       }
     }
-    EXPECT_EQ(secrets, 11u);  // data_key, 6 passwords, 2 node keys, and nc2's bundle with 2
+    EXPECT_EQ(secrets,
+              15u);  // data_key, 6 passwords, 2 keys of each node, sftp_host_key, nc2's bundle with 3
   }
 }
 
