@@ -34,9 +34,10 @@ Result<> Engine::may_move(store::Sql& sql, const Task& task) const {
   const auto ostype = store::find_ostype(sql, image->ostype);
   const bool as_os = instance->folder_protocol.empty();
   if ((as_os && ostype && ostype->folder_protocol == "virtiofs") || instance->folder_protocol == "virtiofs") {
-    return fail(ErrorCode::conflict, "instance " + task.insid +
-                                         " has its folders by virtiofs, which cannot move: define it with "
-                                         "--folders smb, or stop it and start it elsewhere");
+    return fail(ErrorCode::conflict,
+                "instance " + task.insid +
+                    " has its folders by virtiofs, which cannot move: educloud vm set " + task.insid +
+                    " --folders smb, for its next start; or stop it and start it elsewhere");
   }
   return {};
 }
