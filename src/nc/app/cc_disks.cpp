@@ -36,13 +36,15 @@ bool is_address(const std::string& host) {
 }
 
 struct OpenAnswer {
-  std::string portal, iqn, user, secret;
+  std::string portal, iqn, name, user, secret, mode = "iscsi";
   int lun = 1;
 
   static constexpr auto fields() {
     using T = OpenAnswer;
     return std::make_tuple(msg::field("portal", &T::portal, msg::text(3, 64)),
-                           msg::field("iqn", &T::iqn, msg::text(5, kIqnBytes)),
+                           msg::option("mode", &T::mode, msg::choice("iscsi|nbd")),
+                           msg::option("iqn", &T::iqn, msg::text(5, kIqnBytes)),
+                           msg::option("export", &T::name, msg::text(1, 40)),
                            msg::field("user", &T::user, msg::text(1, 40)),
                            msg::field("secret", &T::secret, msg::text(kLeastSecret, kMostSecret)),
                            msg::field("lun", &T::lun, msg::range(0, 255)));
@@ -62,10 +64,14 @@ Result<CcDisks::Opened> read_opened(const json& body) {
   const auto [at, errc] = std::from_chars(answer->portal.data() + colon + 1, end, port);
   const bool is_port = errc == std::errc{} && at == end && port > 0 && port < 65536;
   if (!is_port || !is_address(host)) return fail(ErrorCode::corrupt, "the cc's portal is none", "portal");
-  const bool is_clean = is_made_of(answer->iqn, ".:-") && is_made_of(answer->user, "") &&
-                        is_made_of(answer->secret, "") && answer->iqn.starts_with("iqn.");
+  const bool is_nbd = answer->mode == "nbd";
+  const bool is_clean = is_made_of(answer->user, "") && is_made_of(answer->secret, "") &&
+                        (is_nbd ? !answer->name.empty() && is_made_of(answer->name, "")
+                                : answer->iqn.starts_with("iqn.") && is_made_of(answer->iqn, ".:-"));
   if (!is_clean) return fail(ErrorCode::corrupt, "the cc's target has strange characters", "iqn");
-  return CcDisks::Opened{{std::move(host), port, answer->iqn, answer->lun, answer->user}, answer->secret};
+  if (is_nbd) return CcDisks::Opened{{}, answer->secret, NbdDisk{host, port, answer->name, answer->user}};
+  return CcDisks::Opened{
+      {std::move(host), port, answer->iqn, answer->lun, answer->user}, answer->secret, std::nullopt};
 }
 
 std::uint64_t number(const json& body, const char* key) {

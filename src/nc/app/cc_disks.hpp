@@ -8,6 +8,7 @@
 #include "common/http/client.hpp"
 #include "common/msg/command.hpp"
 #include "nc/app/image_tools.hpp"
+#include "nc/app/nbd_proxy.hpp"
 #include "nc/domain/vm_spec.hpp"
 
 namespace educloud::nc {
@@ -35,6 +36,7 @@ class CcDisks {
   struct Opened {
     IscsiDisk disk;
     std::string secret;
+    std::optional<NbdDisk> nbd = {};  ///< set: it comes over NBD instead, and the secret is its key
   };
   struct Submission {
     Leave leave;

@@ -27,7 +27,7 @@ constexpr std::size_t kTicketBytes = 4096;
 struct Ticket {
   std::int64_t epoch = 0;
   std::string grant;
-  std::string secret;  ///< empty: not told yet
+  std::string secret;  ///< of CHAP; empty: not told yet, or it comes over NBD
 
   static constexpr auto fields() {
     using T = Ticket;
@@ -91,7 +91,7 @@ Result<CcDisks::Opened> Operations::open_database(const Call& call, const OnCopi
                            .mode = command.database_mode};
   auto opened = (*disks)->open(request, tell, call.stop);
   if (!opened) return opened;
-  ticket.secret = opened->secret;
+  if (!opened->nbd) ticket.secret = opened->secret;
   if (auto ok = write_ticket(options_.layout, call.tid.instance, ticket); !ok) return fail(ok.error());
   return opened;
 }
@@ -111,11 +111,24 @@ Result<> Operations::connect_database(const Call& call, VmSpec& spec) {
   if (!has_database(spec)) return {};
   auto opened = open_database(call, teller(call, Event::booting, kBooting, "opening the database disk"));
   if (!opened) return fail(opened.error());
-  if (auto ok = hypervisor_.set_disk_secret(spec.insid, opened->secret); !ok) return ok;
-  for (auto& extra : spec.extra) {
-    if (extra.kind == ExtraDisk::Kind::database) extra.iscsi = opened->disk;
+  const auto at = std::ranges::find(spec.extra, ExtraDisk::Kind::database, &ExtraDisk::kind);
+  if (!opened->nbd) {
+    at->iscsi = opened->disk;
+    return hypervisor_.set_disk_secret(spec.insid, opened->secret);
   }
-  return {};
+  const auto& layout = options_.layout;
+  const auto socket = layout.database_socket(spec.insid);
+  at->layers = {{socket, "raw", true}};
+  return start_nbd_disk(*opened->nbd, opened->secret, layout.database_keys(spec.insid), socket,
+                        options_.lazy.group);
+}
+
+/// What this host has for it, whichever way it came.
+void Operations::disconnect_database(const InstanceId& insid) {
+  end_nbd_proxy(options_.layout.database_socket(insid));
+  auto gone = remove_tree(options_.layout.database_keys(insid));
+  if (gone) gone = hypervisor_.drop_disk_secret(insid);
+  if (!gone) obs::warn("database.secret_kept", {{"insid", insid.str()}, {"reason", gone.error().message}});
 }
 
 /// The guest is gone: from here nobody may reach its disk any more. That it ended is told all the same if the
@@ -124,8 +137,7 @@ void Operations::close_database(const Call& call) {
   const auto& insid = call.tid.instance;
   auto ticket = read_ticket(options_.layout, insid);
   if (ticket && !*ticket) return;
-  if (auto ok = hypervisor_.drop_disk_secret(insid); !ok)
-    obs::warn("database.secret_kept", {{"insid", insid.str()}, {"reason", ok.error().message}});
+  disconnect_database(insid);
   auto disks = cc_disks();
   Result<> closed = disks ? Result<>{} : fail(disks.error());
   if (closed && !call.command.database_grant.empty()) {
@@ -147,8 +159,7 @@ Result<> Operations::remove_database(const Call& call) {
   }
   auto disks = cc_disks();
   if (!disks) return fail(disks.error());
-  if (auto ok = hypervisor_.drop_disk_secret(call.tid.instance); !ok)
-    obs::warn("database.secret_kept", {{"insid", call.tid.instance.str()}, {"reason", ok.error().message}});
+  disconnect_database(call.tid.instance);
   return (*disks)->remove(leave_of(call.tid.instance, call.command), call.stop);
 }
 

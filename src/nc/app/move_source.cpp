@@ -171,8 +171,7 @@ Operations::Final Operations::hand_over(const Call& call, MoveLink& link) {
   }
   link.close();
   if (auto ok = hypervisor_.destroy(insid); !ok) return fail(ok.error());
-  if (auto ok = hypervisor_.drop_disk_secret(insid); !ok)
-    obs::warn("database.secret_kept", {{"insid", insid.str()}, {"reason", ok.error().message}});
+  disconnect_database(insid);
   if (auto ok = drop_overlay(insid); !ok) return fail(ok.error());
   // The mark stays until the next start: whoever does this again finds that it was handed over.
   if (auto ok = remove_tree(options_.layout.move_folder(insid)); !ok) return fail(ok.error());

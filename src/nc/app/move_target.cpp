@@ -56,8 +56,7 @@ Result<> Operations::give_up(const InstanceId& insid) {
   }
   if (auto ok = hypervisor_.destroy(insid); !ok) return ok;
   if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, insid);
-  if (auto ok = hypervisor_.drop_disk_secret(insid); !ok)
-    obs::warn("database.secret_kept", {{"insid", insid.str()}, {"reason", ok.error().message}});
+  disconnect_database(insid);
   return forget(insid);
 }
 

@@ -39,25 +39,19 @@ std::optional<pid_t> process_of(const std::filesystem::path& socket) {
   return pid;
 }
 
-}  // namespace
-
-Result<> start_nbd_proxy(const std::filesystem::path& upstream, const std::filesystem::path& socket,
-                         std::optional<unsigned> group) {
+/// Starts it in a process group of its own, and lets `group` connect once it listens.
+Result<> launch(std::vector<std::string> arguments, const std::string& upstream,
+                const std::filesystem::path& socket, std::optional<unsigned> group) {
   end_nbd_proxy(socket);
   sys::ProcessOptions options;
   // --fork: it leaves our process group once it listens.
-  options.argv = {
-      "qemu-nbd",
-      "--fork",
-      "--read-only",
-      "--export-name=disk",
-      "--socket=" + socket.string(),
-      "--pid-file=" + pid_file(socket).string(),
-      "--image-opts",
-      "driver=nbd,server.type=unix,server.path=" + quoted(upstream) + ",export=disk,reconnect-delay=3600"};
+  options.argv = {"qemu-nbd", "--fork", "--export-name=disk", "--socket=" + socket.string(),
+                  "--pid-file=" + pid_file(socket).string()};
+  options.argv.insert(options.argv.end(), arguments.begin(), arguments.end());
+  options.argv.insert(options.argv.end(), {"--image-opts", upstream});
   options.timeout = kStartTimeout;
   auto started = sys::run_checked(options);
-  if (!started) return fail(started.error(), "serve the arriving image with qemu-nbd");
+  if (!started) return fail(started.error());
   if (group && ::lchown(socket.c_str(), static_cast<uid_t>(-1), *group) != 0) {
     return fail(errno_error("chown " + socket.string(), errno));
   }
@@ -65,6 +59,30 @@ Result<> start_nbd_proxy(const std::filesystem::path& upstream, const std::files
     return fail(errno_error("chmod " + socket.string(), errno));
   }
   return {};
+}
+
+}  // namespace
+
+Result<> start_nbd_proxy(const std::filesystem::path& upstream, const std::filesystem::path& socket,
+                         std::optional<unsigned> group) {
+  const std::string image =
+      "driver=nbd,server.type=unix,server.path=" + quoted(upstream) + ",export=disk,reconnect-delay=3600";
+  auto ok = launch({"--read-only"}, image, socket, group);
+  return ok ? ok : fail(ok.error(), "serve the arriving image with qemu-nbd");
+}
+
+Result<> start_nbd_disk(const NbdDisk& disk, const std::string& key, const std::filesystem::path& keys,
+                        const std::filesystem::path& socket, std::optional<unsigned> group) {
+  if (auto ok = sys::make_directories(keys, 0700); !ok) return ok;
+  if (auto ok = sys::write_file_atomically(keys / "keys.psk", disk.user + ":" + key + "\n", 0600); !ok)
+    return ok;
+  const std::string image = "driver=raw,file.driver=nbd,file.server.type=inet,file.server.host=" + disk.host +
+                            ",file.server.port=" + std::to_string(disk.port) + ",file.export=" + disk.name +
+                            ",file.tls-creds=tls,file.reconnect-delay=86400";
+  auto ok = launch({"--persistent", "--cache=writethrough", "--object",
+                    "tls-creds-psk,id=tls,endpoint=client,username=" + disk.user + ",dir=" + quoted(keys)},
+                   image, socket, group);
+  return ok ? ok : fail(ok.error(), "reach the database disk with qemu-nbd");
 }
 
 bool is_nbd_proxy_up(const std::filesystem::path& socket) {

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <string>
 
 #include "common/base/result.hpp"
 
@@ -16,6 +17,18 @@ namespace educloud::nc {
 /// Errors: not_found (qemu-nbd is not installed), internal, timeout.
 Result<> start_nbd_proxy(const std::filesystem::path& upstream, const std::filesystem::path& socket,
                          std::optional<unsigned> group);
+/// A disk of the cc, over TLS with a pre-shared key.
+struct NbdDisk {
+  std::string host;  ///< IPv4 or IPv6 literal
+  int port = 0;
+  std::string name;  ///< the export's
+  std::string user;
+  bool operator==(const NbdDisk&) const = default;
+};
+/// The same for a database disk, until it is ended: it holds back what a guest asks for as long as a day.
+/// `key`: kept below `keys` in a file of mode 0600.
+Result<> start_nbd_disk(const NbdDisk& disk, const std::string& key, const std::filesystem::path& keys,
+                        const std::filesystem::path& socket, std::optional<unsigned> group);
 /// True if the one that was started for `socket` still runs.
 bool is_nbd_proxy_up(const std::filesystem::path& socket);
 /// Ends it, if the guest that it waits for never came, and removes its files. Not there: nothing happens.

@@ -102,6 +102,7 @@ class Operations {
   Result<CcDisks::Opened> open_database(const Call& call, const OnCopied& tell);
   Result<> prepare_database(const Call& call);
   Result<> connect_database(const Call& call, VmSpec& spec);
+  void disconnect_database(const InstanceId& insid);
   void close_database(const Call& call);
   Result<> remove_database(const Call& call);
   Result<> check_database_target(const msg::Command& command) const;

@@ -38,6 +38,9 @@ class Layout {
   std::filesystem::path read_only_space() const { return space() / ".read-only"; }
   /// What a guest's SMB server needs.
   std::filesystem::path smb(const InstanceId& id) const { return instance(id) / "smb"; }
+  /// Its key, where it comes over NBD with TLS; and where QEMU reads it then.
+  std::filesystem::path database_keys(const InstanceId& id) const { return instance(id) / "database-tls"; }
+  std::filesystem::path database_socket(const InstanceId& id) const { return instance(id) / "database.nbd"; }
   std::filesystem::path build_folder(const ImageId& target) const {
     return prefix_ / "tmp/images" / target.str();
   }

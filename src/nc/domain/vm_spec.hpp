@@ -39,8 +39,8 @@ struct ExtraDisk {
     database,  ///< the server's own, written through to the cc
     data,      ///< scratch: thrown away at each start
   } kind = Kind::data;
-  std::optional<IscsiDisk> iscsi = {};  ///< database; told by the cc when it is opened
-  std::vector<DiskLayer> layers = {};   ///< data: top first
+  std::optional<IscsiDisk> iscsi = {};  ///< database by iSCSI; told by the cc when it is opened
+  std::vector<DiskLayer> layers = {};   ///< data: top first; database by NBD: its socket
 };
 
 /// Everything the hypervisor needs to start one VM. All strings were checked: they may go into XML and argv.

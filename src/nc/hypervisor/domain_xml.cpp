@@ -146,6 +146,21 @@ void add_iscsi_disk(Node devices, const VmSpec& spec, const IscsiDisk& iscsi, st
   text(disk, "serial", "database");
 }
 
+/// Through a qemu-nbd on this host, which speaks TLS to the cc and holds requests back while that is away.
+void add_nbd_disk(Node devices, const VmSpec& spec, const DiskLayer& layer, std::size_t n) {
+  Node disk = child(devices, "disk");
+  attribute(disk, "type", "network");
+  attribute(disk, "device", "disk");
+  Node driver = child(disk, "driver");
+  attribute(driver, "name", "qemu");
+  attribute(driver, "type", layer.format);
+  attribute(driver, "cache", "writethrough");
+  add_nbd_source(disk, layer);
+  add_target(disk, spec, n);
+  add_io_limits(disk, spec.limits);
+  text(disk, "serial", "database");
+}
+
 void add_disks(Node devices, const VmSpec& spec) {
   std::size_t n = 0;
   add_file_disk(devices, spec, spec.disk, n);
@@ -153,6 +168,8 @@ void add_disks(Node devices, const VmSpec& spec) {
     ++n;
     if (extra.iscsi) {
       add_iscsi_disk(devices, spec, *extra.iscsi, n);
+    } else if (extra.layers.front().is_nbd) {
+      add_nbd_disk(devices, spec, extra.layers.front(), n);
     } else {
       add_file_disk(devices, spec, extra.layers, n);
     }

@@ -106,6 +106,25 @@ TEST_F(PlayedCc, WhatIsNoTargetIsNotGivenToQemu) {
   EXPECT_EQ(opened->disk.host, "fd00::1");
 }
 
+TEST_F(PlayedCc, ADiskOverNbdHasAKey) {
+  json nbd = {
+      {"state", "open"}, {"mode", "nbd"},      {"portal", "10.0.0.1:10900"},    {"export", "VS0000beef"},
+      {"lun", 1},        {"user", "educloud"}, {"secret", std::string(64, 'a')}};
+  says({http::json_response(nbd)});
+  const auto opened = open();
+  ASSERT_TRUE(opened) << opened.error().message;
+  EXPECT_EQ(opened->nbd, (NbdDisk{"10.0.0.1", 10900, "VS0000beef", "educloud"}));
+  for (const char* key : {"export", "user"}) {
+    auto lie = nbd;
+    lie[key] = "a,file.filename=/etc/shadow";
+    says({http::json_response(lie)});
+    EXPECT_FALSE(open()) << key;
+  }
+  nbd.erase("export");
+  says({http::json_response(nbd)});
+  EXPECT_FALSE(open());
+}
+
 TEST_F(PlayedCc, ARefusalIsFinalAndAStandstillEndsInTime) {
   says({refusal(ErrorCode::conflict)});
   EXPECT_EQ(open().error().code, ErrorCode::conflict);

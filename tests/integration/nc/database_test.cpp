@@ -56,9 +56,10 @@ class DatabaseGuest : public LibvirtGuest {
     return {*InstanceId::parse(kServer), epoch, test::grant_for("nc1", "PUT", path)};
   }
   std::unique_ptr<CcDisks> cc() const { return make_cc_disks({.cc = host_->url()}); }
-  Result<CcDisks::Opened> open(std::int64_t epoch) const {
+  Result<CcDisks::Opened> open(std::int64_t epoch, const std::string& mode = "iscsi") const {
     CcDisks::Opening request;
     request.leave = leave(epoch);
+    request.mode = mode;
     request.source = {kDatabase, 1, receipt_.digest, 0, static_cast<std::int64_t>(kDiskBytes), "raw"};
     request.source_grant = test::grant_for("nc1", "GET", transfer::version_path(kDatabase, 1));
     return cc()->open(request, [](auto, auto) {}, {});
@@ -73,8 +74,8 @@ class DatabaseGuest : public LibvirtGuest {
   }
 
   /// c:, the database disk as d: and a scratch disk as e:.
-  Result<VmSpec> server(std::int64_t epoch) {
-    auto opened = open(epoch);
+  Result<VmSpec> server(std::int64_t epoch, const std::string& mode = "iscsi") {
+    auto opened = open(epoch, mode);
     if (!opened) return fail(opened.error());
     secret_ = opened->secret;
     auto made = spec(kServer);
@@ -89,10 +90,16 @@ class DatabaseGuest : public LibvirtGuest {
     made.disk = {{folder / "overlay.qcow2", "qcow2"}, {image, "qcow2"}};
     made.extra = {{.kind = ExtraDisk::Kind::database, .iscsi = opened->disk},
                   {.kind = ExtraDisk::Kind::data, .layers = {{scratch, "qcow2"}, {empty, "raw"}}}};
-    if (auto ok = hypervisor_->set_disk_secret(made.insid, opened->secret); !ok) return fail(ok.error());
+    auto secret = hypervisor_->set_disk_secret(made.insid, opened->secret);
+    if (opened->nbd) {
+      made.extra[0] = {.kind = ExtraDisk::Kind::database, .layers = {{socket(), "raw", true}}};
+      secret = start_nbd_disk(*opened->nbd, opened->secret, dir_ / "keys", socket(), std::nullopt);
+    }
+    if (!secret) return fail(secret.error());
     if (auto ok = hypervisor_->define_and_start(made); !ok) return fail(ok.error());
     return made;
   }
+  std::filesystem::path socket() const { return dir_ / "database.nbd"; }
   bool is_ready(const VmSpec& vm) {
     return eventually([&] { return console(vm).find("sample guest ready") != std::string::npos; }, kBoot);
   }
@@ -202,6 +209,37 @@ TEST_F(DatabaseGuest, ASessionOutlivesARestartOfTheCcAndACut) {
   ASSERT_TRUE(published);
   EXPECT_EQ(published->version, 2);
   EXPECT_NE(published->digest, receipt_.digest);
+}
+
+TEST_F(DatabaseGuest, OverNbdWithTlsItIsTheSameDisk) {
+  auto vm = server(1, "nbd");
+  ASSERT_TRUE(vm) << vm.error().message;
+  ASSERT_TRUE(is_ready(*vm)) << console(*vm);
+  EXPECT_THAT(get("disks"), ::testing::ContainsRegex("d device [0-9]+ vdb\ne device [0-9]+ vdc"));
+  EXPECT_THAT(get("disk-write?name=d&file=row&text=secure"), HasSubstr("200 secure"));
+  const auto argv = sys::run({.argv = {"pgrep", "-af", "qemu-nbd"}});
+  ASSERT_TRUE(argv);
+  EXPECT_THAT(argv->out, HasSubstr("file.export=VS0000beef"));
+  EXPECT_THAT(argv->out, Not(HasSubstr(secret_)));
+
+  host_.reset();
+  auto during =
+      std::async(std::launch::async, [&] { return get("disk-write?name=d&file=during&text=two", kBoot); });
+  EXPECT_EQ(during.wait_for(std::chrono::seconds{6}), std::future_status::timeout) << "the guest waits";
+  host_.emplace(dir_.path(), walrus_, port_);
+  EXPECT_THAT(during.get(), HasSubstr("200 two"));
+  EXPECT_THAT(console(*vm), Not(HasSubstr("I/O error")));
+  EXPECT_TRUE(hypervisor_->destroy(vm->insid));
+  EXPECT_TRUE(is_nbd_proxy_up(socket())) << "a restored snapshot starts the guest again";
+  end_nbd_proxy(socket());
+  ASSERT_TRUE(cc()->close(leave(1), {}));
+
+  vm = server(2);  // the administrator chose iSCSI again
+  ASSERT_TRUE(vm) << vm.error().message;
+  ASSERT_TRUE(is_ready(*vm)) << console(*vm);
+  EXPECT_THAT(get("disk?name=d&file=row"), HasSubstr("200 secure"));
+  EXPECT_TRUE(hypervisor_->destroy(vm->insid));
+  EXPECT_TRUE(hypervisor_->drop_disk_secret(vm->insid));
 }
 
 TEST_F(DatabaseGuest, AClosedOrForeignDiskDoesNotStartAVm) {
