@@ -149,6 +149,13 @@ Result<> save_screenshot(Context& context, Session& session, const std::string& 
   return {};
 }
 
+/// Not given: not said, which is something else than no.
+CLI::Option* add_autostart(CLI::App& command, std::optional<bool>& autostart) {
+  return command.add_flag_function(
+      "--autostart,!--no-autostart", [&autostart](std::int64_t count) { autostart = count > 0; },
+      kAutostartHelp);
+}
+
 void add_define(CLI::App& vm, Context& context) {
   auto* define = vm.add_subcommand(
       "define", "Define a desktop or a server; with --temporary run one that is gone when it stops");
@@ -173,7 +180,7 @@ void add_define(CLI::App& vm, Context& context) {
   define->add_flag("--lazy", a.lazy, kLazyHelp)->needs(temporary);
   define->add_flag("--server", a.server, "A server: it has a disk for data that outlives its runs")
       ->excludes(temporary);
-  define->add_flag("--autostart,!--no-autostart", a.autostart, kAutostartHelp)->excludes(temporary);
+  add_autostart(*define, a.autostart)->excludes(temporary);
   define->add_option("--folders", a.folders, kFoldersHelp)->check(CLI::IsMember({"virtiofs", "smb"}));
   add_wait_options(*define, a.wait);
   on_command(*define, context,
@@ -189,7 +196,7 @@ void add_set(CLI::App& vm, Context& context) {
   auto a = std::make_shared<Arguments>();
   set->add_option("VM", a->insid, "Instance id")->required();
   set->add_option("--name", a->name, "New name");
-  set->add_flag("--autostart,!--no-autostart", a->autostart, kAutostartHelp);
+  add_autostart(*set, a->autostart);
   set->add_option("--folders", a->folders, kFoldersHelp)->check(CLI::IsMember({"virtiofs", "smb"}));
   on_command(*set, context, [&context, a](Session& session) -> Result<> {
     auto body = nlohmann::json::object();
