@@ -103,9 +103,12 @@ Result<> bind_read_only(const std::filesystem::path& source, const std::filesyst
 Result<> enter_host_mounts() {
   struct stat first {
   }, ours{};
-  // Refused: the first process is not of our container, whose mounts are the ones meant.
+  // Refused: the first process is not of our container, whose mounts are the ones meant. Nor is one with
+  // another root: then we are in a chroot, and paths mean something else there.
   if (::stat("/proc/1/ns/mnt", &first) != 0) return {};
   if (::stat("/proc/thread-self/ns/mnt", &ours) != 0 || first.st_ino == ours.st_ino) return {};
+  if (::stat("/proc/1/root/", &first) != 0 || ::stat("/", &ours) != 0) return {};
+  if (first.st_ino != ours.st_ino || first.st_dev != ours.st_dev) return {};
   auto fd = sys::open_file("/proc/1/ns/mnt", O_RDONLY);
   if (!fd) return fail(fd.error());
   if (::unshare(CLONE_FS) != 0 || ::setns(fd->get(), CLONE_NEWNS) != 0)
