@@ -149,7 +149,12 @@ Result<chunk::DiskMap> read_map(Context& context, Session& session, const std::s
   return transfer::fetch_map(client, *manifest, known, {});
 }
 
-Result<> diff_versions(Context& context, Session& session, const std::string& imgid, int from, int to) {
+struct Comparison {
+  nlohmann::json document;
+  std::string text;
+};
+
+Result<Comparison> compare(Context& context, Session& session, const std::string& imgid, int from, int to) {
   auto a = read_map(context, session, imgid, from, nullptr);
   if (!a) return fail(a.error());
   auto b = read_map(context, session, imgid, to, &*a);
@@ -158,21 +163,56 @@ Result<> diff_versions(Context& context, Session& session, const std::string& im
   const auto disk = [](int version, const chunk::DiskMap& map) -> nlohmann::json {
     return {{"version", version}, {"virtual_size_bytes", map.disk_bytes()}, {"size_bytes", map.data_bytes()}};
   };
-  const nlohmann::json document = {{"imgid", imgid},
-                                   {"from", disk(from, *a)},
-                                   {"to", disk(to, *b)},
-                                   {"same_bytes", diff.same_bytes},
-                                   {"changed_bytes", diff.changed_bytes},
-                                   {"added_bytes", diff.added_bytes},
-                                   {"removed_bytes", diff.removed_bytes}};
+  Comparison out;
+  out.document = {{"imgid", imgid},
+                  {"from", disk(from, *a)},
+                  {"to", disk(to, *b)},
+                  {"same_bytes", diff.same_bytes},
+                  {"changed_bytes", diff.changed_bytes},
+                  {"added_bytes", diff.added_bytes},
+                  {"removed_bytes", diff.removed_bytes}};
   const std::string va = "version " + std::to_string(from), vb = "version " + std::to_string(to);
   std::vector<std::vector<std::string>> rows = {{"", va, vb}};
   rows.push_back({"disk", size_text(a->disk_bytes()), size_text(b->disk_bytes())});
   rows.push_back({"data", size_text(a->data_bytes()), size_text(b->data_bytes())});
-  context.console.result(document, render_table(rows) + "same " + size_text(diff.same_bytes) + ", changed " +
-                                       size_text(diff.changed_bytes) + ", added " +
-                                       size_text(diff.added_bytes) + ", removed " +
-                                       size_text(diff.removed_bytes) + " (counted by chunks of 64 KiB)");
+  out.text = render_table(rows) + "same " + size_text(diff.same_bytes) + ", changed " +
+             size_text(diff.changed_bytes) + ", added " + size_text(diff.added_bytes) + ", removed " +
+             size_text(diff.removed_bytes) + " (counted by chunks of 64 KiB)";
+  return out;
+}
+
+/// The versions of the database disk that go with these two of a server's image; nothing if one has none.
+Result<std::optional<std::pair<int, int>>> database_versions(Session& session, const std::string& imgid,
+                                                             int from, int to) {
+  auto versions = session.list(image_path(imgid) + "/versions");
+  if (!versions) return fail(versions.error());
+  std::pair<int, int> found{0, 0};
+  for (const auto& one : *versions) {
+    if (!one.is_object()) continue;
+    const int version = one.value("version", 0), database = one.value("database_version", 0);
+    if (version == from) found.first = database;
+    if (version == to) found.second = database;
+  }
+  if (found.first == 0 || found.second == 0) return std::nullopt;
+  return found;
+}
+
+Result<> diff_versions(Context& context, Session& session, const std::string& imgid, int from, int to) {
+  auto system = compare(context, session, imgid, from, to);
+  if (!system) return fail(system.error());
+  auto paired = database_versions(session, imgid, from, to);
+  if (!paired) return fail(paired.error());
+  system->document["database"] = nullptr;
+  if (*paired) {
+    auto image = session.get(image_path(imgid));
+    if (!image) return fail(image.error());
+    const auto [first, second] = **paired;
+    auto database = compare(context, session, cell(*image, "database_imgid"), first, second);
+    if (!database) return fail(database.error());
+    system->document["database"] = database->document;
+    system->text += "\n\nits database disk\n" + database->text;
+  }
+  context.console.result(system->document, system->text);
   return {};
 }
 

@@ -108,12 +108,11 @@ class CliImageTest : public ::testing::Test {
     http::Router router;
     routes_->add_routes(router);
     const std::string api = "/clc/api/1.0/images/{id}";
-    router.add({.method = "GET", .pattern = api, .handler = [](const http::Request&) {
-                  return http::json_response({{"imgid", kImage}, {"version", 1}});
+    router.add({.method = "GET", .pattern = api, .handler = [this](const http::Request&) {
+                  return http::json_response(image_answer);
                 }});
-    router.add({.method = "GET", .pattern = api + "/versions", .handler = [](const http::Request&) {
-                  return http::json_response(
-                      {{"items", {{{"size_bytes", 1 << 20}}, {{"size_bytes", 2 << 20}}}}, {"next", nullptr}});
+    router.add({.method = "GET", .pattern = api + "/versions", .handler = [this](const http::Request&) {
+                  return http::json_response({{"items", version_items}, {"next", nullptr}});
                 }});
     router.add({.method = "POST",
                 .pattern = api + "/versions/{n}/url",
@@ -185,6 +184,8 @@ class CliImageTest : public ::testing::Test {
   MemorySource source;
   std::map<int, chunk::ChunkId> digests;
   bool expired = false;
+  nlohmann::json image_answer = {{"imgid", kImage}, {"version", 1}};
+  nlohmann::json version_items = {{{"size_bytes", 1 << 20}}, {{"size_bytes", 2 << 20}}};
   nlohmann::json push_answer;
   std::string pushed, out, err;
 

@@ -91,6 +91,29 @@ TEST_F(Program, TellsHowVersionsDiffer) {
   EXPECT_EQ(run({"image", "diff", kImage, "1", "9"}), 4);
 }
 
+TEST_F(Program, AServersDatabaseDiskIsComparedToo) {
+  const std::string disk = sample_disk(6);
+  std::string other = disk;
+  other[4 * chunk::kChunkBytes + 7] = 'n';
+  publish(1, disk);
+  publish(2, disk);
+  publish(3, other);
+  image_answer["database_imgid"] = kImage;  // the server knows no other
+  version_items = {{{"version", 1}, {"database_version", 2}}, {{"version", 2}, {"database_version", 3}}};
+  ASSERT_EQ(run({"image", "diff", kImage, "1", "2", "--json"}), 0) << err;
+  const auto document = json::parse(out);
+  EXPECT_EQ(document["changed_bytes"], 0);
+  EXPECT_EQ(document["database"]["from"]["version"], 2);
+  EXPECT_EQ(document["database"]["changed_bytes"].get<std::uint64_t>() +
+                document["database"]["added_bytes"].get<std::uint64_t>(),
+            chunk::kChunkBytes);
+  ASSERT_EQ(run({"image", "diff", kImage, "1", "2"}), 0);
+  EXPECT_THAT(out, HasSubstr("its database disk"));
+  version_items[1]["database_version"] = 0;
+  ASSERT_EQ(run({"image", "diff", kImage, "1", "2", "--json"}), 0) << err;
+  EXPECT_TRUE(json::parse(out)["database"].is_null());
+}
+
 TEST_F(Program, SaysWhyNothingNeedsCompacting) {
   ASSERT_EQ(run({"image", "compact", kImage}), 0) << err;
   EXPECT_THAT(out, HasSubstr("2 versions with 3.0 MiB"));
