@@ -124,6 +124,32 @@ class Reboot(unittest.TestCase):
         self.cloud.guest(self.plain)
         self.say("a desktop starts again through it")
 
+    def test_60_a_server_and_its_database_disk(self):
+        self.cli.stop(self.plain)
+        image = self.cli.import_image(self.cloud.lab.sample_image(), "server")
+        self.cli("image", "set", image, "--usage", "server", "--database-gib", 1, "--wait")
+        server = self.cli("vm", "define", "--image", image, "--server", "--name", "db", "--memory-mib", 160)["insid"]
+        self.cli.run(server)
+        guest = self.cloud.guest(server)
+        guest.write("d", "row", "written-before")
+        log = pathlib.Path(self.cloud.daemons["nc1"].log)
+        before = len(log.read_text())
+        self.reboot()
+        wait_until(lambda: sorted(self.up()) == sorted([self.kept, server]), 240, "both to be started", [self.cloud.daemons["clc"].log])
+        begun = re.findall(r"operation.begun .*:(V[DS]\w+) .*op=image/prepare", log.read_text()[before:])
+        self.assertEqual(begun, [server, self.kept], "the server first")
+        self.wait_state(server, "running")
+        guest = self.cloud.guest(server)
+        self.say("the server serves again")
+        self.assertEqual(guest.read("d", "row"), "written-before")
+        self.began = time.monotonic()
+        self.cloud.reboot("cc1")
+        guest.write("d", "row", "written-through-the-new-one")
+        self.say("the cc was rebooted, the server that runs writes to its disk there")
+        self.cli.stop(server)
+        self.cli.run(server)
+        self.assertEqual(self.cloud.guest(server).read("d", "row"), "written-through-the-new-one")
+
 
 if __name__ == "__main__":
     unittest.main()
