@@ -182,6 +182,35 @@ TEST_F(Servers, WhatAForcedEndLeavesAnotherNodeRemoves) {
   EXPECT_EQ(at(tid), "submitting/gone");
 }
 
+TEST_F(Servers, WhatALostNodeWasToRemoveAnotherRemoves) {
+  const auto insid = run_server(import_server("wiki"));
+  const auto first = last();
+  ASSERT_TRUE(cloud->delete_vm(admin, insid));
+  EXPECT_EQ(ops(), "task/delete");
+  const auto lose = [&](const std::string& node) {
+    ASSERT_TRUE(store->write([&](store::Sql& sql) -> Result<> {
+      auto& engine = cloud->impl().engine;
+      if (auto ok = engine.lose_node(sql, node); !ok) return ok;
+      return engine.relocate(sql, *store::open_task(sql, first.tid), true).map([](bool done) {
+        EXPECT_TRUE(done);
+      });
+    }));
+  };
+  lose(first.nid);
+  EXPECT_EQ(ops(), "task/delete task/delete");
+  EXPECT_NE(last().nid, first.nid);
+  EXPECT_FALSE(last().database_grant.empty());
+  EXPECT_EQ(commands[commands.size() - 2].database_grant, "") << "the farewell";
+  EXPECT_FALSE(cloud->vm(admin, insid)) << "for its owner it is gone";
+  // Nobody is left to do it: that stays on record.
+  lose(last().nid);
+  EXPECT_EQ(ops(), "task/delete");
+  const auto left = store->read([&](store::Sql& sql) -> Result<std::int64_t> {
+    return sql.number("SELECT COUNT(*) FROM audit WHERE action = 'disk.left' AND object = ?", {insid});
+  });
+  EXPECT_EQ(*left, 1);
+}
+
 TEST_F(Servers, DesktopsHaveTheirOwnersFolder) {
   const auto imgid = import("debian");
   const Principal ann{"ann", false};
