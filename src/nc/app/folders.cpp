@@ -23,6 +23,8 @@ constexpr std::array<const char*, 3> kShares{"software", "pub-data", "prv-data"}
 constexpr const char* kRemedy =
     "; see educloud-sftp on walrus' host, the cc's relay to it, and this node's warnings";
 
+constexpr const char* kNotSetUp = "[folders] of nc.conf is not set up; `educloud init` tells how";
+
 const char* share_of(const SharedFolder& folder) {
   return kShares.at(static_cast<std::size_t>(folder.share));
 }
@@ -70,12 +72,6 @@ Folders::Folders(Options options, Hypervisor& hypervisor)
 }
 
 void Folders::start() {
-  if (!is_mounted() && options_.local.empty()) {
-    for (const char* share : kShares) {
-      if (auto ok = sys::make_directories(space_ / share); !ok)
-        obs::warn("folder.not_made", {{"folder", share}, {"why", ok.error().message}});
-    }
-  }
   for (auto& mount : mounts_) mount->start();
 }
 
@@ -85,6 +81,7 @@ void Folders::stop() {
 
 std::vector<std::string> Folders::warnings() const {
   std::vector<std::string> all;
+  if (!is_set_up()) all.emplace_back("no shared folders for guests: " + std::string(kNotSetUp));
   for (const auto& mount : mounts_) {
     const auto problem = mount->problem();
     obs::metrics().gauge("educloud_nc_folder_answers_bool", "1: the shared folder answered at the last look",
@@ -169,6 +166,10 @@ Result<> Folders::make_smb(VmSpec& spec) {
 }
 
 Result<std::string> Folders::prepare(VmSpec& spec, std::stop_token stop) {
+  if (!is_set_up() && !spec.folders.empty()) {
+    spec.folders.clear();
+    return "; without its shared folders: " + std::string(kNotSetUp);
+  }
   std::string note;
   std::vector<SharedFolder> there;
   for (auto& folder : spec.folders) {

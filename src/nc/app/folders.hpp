@@ -21,8 +21,9 @@ class Folders {
     Layout layout{"/storage"};
     /// The folders themselves, where this is walrus' own host; then nothing is mounted. Empty: see `host`.
     std::filesystem::path local;
-    std::string
-        host;  ///< where walrus' SFTP server is reached; empty, and no `local`: only this host's VMs share
+    /// Where walrus' SFTP server is reached. Empty, and no `local`: guests get no folders. One of this node's
+    /// own would do for a while, and then hold what its user looks for on another.
+    std::string host;
     int port = 0;
     std::string user;
     std::filesystem::path key_file, known_hosts_file;
@@ -48,6 +49,7 @@ class Folders {
  private:
   Result<> find(SharedFolder& folder, const std::stop_token& stop) const;
   Result<> look_once(const SharedFolder& folder, const std::stop_token& stop) const;
+  bool is_set_up() const { return !options_.local.empty() || !options_.host.empty(); }
   bool is_mounted() const { return options_.local.empty() && !options_.host.empty(); }
   Result<> make_read_only(SharedFolder& folder);
   Result<> make_smb(VmSpec& spec);

@@ -20,12 +20,15 @@ class GuestFolders : public LibvirtGuest {
   void SetUp() override {
     LibvirtGuest::SetUp();
     if (HasFatalFailure()) return;
+    for (const char* share : {"software", "pub-data", "prv-data"})
+      fs::create_directories(layout().space() / share);
     folders_ = std::make_unique<Folders>(options(), *hypervisor_);
     folders_->start();
   }
   Folders::Options options() {
     Folders::Options made;
     made.layout = layout();
+    made.local = layout().space();
     made.patience = std::chrono::milliseconds{500};
     return made;
   }
@@ -140,6 +143,7 @@ TEST_F(GuestFolders, WithoutSoftwareItStartsAndWithoutDataNot) {
   EXPECT_TRUE(vm.smb.empty());
   // A way to walrus is set up, but nothing is mounted: what lies there instead is not the folder.
   auto mounted = options();
+  mounted.local.clear();
   mounted.host = "127.0.0.1";
   Folders cut(mounted, *hypervisor_);
   vm.folders = *parse_folders({{"d", "space/pub-data", 0}});
@@ -147,6 +151,11 @@ TEST_F(GuestFolders, WithoutSoftwareItStartsAndWithoutDataNot) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::unavailable);
   EXPECT_THAT(refused.error().message, HasSubstr("space/pub-data does not answer: it is not mounted"));
+  mounted.host.clear();
+  Folders none(mounted, *hypervisor_);
+  EXPECT_THAT(*none.prepare(vm, {}), HasSubstr("without its shared folders"));
+  EXPECT_TRUE(vm.folders.empty());
+  EXPECT_EQ(none.warnings().size(), 1u);
 }
 
 }  // namespace
