@@ -4,6 +4,7 @@
 
 #include "common/base/ids.hpp"
 #include "common/sys/file.hpp"
+#include "nc/app/boot_marker.hpp"
 
 namespace educloud::sim {
 namespace {
@@ -128,12 +129,16 @@ NcHost::~NcHost() {
 // As Daemon::start.
 Result<> NcHost::boot() {
   if (auto ok = sys::make_directories(prefix(), 0700); !ok) return ok;
+  auto booted = nc::note_boot(prefix(), "boot-" + std::to_string(boots_), clock_.wall_ms());
+  if (!booted) return fail(booted.error());
+  booted_at_ = *booted;
   bus_ = broker_.connect("nc-" + name_, *this);
   inbox::Options options;
   options.file = prefix() / "inbox.sqlite";
   options.exchange = "cc_status";
   options.routing_key = "taskstatus.nc-" + name_;
   options.nid = name_;
+  options.booted_at = booted_at_;
   auto opened = inbox::Inbox::open(std::move(options), *bus_, clock_);
   if (!opened) return fail(opened.error());
   inbox_ = std::move(*opened);
@@ -227,6 +232,7 @@ msg::NodeStatus NcHost::status() {
   status.ts = clock_.wall_ms();
   status.service_data.hypervisor = "fake";
   status.service_data.data_port = 8003;
+  status.service_data.booted_at = booted_at_;
   status.net_data.ip0 = "10.0.0.3";
   std::int64_t used = kHostMib;
   if (auto vms = hypervisor_.list()) {
@@ -278,6 +284,7 @@ void NcHost::end_guest(const std::string& insid, bool crashed) {
 
 void NcHost::lose_power() {
   crash();
+  ++boots_;
   for (const auto& vm : vms()) end_guest(vm.insid, true);
 }
 

@@ -89,8 +89,10 @@ class NcHost : public Host {
   const Options options_;
   // On disk, or not nc's at all: outlives the process.
   std::set<std::pair<std::string, int>> cached_;
+  int boots_ = 1;  ///< of the host
   SimHypervisor hypervisor_;
   // The process, destroyed from the last to the first.
+  std::int64_t booted_at_ = 0;
   std::unique_ptr<bus::Bus> bus_;
   std::unique_ptr<inbox::Inbox> inbox_;
   std::unique_ptr<Images> images_;

@@ -95,6 +95,7 @@ void Users::define(bool temporary) {
   request.kind = temporary ? "TVD" : "VD";
   request.memory_mib = options_.memory_mib;
   request.cpus = 1;
+  if (!temporary) request.autostart = rng_.chance(0.5);
   if (rng_.chance(0.2)) request.node = options_.nodes[rng_.below(options_.nodes.size())];
   const auto answer = clc_.call([&](Cloud& cloud) { return cloud.define_vm(kAdmin, request); });
   if (!answer) {
