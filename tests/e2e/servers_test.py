@@ -218,6 +218,27 @@ class Servers(unittest.TestCase):
             self.assertNotIn("schema\n", guest.files("d"))
         self.cli("vm", "delete", vs, "--wait")
 
+    def test_71_nbd_over_tls_instead(self):
+        self.cli("cluster", "set", "cc1", "--database-mode", "nbd")
+        vs = self.server(self.built, "careful", "--node", "nc1")
+        with self.checks("server over nbd", "its disk comes over NBD with TLS, the same drives"):
+            _, guest = self.start(vs)
+            self.assertEqual(self.drives(guest), {"d": "device", "f": "virtiofs"})
+            self.assertEqual(guest.read("d", "schema"), "v2")
+            self.assertIn("database.nbd", self.cloud.libvirtd["nc1"].virsh("dumpxml", vs))
+            guest.write("d", "row-1", "radia-1951")
+        with self.checks("server over nbd", "kill -9 of cc: the guest goes on"):
+            self.cloud.restart("cc1")
+            self.write_again(guest, "row-2", "sophie-1956")
+        with self.checks("server over nbd", "back to iSCSI at its next start, the rows are there"):
+            self.cli.stop(vs)
+            self.cli("cluster", "set", "cc1", "--database-mode", "iscsi")
+            _, guest = self.start(vs)
+            self.assertIn("iqn.2026-11.educloud", self.cloud.libvirtd["nc1"].virsh("dumpxml", vs))
+            self.assertEqual((guest.read("d", "row-1"), guest.read("d", "row-2")), ("radia-1951", "sophie-1956"))
+        self.cli("vm", "delete", vs, "--wait")
+        self.assertFalse(self.disk_file(vs).exists())
+
     def test_80_no_dead_letters(self):
         self.assertEqual(self.cli("dead-letter", "list")["items"], [])
 

@@ -121,8 +121,8 @@ void add_file_disk(Node devices, const VmSpec& spec, const std::vector<DiskLayer
   if (n > 0) text(disk, "serial", "data");
 }
 
-/// By QEMU's own initiator, which logs in again by itself for as long as it takes: the guest waits.
-void add_iscsi_disk(Node devices, const VmSpec& spec, const IscsiDisk& iscsi, std::size_t n) {
+/// Raw, and on the other host's disk before the guest is told that it is written.
+Node network_disk(Node devices) {
   Node disk = child(devices, "disk");
   attribute(disk, "type", "network");
   attribute(disk, "device", "disk");
@@ -130,6 +130,12 @@ void add_iscsi_disk(Node devices, const VmSpec& spec, const IscsiDisk& iscsi, st
   attribute(driver, "name", "qemu");
   attribute(driver, "type", "raw");
   attribute(driver, "cache", "writethrough");
+  return disk;
+}
+
+/// By QEMU's own initiator, which logs in again by itself for as long as it takes: the guest waits.
+void add_iscsi_disk(Node devices, const VmSpec& spec, const IscsiDisk& iscsi, std::size_t n) {
+  Node disk = network_disk(devices);
   Node source = child(disk, "source");
   attribute(source, "protocol", "iscsi");
   attribute(source, "name", iscsi.iqn + "/" + std::to_string(iscsi.lun));
@@ -148,13 +154,7 @@ void add_iscsi_disk(Node devices, const VmSpec& spec, const IscsiDisk& iscsi, st
 
 /// Through a qemu-nbd on this host, which speaks TLS to the cc and holds requests back while that is away.
 void add_nbd_disk(Node devices, const VmSpec& spec, const DiskLayer& layer, std::size_t n) {
-  Node disk = child(devices, "disk");
-  attribute(disk, "type", "network");
-  attribute(disk, "device", "disk");
-  Node driver = child(disk, "driver");
-  attribute(driver, "name", "qemu");
-  attribute(driver, "type", layer.format);
-  attribute(driver, "cache", "writethrough");
+  Node disk = network_disk(devices);
   add_nbd_source(disk, layer);
   add_target(disk, spec, n);
   add_io_limits(disk, spec.limits);
