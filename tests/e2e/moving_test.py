@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """A VM that runs goes on on another node: a real guest, real nodes. What it holds in memory and on its disk comes along."""
+import json
 import time
 import unittest
 
@@ -180,6 +181,68 @@ class Moving(unittest.TestCase):
                    [p.log for p in self.cloud.daemons.values()])
         self.assertEqual(self.life()[0], boot)
         self.cli("node", "enable", here)
+
+
+class MovingServer(unittest.TestCase):
+    """A server: its database disk stays at the cc and is never two nodes' at once."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.cloud = cls.enterClassContext(Cloud(nodes=2))
+        cls.cli = cls.cloud.cli
+        image = cls.cli.import_image(cls.cloud.lab.sample_image(), "srv")
+        cls.cli("image", "set", image, "--usage", "server", "--database-gib", 1, "--wait")
+        cls.vm = cls.cli("vm", "define", "--image", image, "--server", "--name", "mover", "--memory-mib", 160, "--folders",
+                         "smb")["insid"]
+        cls.cli.run(cls.vm)
+        cls.guest = cls.cloud.guest(cls.vm)
+
+    def record(self):
+        """What the cc knows of the disk."""
+        return json.loads((self.cloud.storage("cc1") / "space/database/instances" / self.vm / "disk.json").read_text())
+
+    def test_10_its_rows_come_along_and_its_disk_is_the_other_nodes(self):
+        self.guest.write("d", "row", "before")
+        here = self.cli("vm", "show", self.vm)["task"]["node"]
+        self.assertEqual(self.record()["node"], here)
+        boot = self.guest.get(self.guest.url + "/cgi-bin/uptime").split()[0]
+        began = time.monotonic()
+        moved = self.cli("vm", "migrate", self.vm, "--wait", timeout_s=300)
+        to = moved["task"]["node"]
+        self.assertNotEqual(to, here)
+        guest = self.cloud.guest(self.vm)
+        self.assertEqual(guest.get(guest.url + "/cgi-bin/uptime").split()[0], boot)
+        self.assertEqual(guest.read("d", "row"), "before")
+        guest.write("d", "row", "after")
+        self.assertEqual((self.record()["node"], self.record()["joining_epoch"]), (to, 0))
+        print(f"\nREPORT a server and its d: went on elsewhere after {time.monotonic() - began:.1f} s")
+        # Back again, then stopped and started: what was written on either node is there.
+        self.cli("vm", "migrate", self.vm, "--to", here, "--wait", timeout_s=300)
+        self.assertEqual(self.cloud.guest(self.vm).read("d", "row"), "after")
+        self.cloud.guest(self.vm).write("d", "row", "again")
+        self.cli.stop(self.vm)
+        self.cli.run(self.vm)
+        self.assertEqual(self.cloud.guest(self.vm).read("d", "row"), "again")
+
+    def test_20_a_cut_link_leaves_it_its_disk(self):
+        here = self.cli("vm", "show", self.vm)["task"]["node"]
+        to = "nc2" if here == "nc1" else "nc1"
+        self.cloud.limit_rate(to, "24mbit")
+        self.cli("vm", "migrate", self.vm)
+        wait_until(lambda: "memory" in self.cli("vm", "show", self.vm)["task"]["prompt"], 90, "its memory to be on the way")
+        self.assertEqual(self.record()["joining_node"], to)
+        self.cloud.hosts[to].link_down()
+        try:
+            wait_until(lambda: not self.cli("vm", "show", self.vm)["task"]["busy"], 60, "the move to end")
+        finally:
+            self.cloud.hosts[to].link_up()
+            self.cloud.limit_rate(to, None)
+        guest = self.cloud.guest(self.vm)
+        guest.write("d", "row", "cut")
+        self.assertEqual(guest.read("d", "row"), "cut")
+        wait_until(lambda: self.record()["joining_epoch"] == 0, 120, "the other node to let go of the disk",
+                   [p.log for p in self.cloud.daemons.values()])
+        self.assertEqual(self.record()["node"], here)
 
 
 if __name__ == "__main__":

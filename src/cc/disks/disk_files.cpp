@@ -36,6 +36,9 @@ Result<std::optional<DiskRecord>> DiskFiles::load(const InstanceId& instance) co
     out.is_open = json.at("is_open").get<bool>();
     out.submitted = json.at("submitted").get<std::string>();
     out.receipt = json.at("receipt").get<std::string>();
+    out.joining_epoch = json.value("joining_epoch", std::int64_t{0});
+    out.joining_node = json.value("joining_node", "");
+    out.joining_address = json.value("joining_address", "");
     // It becomes part of a path.
     if (!out.build_imgid.empty() && !ImageId::parse(out.build_imgid)) {
       return fail(ErrorCode::corrupt, path.string() + ": build_imgid is no image");
@@ -61,7 +64,10 @@ Result<> DiskFiles::save(const DiskRecord& record) const {
                                {"secret", record.secret},
                                {"is_open", record.is_open},
                                {"submitted", record.submitted},
-                               {"receipt", record.receipt}};
+                               {"receipt", record.receipt},
+                               {"joining_epoch", record.joining_epoch},
+                               {"joining_node", record.joining_node},
+                               {"joining_address", record.joining_address}};
   return sys::write_file_atomically(folder(record.instance) / kRecord, json.dump(), 0600);
 }
 

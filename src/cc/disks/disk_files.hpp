@@ -25,6 +25,9 @@ struct DiskRecord {
   bool is_open = false;        ///< exported, now and after a restart
   std::string submitted;       ///< "<cmdid> <imgid>/<version>" of the last submit since it was opened
   std::string receipt;         ///< of that
+  // While its VM moves: the node that it goes to reaches the disk too, with the same secret. 0: it does not.
+  std::int64_t joining_epoch = 0;
+  std::string joining_node, joining_address;
 };
 
 /// Not thread-safe per instance.

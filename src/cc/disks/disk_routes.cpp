@@ -69,6 +69,17 @@ http::Response working(const DiskStore::Progress& progress) {
   return out;
 }
 
+http::Response described(const DiskStore::Export& disk) {
+  const bool is_nbd = disk.mode == "nbd";
+  return http::json_response({{"state", "open"},
+                              {"mode", disk.mode},
+                              {"portal", disk.portal},
+                              {is_nbd ? "export" : "iqn", disk.name},
+                              {"lun", IscsiTargets::kLun},
+                              {"user", disk.user},
+                              {"secret", disk.secret}});
+}
+
 http::Response refused(const Error& error) {
   auto out = http::error_response(error);
   if (error.code == ErrorCode::unavailable) out.headers["Retry-After"] = "1";
@@ -105,6 +116,9 @@ void DiskRoutes::add_routes(http::Router& router) {
                 }});
   };
   add("POST", "/disks/{insid}/{epoch}/open", &DiskRoutes::open);
+  add("POST", "/disks/{insid}/{epoch}/join", &DiskRoutes::join);
+  add("POST", "/disks/{insid}/{epoch}/keep", &DiskRoutes::keep);
+  add("POST", "/disks/{insid}/{epoch}/leave", &DiskRoutes::leave);
   add("POST", "/disks/{insid}/{epoch}/close", &DiskRoutes::close);
   add("POST", "/disks/{insid}/{epoch}/submit", &DiskRoutes::submit);
   add("DELETE", "/disks/{insid}/{epoch}", &DiskRoutes::remove);
@@ -160,14 +174,36 @@ Result<http::Response> DiskRoutes::open(const http::Request& request) {
                    body->mode});
   if (!answer) return fail(answer.error());
   if (!answer->done) return working(answer->progress);
-  const bool is_nbd = answer->done->mode == "nbd";
-  return http::json_response({{"state", "open"},
-                              {"mode", answer->done->mode},
-                              {"portal", answer->done->portal},
-                              {is_nbd ? "export" : "iqn", answer->done->name},
-                              {"lun", IscsiTargets::kLun},
-                              {"user", answer->done->user},
-                              {"secret", answer->done->secret}});
+  return described(*answer->done);
+}
+
+Result<http::Response> DiskRoutes::join(const http::Request& request) {
+  auto caller = check(request);
+  if (!caller) return fail(caller.error());
+  auto answer = store_.join({.instance = caller->instance,
+                             .node = caller->node,
+                             .address = caller->address,
+                             .epoch = caller->epoch,
+                             .source = {},
+                             .build_imgid = {}});
+  if (!answer) return fail(answer.error());
+  return answer->done ? described(*answer->done) : working(answer->progress);
+}
+
+Result<http::Response> DiskRoutes::keep(const http::Request& request) {
+  auto caller = check(request);
+  if (!caller) return fail(caller.error());
+  auto answer = store_.keep(caller->instance, caller->epoch);
+  if (!answer) return fail(answer.error());
+  return answer->done ? http::json_response({{"state", "open"}}) : working(answer->progress);
+}
+
+Result<http::Response> DiskRoutes::leave(const http::Request& request) {
+  auto caller = check(request);
+  if (!caller) return fail(caller.error());
+  auto answer = store_.leave(caller->instance, caller->epoch);
+  if (!answer) return fail(answer.error());
+  return answer->done ? http::json_response({{"state", "left"}}) : working(answer->progress);
 }
 
 Result<http::Response> DiskRoutes::close(const http::Request& request) {

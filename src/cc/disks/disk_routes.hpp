@@ -16,8 +16,13 @@ namespace educloud::cc {
 ///                                 -> 200 {"state": "open", mode, portal, iqn, lun, user, secret}; mode
 ///                                 nbd: export for iqn, secret is the user's TLS key. 409 if a higher
 ///                                 epoch has it. source_grant: GET over the version's path, for the same node
-///   POST   /disks/{insid}/{epoch}/close   -> 200 {"state": "closed"}
-///   POST   /disks/{insid}/{epoch}/submit  {imgid, version, grant, parent?, if_current?, cmdid}
+///   POST   /disks/{insid}/{epoch}/join    -> 200 as open: the VM moves to this node, and the one that has
+///   the
+///                                 disk keeps it. 409 if it is not open, or over nbd
+///   POST   /disks/{insid}/{epoch}/keep    -> 200 {"state": "open"}: it is this node's alone; 409 if not
+///   joined POST   /disks/{insid}/{epoch}/leave   -> 200 {"state": "left"}: the VM does not come POST
+///   /disks/{insid}/{epoch}/close   -> 200 {"state": "closed"} POST   /disks/{insid}/{epoch}/submit  {imgid,
+///   version, grant, parent?, if_current?, cmdid}
 ///                                 -> 200 {"state": "submitted", receipt}; 409 while it is open. grant: PUT
 ///                                 over the version's path, for the same node
 ///   DELETE /disks/{insid}/{epoch} -> 200 {"state": "removed"}; 409 if a higher epoch has it
@@ -41,6 +46,9 @@ class DiskRoutes {
   Result<> check_version(const Caller& caller, const std::string& method, const std::string& imgid,
                          int version, const std::string& grant) const;
   Result<http::Response> open(const http::Request& request);
+  Result<http::Response> join(const http::Request& request);
+  Result<http::Response> keep(const http::Request& request);
+  Result<http::Response> leave(const http::Request& request);
   Result<http::Response> close(const http::Request& request);
   Result<http::Response> submit(const http::Request& request);
   Result<http::Response> remove(const http::Request& request);

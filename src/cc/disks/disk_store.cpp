@@ -163,7 +163,11 @@ bool DiskStore::is_there(const InstanceId& instance) const {
 
 Result<> DiskStore::export_disk(DiskRecord record) {
   if (record.mode != kNbd)
-    return targets_.open({record.instance, files_.disk(record), record.address, record.secret});
+    return targets_.open({.instance = record.instance,
+                          .file = files_.disk(record),
+                          .address = record.address,
+                          .secret = record.secret,
+                          .also = record.joining_address});
   auto port = nbd_.open({record.instance, files_.disk(record), record.secret, record.port});
   if (!port) return fail(port.error());
   if (*port == record.port) return {};
@@ -226,6 +230,8 @@ Result<> DiskStore::do_open(Job& job, const Opening& request, const std::stop_to
     record.secret = random_hex(request.mode == kNbd ? kKeyBytes : kSecretBytes);
     record.port = 0;
     record.is_open = false;
+    record.joining_epoch = 0;
+    record.joining_node = record.joining_address = "";
     // First for good, then the fence: a kill in between leaves no target either, because tgtd dies with us.
     if (auto saved = files_.save(record); !saved) return saved;
     withdraw(request.instance);
@@ -271,6 +277,8 @@ Result<> DiskStore::do_close(const InstanceId& instance, std::int64_t epoch) {
   if (!*record || epoch < (*record)->epoch) return {};
   if ((*record)->is_open) {
     (*record)->is_open = false;
+    (*record)->joining_epoch = 0;
+    (*record)->joining_node = (*record)->joining_address = "";
     if (auto saved = files_.save(**record); !saved) return saved;
   }
   withdraw(instance);

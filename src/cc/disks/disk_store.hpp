@@ -79,6 +79,15 @@ class DiskStore {
   /// Makes the disk if it is not there, and exports it to the node. Errors: conflict (a higher epoch has it;
   /// the same epoch at another node), unavailable (another call is under way), those of fill_disk.
   Result<Answer<Export>> open(const Opening& request);
+  // disk_sharing.cpp: while its VM moves from node to node, two reach a disk; its guest runs on one of them.
+  /// The node of a higher epoch may reach the open disk too. Errors: conflict (not open, over NBD, a higher
+  /// epoch has it), unavailable.
+  Result<Answer<Export>> join(const Opening& request);
+  /// It is the joined node's alone from now on: the one before has no session any more when it is done.
+  /// Errors: conflict (that epoch has not joined), unavailable.
+  Result<Answer<Done>> keep(const InstanceId& instance, std::int64_t epoch);
+  /// The joined node does not come. Has not joined: done.
+  Result<Answer<Done>> leave(const InstanceId& instance, std::int64_t epoch);
   /// Nobody reaches the disk any more when it is done. Of an epoch that is over: done already.
   Result<Answer<Done>> close(const InstanceId& instance, std::int64_t epoch);
   /// Publishes the disk; done: the receipt. Errors: conflict (open; a higher epoch has it), not_found.
@@ -104,6 +113,9 @@ class DiskStore {
   Result<> do_submit(Job& job, const Submission& request, const std::stop_token& stop);
   Result<> do_close(const InstanceId& instance, std::int64_t epoch);
   Result<> do_remove(const InstanceId& instance, std::int64_t epoch);
+  Result<> do_join(const Opening& request);
+  Result<> do_keep(const InstanceId& instance, std::int64_t epoch);
+  Result<> do_leave(const InstanceId& instance, std::int64_t epoch);
   Result<> export_disk(DiskRecord record);
   void withdraw(const InstanceId& instance);
   bool is_exported(const InstanceId& instance) const;

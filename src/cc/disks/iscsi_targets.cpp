@@ -24,8 +24,6 @@ constexpr std::chrono::seconds kReadyDeadline{10};
 constexpr std::chrono::seconds kCloseDeadline{5};
 constexpr milliseconds kPoll{20};
 constexpr std::size_t kMaxRunDir = 90;
-/// Sessions kicked in one round; each initiator of ours has one.
-constexpr int kMaxKicked = 64;
 
 void pause_for(milliseconds time, const std::stop_token& stop = {}) {
   std::mutex mutex;
@@ -56,13 +54,6 @@ std::string portal_of(const std::string& address, int port) {
   return (is_v6 ? "[" + address + "]" : address) + ":" + std::to_string(port);
 }
 
-/// The number behind each line's `label` ("Session: 3").
-std::optional<std::uint64_t> number_after(std::string_view line, std::string_view label) {
-  const auto at = line.find(label);
-  if (at == std::string_view::npos) return std::nullopt;
-  return std::strtoull(std::string(line.substr(at + label.size(), 20)).c_str(), nullptr, 10);
-}
-
 }  // namespace
 
 Result<> IscsiTargets::make(const Made& made) {
@@ -91,29 +82,10 @@ Result<> IscsiTargets::make(const Made& made) {
   if (ok) {
     ok = tell({.op = Op::bind, .tid = made.tid, .parameters = "initiator-address=" + made.target.address});
   }
+  if (ok && !made.target.also.empty() && made.target.also != made.target.address)
+    ok = tell({.op = Op::bind, .tid = made.tid, .parameters = "initiator-address=" + made.target.also});
   if (!ok) return fail(ok.error(), "export " + made.target.file.string());
   return {};
-}
-
-void IscsiTargets::kick_sessions(const Made& made) {
-  auto shown = control_.call({.mode = Mode::connection, .op = Op::show, .tid = made.tid});
-  if (!shown) return;
-  std::string_view rest = *shown;
-  std::uint64_t session = 0;
-  for (int kicked = 0; !rest.empty() && kicked < kMaxKicked;) {
-    const auto end = std::min(rest.find('\n'), rest.size());
-    const auto line = rest.substr(0, end);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-    if (auto number = number_after(line, "Session: ")) session = *number;
-    auto connection = number_after(line, "Connection: ");
-    if (!connection) continue;
-    ++kicked;
-    (void)control_.call({.mode = Mode::connection,
-                         .op = Op::remove,
-                         .tid = made.tid,
-                         .sid = session,
-                         .cid = static_cast<std::uint32_t>(*connection)});
-  }
 }
 
 /// Once nobody may log in, the disk goes first: from then on no session reaches the file.
@@ -121,8 +93,10 @@ Result<> IscsiTargets::remove(const Made& made) {
   const auto deadline = SteadyClock::now() + kCloseDeadline;
   const std::string line = "Target " + std::to_string(made.tid) + ": ";
   for (;;) {
-    (void)control_.call(
-        {.op = Op::unbind, .tid = made.tid, .parameters = "initiator-address=" + made.target.address});
+    for (const auto* address : {&made.target.address, &made.target.also}) {
+      if (address->empty()) continue;
+      (void)control_.call({.op = Op::unbind, .tid = made.tid, .parameters = "initiator-address=" + *address});
+    }
     (void)control_.call({.mode = Mode::device, .op = Op::remove, .tid = made.tid, .lun = kLun});
     kick_sessions(made);
     (void)control_.call({.op = Op::remove, .tid = made.tid});

@@ -9,6 +9,7 @@
 #include <stop_token>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "cc/disks/tgt_control.hpp"
 #include "common/base/ids.hpp"
@@ -22,6 +23,7 @@ struct IscsiTarget {
   std::filesystem::path file;  ///< raw; its length is the disk's
   std::string address;         ///< of the only initiator that may log in; IPv4 or IPv6
   std::string secret;          ///< CHAP, 12 to 32 characters of [0-9A-Za-z]; the user is the instance's id
+  std::string also = {};       ///< of a second one, while the VM moves to it; empty: none
 
   bool operator==(const IscsiTarget&) const = default;
 };
@@ -53,6 +55,9 @@ class IscsiTargets {
   /// is (killed, if it does not let go within 5 s; the other targets are made again). Idempotent.
   void close(const InstanceId& instance);
   bool is_open(const InstanceId& instance) const;
+  /// Who may log in to a target that is open is changed, without harm to sessions of those that still may;
+  /// when it returns no other has one. Errors: not_found, unavailable.
+  Result<> set_initiators(const InstanceId& instance, const std::string& address, const std::string& also);
   /// Ends tgtd. Idempotent.
   void stop();
 
@@ -71,7 +76,8 @@ class IscsiTargets {
   Result<> make(const Made& made);
   Result<> make_all();
   Result<> remove(const Made& made);
-  void kick_sessions(const Made& made);
+  /// `keep`: addresses whose sessions stay.
+  void kick_sessions(const Made& made, const std::vector<std::string>& keep = {});
   /// Ends tgtd and waits until it is gone.
   void kill_tgtd();
 

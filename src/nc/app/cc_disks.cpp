@@ -96,6 +96,20 @@ class HttpCcDisks : public CcDisks {
     return read_opened(*answer);
   }
 
+  Result<Opened> join(const Leave& leave, std::stop_token stop) override {
+    auto answer = ask(post(leave, "/join", nullptr), {}, options_.patience, stop);
+    if (!answer) return fail(answer.error());
+    return read_opened(*answer);
+  }
+
+  Result<> keep(const Leave& leave, std::stop_token stop) override {
+    return done(ask(post(leave, "/keep", nullptr), {}, options_.close_patience, stop));
+  }
+
+  Result<> leave(const Leave& leave, std::stop_token stop) override {
+    return done(ask(post(leave, "/leave", nullptr), {}, options_.close_patience, stop));
+  }
+
   Result<> close(const Leave& leave, std::stop_token stop) override {
     return done(ask(post(leave, "/close", nullptr), {}, options_.close_patience, stop));
   }

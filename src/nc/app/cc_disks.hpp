@@ -50,6 +50,12 @@ class CcDisks {
   virtual ~CcDisks() = default;
   /// Made if it is not there, and exported to this node alone.
   virtual Result<Opened> open(const Opening& request, const OnCopied& progress, std::stop_token stop) = 0;
+  /// Its VM moves to this node: reached from here too, while the node that has it keeps it.
+  virtual Result<Opened> join(const Leave& leave, std::stop_token stop) = 0;
+  /// It is this node's alone. Waits for some seconds only.
+  virtual Result<> keep(const Leave& leave, std::stop_token stop) = 0;
+  /// The VM does not come. Waits for some seconds only.
+  virtual Result<> leave(const Leave& leave, std::stop_token stop) = 0;
   /// Nobody reaches it any more. Waits for some seconds only.
   virtual Result<> close(const Leave& leave, std::stop_token stop) = 0;
   /// Of a closed one. Returns the receipt.

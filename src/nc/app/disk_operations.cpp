@@ -28,12 +28,14 @@ struct Ticket {
   std::int64_t epoch = 0;
   std::string grant;
   std::string secret;  ///< of CHAP; empty: not told yet, or it comes over NBD
+  int joining = 0;     ///< 1: the VM is on its way here, and its disk another node's as yet
 
   static constexpr auto fields() {
     using T = Ticket;
     return std::make_tuple(msg::field("epoch", &T::epoch, msg::range(0, 9.0e15)),
                            msg::field("grant", &T::grant, msg::text(1, 512)),
-                           msg::option("secret", &T::secret, msg::text(0, 64)));
+                           msg::option("secret", &T::secret, msg::text(0, 64)),
+                           msg::option("joining", &T::joining, msg::range(0, 1)));
   }
 };
 
@@ -123,6 +125,37 @@ Result<> Operations::connect_database(const Call& call, VmSpec& spec) {
                         options_.lazy.group);
 }
 
+/// connect_database() for a VM that is on its way here.
+Result<> Operations::join_database(const Call& call, VmSpec& spec) {
+  if (!has_database(spec)) return {};
+  auto disks = cc_disks();
+  if (!disks) return fail(disks.error());
+  if (call.command.database_grant.empty())
+    return fail(ErrorCode::invalid_argument, "no leave to open the database disk", "database_grant");
+  Ticket ticket{call.command.epoch, call.command.database_grant, {}, 1};
+  if (auto ok = write_ticket(options_.layout, spec.insid, ticket); !ok) return ok;
+  auto opened = (*disks)->join(leave_of(spec.insid, call.command), call.stop);
+  if (!opened) return fail(opened.error());
+  ticket.secret = opened->secret;
+  if (auto ok = write_ticket(options_.layout, spec.insid, ticket); !ok) return ok;
+  const auto at = std::ranges::find(spec.extra, ExtraDisk::Kind::database, &ExtraDisk::kind);
+  at->iscsi = opened->disk;
+  return hypervisor_.set_disk_secret(spec.insid, opened->secret);
+}
+
+/// The other node's VM stands still for good: from here its disk is ours alone.
+Result<> Operations::keep_database(const InstanceId& insid) {
+  auto ticket = read_ticket(options_.layout, insid);
+  if (!ticket) return fail(ticket.error());
+  if (!*ticket || (*ticket)->joining == 0) return {};
+  auto disks = cc_disks();
+  if (!disks) return fail(disks.error());
+  if (auto ok = (*disks)->keep({insid, (*ticket)->epoch, (*ticket)->grant}, {}); !ok)
+    return fail(ErrorCode::unavailable, "keep the database disk: " + ok.error().message);
+  (*ticket)->joining = 0;
+  return write_ticket(options_.layout, insid, **ticket);
+}
+
 /// What this host has for it, whichever way it came.
 void Operations::disconnect_database(const InstanceId& insid) {
   end_nbd_proxy(options_.layout.database_socket(insid));
@@ -134,16 +167,22 @@ void Operations::disconnect_database(const InstanceId& insid) {
 /// The guest is gone: from here nobody may reach its disk any more. That it ended is told all the same if the
 /// cc is away, since a higher epoch, a submit and a delete close it too.
 void Operations::close_database(const Call& call) {
-  const auto& insid = call.tid.instance;
+  close_database(call.tid.instance, call.command, call.stop);
+}
+
+void Operations::close_database(const InstanceId& insid, const msg::Command& command,
+                                const std::stop_token& stop) {
   auto ticket = read_ticket(options_.layout, insid);
   if (ticket && !*ticket) return;
   disconnect_database(insid);
   auto disks = cc_disks();
   Result<> closed = disks ? Result<>{} : fail(disks.error());
-  if (closed && !call.command.database_grant.empty()) {
-    closed = (*disks)->close(leave_of(insid, call.command), call.stop);
+  if (closed && ticket && (*ticket)->joining == 1) {
+    closed = (*disks)->leave({insid, (*ticket)->epoch, (*ticket)->grant}, stop);
+  } else if (closed && !command.database_grant.empty()) {
+    closed = (*disks)->close(leave_of(insid, command), stop);
   } else if (closed && ticket) {
-    closed = (*disks)->close({insid, (*ticket)->epoch, (*ticket)->grant}, call.stop);
+    closed = (*disks)->close({insid, (*ticket)->epoch, (*ticket)->grant}, stop);
   } else if (closed) {
     closed = fail(ticket.error());
   }

@@ -164,7 +164,7 @@ http::Response MoveDesk::take_over(const http::Request& request) {
   auto insid = admit(request);
   if (!insid) return http::error_response(insid.error());
   const auto arrival = find(*insid);
-  if (auto ok = hypervisor_.take_over(*insid); !ok) return http::error_response(ok.error());
+  if (auto ok = operations_.take_over(*insid); !ok) return http::error_response(ok.error());
   if (arrival) arrival->over = true;
   obs::info("move.taken_over", {{"insid", insid->str()}});
   return http::json_response({{"state", "running"}});

@@ -31,7 +31,7 @@ Result<> Operations::receive(const msg::Command& command, const OnCopied& tell, 
   if (auto ok = make_seed(call, *spec); !ok) return ok;
   if (auto ok = remove_file(options_.layout.move_mark(insid)); !ok) return ok;
   if (auto ok = remove_file(spec->console_log); !ok) return ok;
-  if (auto ok = connect_database(call, *spec); !ok) return ok;
+  if (auto ok = join_database(call, *spec); !ok) return ok;
   if (auto ok = prepare_folders(call, *spec); !ok) return fail(ok.error());
   if (auto ok = make_move_folder(insid); !ok) return ok;
   update_in_use();
@@ -41,6 +41,14 @@ Result<> Operations::receive(const msg::Command& command, const OnCopied& tell, 
     if (auto ok = note_exclusive(options_.state_dir, insid); !ok) return ok;
   }
   return hypervisor_.receive(*spec, places(insid));
+}
+
+Result<> Operations::take_over(const InstanceId& insid) {
+  auto arrived = hypervisor_.has_arrived(insid);
+  if (!arrived) return fail(arrived.error());
+  if (!*arrived) return fail(ErrorCode::unavailable, "not all of the VM has arrived yet");
+  if (auto ok = keep_database(insid); !ok) return ok;
+  return hypervisor_.take_over(insid);
 }
 
 Result<> Operations::give_up(const InstanceId& insid) {
@@ -56,7 +64,7 @@ Result<> Operations::give_up(const InstanceId& insid) {
   }
   if (auto ok = hypervisor_.destroy(insid); !ok) return ok;
   if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, insid);
-  disconnect_database(insid);
+  close_database(insid, {}, {});
   return forget(insid);
 }
 

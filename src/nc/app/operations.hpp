@@ -74,6 +74,9 @@ class Operations {
   // move_target.cpp
   /// Makes ready what `command`, which runs a VM that is on its way here, needs; the VM then waits for it.
   Result<> receive(const msg::Command& command, const OnCopied& tell, std::stop_token stop);
+  /// All of it is here and stands still where it came from: it goes on here. Errors: not_found (it is not
+  /// here), unavailable (not yet).
+  Result<> take_over(const InstanceId& insid);
   /// It does not come: what receive() made goes. Errors: conflict (it runs here, or clc has taken it over).
   Result<> give_up(const InstanceId& insid);
   MovePlaces places(const InstanceId& insid) const;
@@ -102,8 +105,11 @@ class Operations {
   Result<CcDisks::Opened> open_database(const Call& call, const OnCopied& tell);
   Result<> prepare_database(const Call& call);
   Result<> connect_database(const Call& call, VmSpec& spec);
+  Result<> join_database(const Call& call, VmSpec& spec);
+  Result<> keep_database(const InstanceId& insid);
   void disconnect_database(const InstanceId& insid);
   void close_database(const Call& call);
+  void close_database(const InstanceId& insid, const msg::Command& command, const std::stop_token& stop);
   Result<> remove_database(const Call& call);
   Result<> check_database_target(const msg::Command& command) const;
   Result<std::string> submit_database(const Call& call);

@@ -181,6 +181,41 @@ TEST_F(Disks, AHigherEpochEndsTheSessionOfTheOldNode) {
   EXPECT_TRUE(initiator(fresh).io({"read -P 2 2M 256k"}));
 }
 
+TEST_F(Disks, AMovingVmsNodesBothReachIt) {
+  const auto say = [&](const char* node, std::int64_t epoch, const char* what) {
+    return ask(node, "POST", kServer, epoch, what, nullptr);
+  };
+  EXPECT_EQ(say("nc2", 2, "/join").status, 409) << "nobody has it open";
+  const auto opened = open("nc1", 1);
+  ASSERT_EQ(opened.status, 200) << opened.body;
+  EXPECT_EQ(say("nc2", 1, "/join").status, 409) << "the epoch is nc1's";
+  const auto joined = say("nc2", 2, "/join");
+  ASSERT_EQ(joined.status, 200) << joined.body;
+  EXPECT_EQ(joined.body["secret"], opened.body["secret"]);
+  EXPECT_EQ(joined.body["iqn"], opened.body["iqn"]);
+  EXPECT_EQ(say("nc3", 2, "/join").status, 409);
+  // It does not come: nothing has changed for nc1.
+  EXPECT_EQ(say("nc2", 2, "/leave").status, 200);
+  EXPECT_EQ(say("nc2", 2, "/leave").status, 200);
+  EXPECT_EQ(say("nc2", 2, "/keep").status, 409);
+  EXPECT_EQ(open("nc1", 1).body, opened.body);
+  EXPECT_TRUE(initiator(opened).io({"write -P 4 2M 64k"}));
+  // The next time it does.
+  ASSERT_EQ(say("nc2", 3, "/join").status, 200);
+  host_.reset();
+  start();
+  EXPECT_EQ(say("nc2", 3, "/join").status, 200) << "a restart of cc has forgotten nothing";
+  EXPECT_EQ(say("nc2", 3, "/keep").status, 200);
+  EXPECT_EQ(say("nc2", 3, "/keep").status, 200);
+  EXPECT_EQ(close("nc1", 1).status, 200) << "what the node before says changes nothing";
+  EXPECT_EQ(open("nc1", 1).status, 409);
+  auto read = initiator(joined).io({"read -P 4 2M 64k"});
+  EXPECT_TRUE(read) << read.error().message;
+  EXPECT_EQ(say("nc2", 3, "/leave").status, 200);
+  EXPECT_TRUE(initiator(joined).io({"read -P 4 2M 64k"})) << "it is nc2's own by now";
+  EXPECT_EQ(close("nc2", 3).status, 200);
+}
+
 TEST_F(Disks, ASubmitMakesAVersionOfExactlyTheseBytes) {
   const auto opened = open("nc1", 1);
   ASSERT_EQ(opened.status, 200) << opened.body;

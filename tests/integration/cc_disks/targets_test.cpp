@@ -166,6 +166,39 @@ TEST_F(Targets, ClosingCutsASessionThatWrites) {
   targets_->close(*InstanceId::parse("VS00000009"));  // was never open
 }
 
+TEST_F(Targets, WhoMayLogInChangesUnderARunningSession) {
+  const auto disk = target("VS00000001");
+  ASSERT_TRUE(targets_->open(disk));
+  const auto writer = initiator("VS00000001");
+  std::vector<std::string> writes;
+  for (int i = 0; i < 4000; ++i) writes.push_back("write -q -P " + std::to_string(i % 250 + 1) + " 0 256k");
+  std::stop_source stop;
+  std::jthread guest([&] {
+    (void)sys::run({.argv = writer.argv(writes), .timeout = std::chrono::seconds{120}}, stop.get_token());
+  });
+  const auto writes_on = [&] {
+    const auto before = bytes("VS00000001", 0, 1);
+    return eventually([&] { return bytes("VS00000001", 0, 1) != before; });
+  };
+  ASSERT_TRUE(writes_on());
+  const auto joined = targets_->set_initiators(disk.instance, disk.address, "127.0.0.9");
+  ASSERT_TRUE(joined) << joined.error().message;
+  EXPECT_TRUE(writes_on()) << "the one that has it goes on";
+  EXPECT_TRUE(writer.io({"read 1M 64k"}));
+  const auto kept = targets_->set_initiators(disk.instance, "127.0.0.9", "");
+  ASSERT_TRUE(kept) << kept.error().message;
+  const auto left = bytes("VS00000001", 0, 256 << 10);
+  EXPECT_FALSE(writer.io({"read 1M 64k"})) << "its address has no business here any more";
+  EXPECT_EQ(bytes("VS00000001", 0, 256 << 10), left);
+  stop.request_stop();
+  guest.join();
+  // Back, as after a move that was taken back; the disk was there all the while.
+  ASSERT_TRUE(targets_->set_initiators(disk.instance, "127.0.0.1", ""));
+  EXPECT_TRUE(writer.io({"read 1M 64k"}));
+  EXPECT_EQ(targets_->set_initiators(*InstanceId::parse("VS00000009"), "127.0.0.1", "").error().code,
+            ErrorCode::not_found);
+}
+
 TEST_F(Targets, AFileThatIsNotThereIsAnErrorAndHarmsNoOther) {
   ASSERT_TRUE(targets_->open(target("VS00000001")));
   auto missing = target("VS00000002");

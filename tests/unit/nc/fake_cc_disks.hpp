@@ -29,6 +29,28 @@ class FakeCcDisks : public CcDisks {
     return Opened{{"10.0.0.1", 3260, "iqn.2026-11.educloud:" + name, 1, name},
                   "secret" + std::to_string(disk.epoch)};
   }
+  Result<Opened> join(const Leave& leave, std::stop_token) override {
+    if (error) return fail(*error);
+    const auto name = leave.instance.str();
+    if (!is_open(name) || leave.epoch <= disks[name].epoch)
+      return fail(ErrorCode::conflict, "not to be joined");
+    joined = leave.epoch;
+    return Opened{{"10.0.0.1", 3260, "iqn.2026-11.educloud:" + name, 1, name},
+                  "secret" + std::to_string(disks[name].epoch)};
+  }
+  Result<> keep(const Leave& leave, std::stop_token) override {
+    if (error) return fail(*error);
+    auto& disk = disks[leave.instance.str()];
+    if (disk.epoch != leave.epoch && joined != leave.epoch) return fail(ErrorCode::conflict, "not joined");
+    disk = {leave.epoch, true};
+    joined = 0;
+    return {};
+  }
+  Result<> leave(const Leave& leave, std::stop_token) override {
+    if (error) return fail(*error);
+    if (joined == leave.epoch) joined = 0;
+    return {};
+  }
   Result<> close(const Leave& leave, std::stop_token) override {
     if (error) return fail(*error);
     last_close = leave;
@@ -57,6 +79,7 @@ class FakeCcDisks : public CcDisks {
   }
 
   std::map<std::string, Disk> disks;
+  std::int64_t joined = 0;  ///< epoch of the node that a VM moves to
   std::optional<Error> error;
   std::optional<Opening> last;
   std::optional<Leave> last_close;

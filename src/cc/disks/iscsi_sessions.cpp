@@ -1,0 +1,106 @@
+// Who is logged in at a target.
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "cc/disks/iscsi_targets.hpp"
+#include "common/obs/log.hpp"
+
+namespace educloud::cc {
+namespace {
+
+using Mode = TgtRequest::Mode;
+using Op = TgtRequest::Op;
+
+/// Sessions kicked in one round; each initiator of ours has one.
+constexpr int kMaxKicked = 64;
+constexpr std::chrono::seconds kLeaveDeadline{5};
+constexpr std::chrono::milliseconds kPoll{20};
+
+struct Session {
+  std::uint64_t sid = 0;
+  std::uint32_t cid = 0;
+  std::string address;
+};
+
+std::optional<std::string> after(std::string_view line, std::string_view label) {
+  const auto at = line.find(label);
+  if (at == std::string_view::npos) return std::nullopt;
+  return std::string(line.substr(at + label.size(), 64));
+}
+
+/// tgtd's list: a line "Session: N", below it "Connection: N" and "IP Address: A".
+std::vector<Session> parse_sessions(std::string_view shown) {
+  std::vector<Session> all;
+  std::uint64_t sid = 0;
+  while (!shown.empty() && all.size() < kMaxKicked) {
+    const auto end = std::min(shown.find('\n'), shown.size());
+    const auto line = shown.substr(0, end);
+    shown.remove_prefix(std::min(end + 1, shown.size()));
+    if (auto number = after(line, "Session: ")) sid = std::strtoull(number->c_str(), nullptr, 10);
+    if (auto number = after(line, "Connection: "))
+      all.push_back({sid, static_cast<std::uint32_t>(std::strtoul(number->c_str(), nullptr, 10)), {}});
+    if (auto address = after(line, "IP Address: "); address && !all.empty()) all.back().address = *address;
+  }
+  return all;
+}
+
+}  // namespace
+
+void IscsiTargets::kick_sessions(const Made& made, const std::vector<std::string>& keep) {
+  auto shown = control_.call({.mode = Mode::connection, .op = Op::show, .tid = made.tid});
+  if (!shown) return;
+  for (const auto& session : parse_sessions(*shown)) {
+    if (std::ranges::find(keep, session.address) != keep.end()) continue;
+    (void)control_.call({.mode = Mode::connection,
+                         .op = Op::remove,
+                         .tid = made.tid,
+                         .sid = session.sid,
+                         .cid = session.cid});
+  }
+}
+
+Result<> IscsiTargets::set_initiators(const InstanceId& instance, const std::string& address,
+                                      const std::string& also) {
+  const std::lock_guard control(control_mutex_);
+  std::optional<Made> before;
+  Made now;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = wanted_.find(instance);
+    if (it == wanted_.end())
+      return fail(ErrorCode::not_found, "the disk of " + instance.str() + " is not exported");
+    before = it->second;
+    it->second.target.address = address;
+    it->second.target.also = also;
+    now = it->second;
+    // A tgtd that is away is told all of it when it comes.
+    if (!runs_ || !now.is_made) return {};
+  }
+  const std::vector<std::string> keep{address, also};
+  for (const auto& one : keep) {
+    const bool was = one == before->target.address || one == before->target.also;
+    if (one.empty() || was) continue;
+    auto bound = control_.call({.op = Op::bind, .tid = now.tid, .parameters = "initiator-address=" + one});
+    if (!bound) return fail(ErrorCode::unavailable, "let " + one + " in: " + bound.error().message);
+  }
+  const auto deadline = std::chrono::steady_clock::now() + kLeaveDeadline;
+  for (;;) {
+    for (const auto& one : {before->target.address, before->target.also}) {
+      if (one.empty() || std::ranges::find(keep, one) != keep.end()) continue;
+      (void)control_.call({.op = Op::unbind, .tid = now.tid, .parameters = "initiator-address=" + one});
+    }
+    kick_sessions(now, keep);
+    auto shown = control_.call({.mode = Mode::connection, .op = Op::show, .tid = now.tid});
+    if (!shown) return fail(ErrorCode::unavailable, shown.error().message);
+    const auto left = parse_sessions(*shown);
+    const bool alone = std::ranges::all_of(
+        left, [&](const Session& one) { return std::ranges::find(keep, one.address) != keep.end(); });
+    if (alone) return {};
+    if (std::chrono::steady_clock::now() > deadline)
+      return fail(ErrorCode::unavailable, "tgtd does not end a session of " + instance.str());
+    std::this_thread::sleep_for(kPoll);
+  }
+}
+
+}  // namespace educloud::cc
