@@ -205,7 +205,9 @@ class Cloud:
         return body.decode()
 
     def guest(self, insid, deadline_s=150):
-        return Guest(self.cli("vm", "show", insid)["web_url"], self.get).wait_ready(deadline_s)
+        # clc knows its node's address from the next heartbeat on, when it has just been started.
+        url = wait_until(lambda: self.cli("vm", "show", insid)["web_url"], 60, f"the address of {insid}")
+        return Guest(url, self.get).wait_ready(deadline_s)
 
     def task(self, tid):
         return self.cli("task", "show", tid)
