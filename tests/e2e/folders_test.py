@@ -165,6 +165,29 @@ class Folders(unittest.TestCase):
         guest = self.start_on(self.bob, self.bob_vm, "nc1")
         self.assertEqual(guest.read("d", "plan"), "secret")
 
+    def test_90_after_a_reboot_of_the_node(self):
+        self.cloud.hosts["nc2"].reboot()
+        self.cloud.daemons["nc2"].wait(10)
+        self.cloud.libvirtd["nc2"].start_after_reboot()
+        self.cloud.start("nc2")
+        self.cloud.wait_healthy("nc2")
+        wait_until(lambda: self.cli("vm", "show", self.ann_vm)["state"] == "failed", 150, "the desktop to be told as gone")
+        self.assertEqual(self.start_on(self.cli, self.ann_vm, "nc2").read("d", "diary"), "monday")
+
+    def test_95_software_is_read_only_for_a_server(self):
+        (self.space / "software/setup").write_text("v1")
+        image = self.cli.import_image(self.cloud.lab.sample_image(), "server")
+        self.cli("image", "set", image, "--usage", "server", "--database-gib", 1, "--wait")
+        vm = self.cli("vm", "define", "--image", image, "--server", "--name", "files", "--memory-mib", 160)["insid"]
+        self.cli.run(vm)
+        guest = self.cloud.guest(vm)
+        wait_until(lambda: "f virtiofs" in guest.disks(), 60, "the server's folder")
+        self.assertEqual(guest.read("f", "setup"), "v1")
+        with self.assertRaises(OSError):
+            guest.write("f", "mine", "no")
+        (self.space / "software/setup").write_text("v2")
+        wait_until(lambda: guest.read("f", "setup") == "v2", 30, "the new version to be seen")
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
