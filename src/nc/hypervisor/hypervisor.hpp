@@ -66,8 +66,8 @@ struct MovePlaces {
   std::chrono::seconds patience{3600};  ///< with each of the two
 };
 inline constexpr int kMaxMovedDisks = 4;
-/// Descriptors of stream sockets: what leaves the guest comes out of `from_guest` and goes on by `to_net`; what
-/// is for it likewise. Each frame is behind its length, 4 bytes, big endian.
+/// Descriptors of stream sockets: what leaves the guest comes out of `from_guest` and goes on by `to_net`;
+/// what is for it likewise. Each frame is behind its length, 4 bytes, big endian.
 struct NetSockets {
   int from_guest = -1, to_net = -1, from_net = -1, to_guest = -1;
 };
@@ -121,7 +121,8 @@ class Hypervisor {
   /// unavailable, invalid_argument.
   virtual Result<> set_limits(const InstanceId& insid, const msg::Limits& limits) = 0;
   /// From now on every frame of the VM's network card goes through `sockets`, which stay the caller's; an
-  /// earlier way ends. Other calls about the VM may go on meanwhile. Errors: not_found, unavailable, internal.
+  /// earlier way ends. Other calls about the VM may go on meanwhile. Errors: not_found, unavailable,
+  /// internal.
   virtual Result<> divert_network(const InstanceId& insid, const NetSockets& sockets);
   /// They take the short way again; they do already: success.
   virtual Result<> undivert_network(const InstanceId& insid);

@@ -143,6 +143,7 @@ class CloudTest : public testing::Test {
     status.vm_data = running_vms[host];
     status.images = std::move(images);
     status.service_data.booted_at = booted_at[host];
+    status.service_data.data_port = 8003;
     publish(*cc, "nodestatus.cc-cc1", msg::serialize(status));
   }
   void beat() {

@@ -1,0 +1,255 @@
+// What two nodes say to each other about a VM that moves, over real HTTP; their guests are fakes.
+#include "common/http/server.hpp"
+#include "common/sys/file.hpp"
+#include "common/transfer/grant.hpp"
+#include "nc/app/move_desk.hpp"
+#include "unit/nc/node_fixture.hpp"
+
+namespace educloud::nc {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::string kServer = "IMG00000001:IMG00000001:VS0000beef";
+
+/// nc1 is the fixture's node; nc2 takes what it sends.
+class MoveProtocol : public NodeTest {
+ protected:
+  static inline const std::string kKey = std::string(64, '2');
+
+  void SetUp() override {
+    NodeTest::SetUp();
+    there_ = prefix_.string() + "-there";
+    images_there_ = std::make_unique<FakeImageTools>(there_);
+    std::filesystem::create_directories(there_);
+    open_other();
+  }
+  void TearDown() override {
+    close_other();
+    NodeTest::TearDown();
+    std::filesystem::remove_all(there_);
+  }
+  void open_other() {
+    inbox::Options options;
+    options.file = there_ / "inbox.sqlite";
+    options.exchange = "cc_status";
+    options.routing_key = "taskstatus.nc-nc2";
+    options.nid = "nc2";
+    bus_there_ = broker_.connect("nc-nc2");
+    inbox_there_ = std::move(*inbox::Inbox::open(options, *bus_there_, clock_));
+    OperationOptions operations;
+    operations.layout = Layout(there_);
+    operations.limits = {
+        .max_memory_mib = 4096, .max_cpus = 4, .advertise = "127.0.0.1", .guest_egress = false};
+    operations.limits.data_disk_bytes = 1 << 30;
+    operations.disks = &disks_;
+    operations.lazy.proxy = false;
+    node_there_ =
+        std::make_unique<Node>(operations, "nc2", *inbox_there_, hypervisor_there_, *images_there_, clock_);
+    ASSERT_TRUE(hypervisor_there_.start([](const VmEvent&) {}));
+    desk_ = std::make_unique<MoveDesk>(MoveDeskOptions{"nc2", kKey}, node_there_->operations(),
+                                       hypervisor_there_, clock_);
+    http::Router router;
+    desk_->add_routes(router);
+    http::ServerOptions server;
+    server.port = port_;
+    server_ = std::make_unique<http::Server>(server, std::move(router));
+    ASSERT_TRUE(server_->start());
+    port_ = server_->port();
+  }
+  void close_other() {
+    server_->stop();
+    desk_->stop();
+    server_.reset();
+    desk_.reset();
+    node_there_.reset();
+    inbox_there_.reset();
+    bus_there_.reset();
+  }
+  msg::Command order(const std::string& tid, const std::string& key = kKey) {
+    auto made = command("instance/migrate", tid);
+    made.epoch = 5;
+    auto& to = made.move.emplace();
+    to.nid = "nc2";
+    to.address = "127.0.0.1";
+    to.port = port_;
+    to.grant = transfer::sign_grant(key, {"PUT", "/migrations/" + tid.substr(24), "nc2", 9'000'000'000});
+    to.rdp_port = 5990;
+    to.web_port = 8990;
+    return made;
+  }
+  /// Of the epoch that a move began.
+  msg::TaskStatus ask_later(const std::string& op, const std::string& tid) {
+    auto made = command(op, tid);
+    made.epoch = 5;
+    return ask(made);
+  }
+  bool is_there(const std::string& tid) { return hypervisor_there_.state(vm(tid)).has_value(); }
+  bool runs_here(const std::string& tid) {
+    auto state = hypervisor_.state(vm(tid));
+    return state && *state == VmState::running;
+  }
+  void mark(const msg::Command& of, int handed) {
+    ASSERT_TRUE(sys::write_file_atomically(vm_folder(of.tid) / "move.json",
+                                           nlohmann::json{{"cmdid", of.cmdid}, {"handed", handed}}.dump(),
+                                           0600));
+  }
+
+  std::filesystem::path there_;
+  FakeHypervisor hypervisor_there_;
+  std::unique_ptr<FakeImageTools> images_there_;
+  std::unique_ptr<bus::Bus> bus_there_;
+  std::unique_ptr<inbox::Inbox> inbox_there_;
+  std::unique_ptr<Node> node_there_;
+  std::unique_ptr<MoveDesk> desk_;
+  std::unique_ptr<http::Server> server_;
+  int port_ = 0;
+};
+
+TEST_F(MoveProtocol, ADesktopRunsThereAndNoMoreHere) {
+  ASSERT_EQ(ask("image/prepare", kDesktop).event, "prepared");
+  ASSERT_EQ(ask("image/run", kDesktop).event, "running");
+  const auto done = ask(order(kDesktop));
+  EXPECT_EQ(done.event, "running");
+  EXPECT_EQ(done.final, 1);
+  EXPECT_EQ(done.prompt, "it runs on nc2 now");
+  EXPECT_THAT(events(), ::testing::Contains("migrating"));
+  EXPECT_FALSE(hypervisor_.state(vm(kDesktop)));
+  EXPECT_FALSE(std::filesystem::exists(overlay(kDesktop)));
+  ASSERT_TRUE(is_there(kDesktop));
+  EXPECT_EQ(*hypervisor_there_.state(vm(kDesktop)), VmState::running);
+  const auto spec = hypervisor_there_.spec(vm(kDesktop));
+  EXPECT_EQ(spec->epoch, 5);
+  EXPECT_EQ(spec->display_port, 5990);
+  EXPECT_EQ(spec->display_password, "secret");
+  EXPECT_EQ(spec->memory_mib, 128);
+  // That its VM is gone is no news here.
+  told_.clear();
+  clock_.advance(std::chrono::seconds{5});
+  node_->reconcile();
+  clock_.advance(std::chrono::seconds{5});
+  node_->reconcile();
+  work();
+  EXPECT_TRUE(told_.empty());
+  // clc's farewell.
+  EXPECT_EQ(ask_later("task/delete", kDesktop).event, "deleted");
+  EXPECT_TRUE(is_there(kDesktop));
+}
+
+TEST_F(MoveProtocol, WhatFailsOnTheWayLeavesItHere) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  hypervisor_.fail_next_move({ErrorCode::unavailable, "Broken pipe", {}});
+  const auto refused = ask(order(kDesktop));
+  EXPECT_EQ(refused.event, "refused");
+  EXPECT_EQ(refused.state, "running");
+  EXPECT_THAT(refused.errormsg, HasSubstr("Broken pipe"));
+  EXPECT_TRUE(runs_here(kDesktop));
+  EXPECT_FALSE(is_there(kDesktop));
+  EXPECT_FALSE(std::filesystem::exists(there_ / "VMs" / "VD0000beef"));
+  EXPECT_EQ(ask(order(kDesktop)).event, "running") << "the next time";
+  EXPECT_TRUE(is_there(kDesktop));
+}
+
+TEST_F(MoveProtocol, OnlyWithClcsLeaveForThatNode) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  const auto refused = ask(order(kDesktop, std::string(64, '3')));
+  EXPECT_EQ(refused.event, "refused");
+  EXPECT_TRUE(runs_here(kDesktop));
+  EXPECT_FALSE(is_there(kDesktop));
+}
+
+TEST_F(MoveProtocol, WhatCannotMoveIsRefused) {
+  ask("image/prepare", kModify);
+  ask("image/run", kModify);
+  EXPECT_THAT(ask(order(kModify)).errormsg, HasSubstr("submit it first"));
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  auto with_folders = order(kDesktop);
+  with_folders.runtime_option->folders = {{"d", "space/pub-data", 0}};
+  EXPECT_THAT(ask(with_folders).errormsg, HasSubstr("--folders smb"));
+  ask_later("instance/pause", kDesktop);
+  EXPECT_THAT(ask(order(kDesktop)).errormsg, HasSubstr("resume it"));
+  EXPECT_FALSE(is_there(kDesktop));
+}
+
+TEST_F(MoveProtocol, OfARestartInTheMiddleTheVmStaysHere) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  const auto one = order(kDesktop);
+  mark(one, 0);
+  ASSERT_TRUE(hypervisor_.pause(vm(kDesktop)));
+  const auto refused = ask(one);
+  EXPECT_EQ(refused.event, "refused");
+  EXPECT_THAT(refused.errormsg, HasSubstr("restarted"));
+  EXPECT_TRUE(runs_here(kDesktop));
+}
+
+TEST_F(MoveProtocol, OnceHandedOverTheOtherNodeDecides) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  // All of it was there when this daemon was killed, before it asked.
+  auto one = order(kDesktop);
+  VmSpec spec = *hypervisor_.spec(vm(kDesktop));
+  ASSERT_TRUE(hypervisor_there_.receive(spec, {}));
+  ASSERT_TRUE(hypervisor_.pause(vm(kDesktop)));
+  mark(one, 1);
+  EXPECT_EQ(ask(one).event, "running");
+  EXPECT_FALSE(hypervisor_.state(vm(kDesktop)));
+  EXPECT_EQ(*hypervisor_there_.state(vm(kDesktop)), VmState::running);
+}
+
+TEST_F(MoveProtocol, LostOnTheWayItGoesOnHere) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  const auto one = order(kDesktop);
+  ASSERT_TRUE(hypervisor_.pause(vm(kDesktop)));
+  mark(one, 1);
+  const auto refused = ask(one);  // the other node knows of no such VM
+  EXPECT_EQ(refused.event, "refused");
+  EXPECT_TRUE(runs_here(kDesktop));
+}
+
+TEST_F(MoveProtocol, WhatAnotherNodeMayHaveIsNotResumedHere) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  ASSERT_TRUE(hypervisor_.pause(vm(kDesktop)));
+  mark(order(kDesktop), 1);
+  EXPECT_EQ(ask("instance/resume", kDesktop).event, "refused");
+  EXPECT_FALSE(runs_here(kDesktop));
+  // A stop needs no guest that runs.
+  EXPECT_EQ(ask("image/stop", kDesktop).event, "stopped");
+  EXPECT_EQ(ask("image/prepare", kDesktop).event, "prepared");
+  EXPECT_EQ(ask("image/run", kDesktop).event, "running");
+  EXPECT_EQ(ask("instance/pause", kDesktop).event, "paused");
+  EXPECT_EQ(ask("instance/resume", kDesktop).event, "running") << "the mark was of the VM before";
+}
+
+TEST_F(MoveProtocol, AnAnnouncementThatNobodyFollowsUpIsGivenUp) {
+  const auto one = order(kDesktop);
+  auto announced = one;
+  announced.move.reset();
+  announced.nid = "nc2";
+  http::Client client(*http::Url::parse("http://127.0.0.1:" + std::to_string(port_)), {});
+  const auto target = "/migrations/VD0000beef?" + one.move->grant;
+  ASSERT_EQ(client.send({.method = "PUT", .target = target, .body = msg::serialize(announced)})->status, 200);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{30};
+  const auto until = [&](bool there) {
+    while (is_there(kDesktop) != there && std::chrono::steady_clock::now() < deadline)
+      std::this_thread::sleep_for(std::chrono::milliseconds{10});
+    return is_there(kDesktop) == there;
+  };
+  ASSERT_TRUE(until(true));
+  // The fake's VM has arrived at once: it may have been promised, so silence does not end it; a word does.
+  clock_.advance(std::chrono::milliseconds{MoveDesk::kSilenceMs + 1});
+  EXPECT_TRUE(is_there(kDesktop));
+  EXPECT_EQ(client.send({.method = "DELETE", .target = target})->status, 200);
+  EXPECT_TRUE(until(false));
+  EXPECT_EQ(client.send({.method = "POST", .target = "/migrations/VD0000beef/take-over?" + one.move->grant})
+                ->status,
+            404);
+}
+
+}  // namespace
+}  // namespace educloud::nc
