@@ -52,6 +52,7 @@ class Reboot(unittest.TestCase):
             self.cli.run(insid)
         guest = self.cloud.guest(self.kept)
         guest.add_note("written-before")
+        guest.write("d", "mine", "on-walrus")
         self.reboot()
         self.assertEqual([one for one in self.up() if one == self.plain], [])
         stopped = self.wait_state(self.plain, "failed")
@@ -62,6 +63,7 @@ class Reboot(unittest.TestCase):
         guest = self.cloud.guest(self.kept)
         self.say("the desktop with autostart serves again")
         self.assertNotIn("written-before", guest.notes(), "c: of a desktop begins anew")
+        self.assertEqual(guest.read("d", "mine"), "on-walrus", "the shared folders are mounted again")
         self.cli.run(self.plain)
         self.cloud.guest(self.plain)
 
