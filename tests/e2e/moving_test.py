@@ -61,6 +61,7 @@ class Moving(unittest.TestCase):
         before, to = self.shown(), self.other()
         boot, seconds = self.life()
         self.guest().add_note("written-before")
+        self.guest().write("d", "own", "before")
         began = time.monotonic()
         after = self.cli("vm", "migrate", self.vm, "--to", to, "--wait", timeout_s=300)
         moved_s = time.monotonic() - began
@@ -72,8 +73,12 @@ class Moving(unittest.TestCase):
         self.assertGreater(now_seconds, seconds)
         self.assertIn("written-before", self.guest().notes())
         self.guest().add_note("written-after")
+        # Its SMB session ended with the smbd on the other node.
+        wait_until(lambda: self.guest().read("d", "own") == "before", 60, "its folder d: again")
+        self.guest().write("d", "own", "after")
+        folder_s = time.monotonic() - began
         wait_until(lambda: self.running_on() == [to], 60, "the VM to be on one node only")
-        self.report.append(f"  moved in {moved_s:.1f} s, its page answered after {answers_s:.1f} s")
+        self.report.append(f"  moved in {moved_s:.1f} s, its page answered after {answers_s:.1f} s, its folder after {folder_s:.1f} s")
 
     def begin_slowly(self, to, rate="24mbit"):
         """Its memory is on the way when this returns, and takes some more seconds."""

@@ -48,7 +48,9 @@ Result<> Operations::take_over(const InstanceId& insid) {
   if (!arrived) return fail(arrived.error());
   if (!*arrived) return fail(ErrorCode::unavailable, "not all of the VM has arrived yet");
   if (auto ok = keep_database(insid); !ok) return ok;
-  return hypervisor_.take_over(insid);
+  if (auto ok = hypervisor_.take_over(insid); !ok) return ok;
+  (void)remove_tree(options_.layout.move_folder(insid));
+  return {};
 }
 
 Result<> Operations::give_up(const InstanceId& insid) {

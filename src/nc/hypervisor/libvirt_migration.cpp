@@ -114,16 +114,20 @@ Result<bool> are_mirrored(virDomainPtr domain, const OnMoved& moved) {
   return ready;
 }
 
-Result<> set_up_migration(virDomainPtr domain) {
+Result<> set_capabilities(virDomainPtr domain, bool on) {
   json capabilities = json::array();
   // Stopped before its last dirty pages go, so that the mirrors can be ended on a disk that stands still; and
   // slowed down if it writes faster than they go.
   for (const char* name : {"pause-before-switchover", "auto-converge"})
-    capabilities.push_back({{"capability", name}, {"state", true}});
+    capabilities.push_back({{"capability", name}, {"state", on}});
   auto set = ask_monitor(domain, "migrate-set-capabilities", {{"capabilities", capabilities}});
-  if (!set) return fail(set.error());
-  set = ask_monitor(domain, "migrate-set-parameters",
-                    {{"max-bandwidth", kBytesPerSecond}, {"downtime-limit", kPauseMs}});
+  return set ? Result<>{} : fail(set.error());
+}
+
+Result<> set_up_migration(virDomainPtr domain) {
+  if (auto ok = set_capabilities(domain, true); !ok) return ok;
+  auto set = ask_monitor(domain, "migrate-set-parameters",
+                         {{"max-bandwidth", kBytesPerSecond}, {"downtime-limit", kPauseMs}});
   if (!set) return fail(set.error());
   return {};
 }
@@ -261,6 +265,8 @@ Result<> keep_domain_here(virDomainPtr domain) {
     if (auto ok = wait_until(at_rest, "ending the migration", kCancelPatience, kPoll, {}); !ok) return ok;
   }
   if (auto ok = end_mirrors(domain, false); !ok) return ok;
+  // Snapshots with memory use the same machinery.
+  (void)set_capabilities(domain, false);
   auto status = ask_monitor(domain, "query-status");
   if (!status) return fail(status.error());
   if (status->value("running", false)) return {};
