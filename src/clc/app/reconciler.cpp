@@ -34,6 +34,14 @@ Knowledge read_knowledge(store::Sql& sql, const Holdings& holdings) {
   return out;
 }
 
+bool runs_strangers(const Holdings& holdings, const Knowledge& knowledge) {
+  return std::any_of(holdings.vms.begin(), holdings.vms.end(), [&](const msg::InventoryVm& vm) {
+    const auto task = knowledge.by_tid.find(vm.tid);
+    return vm.state != "shutoff" && task != knowledge.by_tid.end() &&
+           (task->second.node != holdings.host || task->second.state.state == task::State::gone);
+  });
+}
+
 }  // namespace
 
 void Reconciler::take(msg::Inventory part) {
@@ -95,7 +103,9 @@ Result<> Reconciler::compare(const Holdings& holdings) {
     });
   }
   // Only a round that was taken after the node had heard of its loss shows that it is back.
-  if (node->lost_at == 0 || holdings.lease_epoch < node->lease_epoch) return {};
+  // What still runs there of tasks that went elsewhere has ports and memory that nobody counts.
+  if (node->lost_at == 0 || holdings.lease_epoch < node->lease_epoch || runs_strangers(holdings, *knowledge))
+    return {};
   return store_.write([&](store::Sql& sql) { return engine_.node_back(sql, holdings.host); });
 }
 

@@ -34,8 +34,10 @@ class LostTest : public CloudTest {
   Node node(const std::string& host) {
     return *store->read([&](store::Sql& sql) -> Result<Node> { return *store::find_node(sql, host); });
   }
-  void say_inventory(std::int64_t lease_epoch, const std::string& host = "nc1") {
+  void say_inventory(std::int64_t lease_epoch, const std::string& host = "nc1",
+                     std::vector<msg::InventoryVm> vms = {}) {
     msg::Inventory round;
+    round.vms = std::move(vms);
     round.host = host;
     round.ccid = "cc1";
     round.round = "r" + std::to_string(++round_);
@@ -107,6 +109,22 @@ TEST_F(LostTest, ADesktopOfALostNodeBeginsAgainElsewhere) {
     return sql.number("SELECT COUNT(*) FROM ports WHERE node = 'nc1'");
   });
   EXPECT_EQ(*ports, 0);
+}
+
+TEST_F(LostTest, ANodeThatStillRunsWhatWentElsewhereIsNotBackYet) {
+  const auto tid = desktop();
+  const auto run = last();
+  nc1_beats = false;
+  pass(65);
+  EXPECT_EQ(task(tid).node, "nc2");
+  nc1_beats = true;
+  pass(10);
+  say_inventory(2, "nc1", {{task(tid).insid, tid, run.cmdid, "running", run.epoch, 0}});
+  pass(5);
+  EXPECT_GT(node("nc1").lost_at, 0) << "its ports and memory are not free";
+  say_inventory(2);
+  pass(5);
+  EXPECT_EQ(node("nc1").lost_at, 0);
 }
 
 TEST_F(LostTest, ANodeThatIsBackIsOneOfThemOnlyOnceItKnows) {
