@@ -91,6 +91,12 @@ class Folders(unittest.TestCase):
         cls.ann = self.start_on(self.cli, self.ann_vm, "nc2")
         self.assertEqual(self.ann.read("d", "diary"), "monday")
 
+    def test_15_the_clusters_controller_has_them_too(self):
+        space = self.cloud.storage("cc1") / "space"
+        wait_until(lambda: self.cloud.hosts["cc1"].run(["cat", space / "pub-data/menu"], check=False).stdout == "soup\n", 60, "cc1's mount")
+        for name in ("software", "pub-data", "prv-data"):
+            self.assertEqual(list((space / name).iterdir()), [], "seen from outside of the host it is a mount point, and empty")
+
     def test_20_another_user_sees_the_public_folder_and_his_own(self):
         cls = type(self)
         cls.bob_vm = self.define(self.bob, "second", "smb")

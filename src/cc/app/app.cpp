@@ -17,6 +17,7 @@
 #include "common/http/server.hpp"
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
+#include "common/share/shared_folders.hpp"
 #include "common/transfer/chunk_routes.hpp"
 #include "common/transfer/grant.hpp"
 
@@ -136,6 +137,18 @@ std::unique_ptr<TcpRelay> folder_relay(const Config& config) {
   return std::make_unique<TcpRelay>(std::move(out));
 }
 
+/// For this daemon and its administrator alone: guests are on nodes.
+share::SharedFolders::Options folder_mounts(const Config& config) {
+  share::SharedFolders::Options out;
+  out.space = config.common.prefix / "space";
+  out.daemon = "cc";
+  out.is_for_host = false;
+  if (!config.folders_mount) return out;
+  out.server = {config.folders_walrus_host, config.folders_walrus_port, config.folders_user,
+                config.folders_key_file, config.folders_known_hosts_file};
+  return out;
+}
+
 /// Null where the nodes use the same broker and vhost as clc.
 std::unique_ptr<bus::Bus> own_cluster_bus(const Config& config) {
   if (config.cluster_broker == config.common.broker) return nullptr;
@@ -161,6 +174,7 @@ struct App::Impl {
         disks(disk_options(config, walrus_url, data_key, clock), relay),
         disk_routes(disks, data_key, clock),
         folders(folder_relay(config)),
+        mounts(folder_mounts(config)),
         bus(bus::make_rabbit_bus(daemon::rabbit_options(config.common, "cc"))),
         cluster_bus(own_cluster_bus(config)),
         bridge({*bus, cluster_bus ? *cluster_bus : *bus}, clock, nodes, peer_table, config.common.host),
@@ -207,6 +221,7 @@ struct App::Impl {
   DiskStore disks;
   DiskRoutes disk_routes;
   const std::unique_ptr<TcpRelay> folders;
+  share::SharedFolders mounts;
   const std::unique_ptr<bus::Bus> bus;
   const std::unique_ptr<bus::Bus> cluster_bus;  // null: the nodes are on `bus` too
   Bridge bridge;
@@ -232,6 +247,7 @@ msg::CcStatus App::Impl::measure(hostinfo::HostSampler& sampler) const {
   } else {
     status.service_data.warnings.push_back(network.error().message);
   }
+  for (auto& problem : mounts.problems()) status.service_data.warnings.push_back(std::move(problem));
   status.ccid = hostinfo::status_id("cc", status.net_data);
   for (const auto& info : manifests.list()) {
     if (status.images.size() >= kImagesTold) break;
@@ -294,6 +310,7 @@ Result<> App::start() {
   if (impl_->folders) {
     if (auto ok = impl_->folders->start(); !ok) return ok;
   }
+  impl_->mounts.start();
   impl_->disks.start();
   impl_->bridge.subscribe();
   impl_->bus->start({});
@@ -324,6 +341,7 @@ void App::stop() {
   impl_->chunks.stop();
   impl_->server.stop();
   if (impl_->folders) impl_->folders->stop();
+  impl_->mounts.stop();
   impl_->disks.stop();
   impl_->upstream.stop();
   (void)impl_->store->flush();

@@ -59,6 +59,15 @@ Result<Config> load_config(const std::filesystem::path& path) {
   reader->integer("disks.nbd_ports", out.nbd_ports, 1, 1000);
   reader->text("folders.walrus_host", out.folders_walrus_host, 0, 255);
   reader->integer("folders.walrus_port", out.folders_walrus_port, 1, 65535);
+  reader->boolean("folders.mount", out.folders_mount);
+  reader->text("folders.user", out.folders_user, 1, 32);
+  if (out.folders_mount) {
+    reader->require("folders.walrus_host");
+    reader->require("folders.key_file");
+    reader->require("folders.known_hosts_file");
+  }
+  reader->path("folders.key_file", out.folders_key_file);
+  reader->path("folders.known_hosts_file", out.folders_known_hosts_file);
   reader->integer("folders.port", out.folders_port, 1, 65535);
   read_uplink(*reader, out.uplink);
   if (auto ok = reader->finish(); !ok) return fail(ok.error());

@@ -24,6 +24,9 @@ struct Config {
   std::vector<UplinkWindow> uplink;        ///< outside of them: no limit
   std::string folders_walrus_host;         ///< walrus' SFTP server, which nodes reach through us; empty: not
   int folders_walrus_port = 8022;
+  bool folders_mount = false;  ///< mount them here too
+  std::string folders_user = "educloud-files";
+  std::filesystem::path folders_key_file, folders_known_hosts_file;
   int folders_port = 8022;  ///< where they do, at `common.listen`
   int iscsi_port = 3261;    ///< of the database disks' targets, at `common.listen`
   int nbd_port = 10900;     ///< the first of those over NBD, one each

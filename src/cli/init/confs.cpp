@@ -10,6 +10,7 @@ class Toml {
  public:
   Toml& text(const std::string& key, const std::string& value) { return raw(key, "\"" + value + "\""); }
   Toml& number(const std::string& key, int value) { return raw(key, std::to_string(value)); }
+  Toml& flag(const std::string& key, bool value) { return raw(key, value ? "true" : "false"); }
   Toml& comment(const std::string& line) { return put("# " + line); }
   Toml& table(const std::string& name) { return put("\n[" + name + "]"); }
   const std::string& str() const { return text_; }
@@ -104,6 +105,12 @@ std::string cc_conf(const InitPlan& plan, const HostSpec& host) {
   if (host.address != plan.controller.address) {
     toml.table("folders").number("port", relay_port(host));
     toml.text("walrus_host", plan.controller.address).number("walrus_port", plan.arguments.sftp_port);
+    if (plan.mounts_folders(host)) {
+      const auto& directory = plan.arguments.config_dir;
+      toml.flag("mount", true).text("user", plan.arguments.files_user);
+      toml.text("key_file", directory / "secrets" / Secrets::cc_folder_key_file(host.name));
+      toml.text("known_hosts_file", directory / "sftp" / "known_hosts");
+    }
   }
   if (host.vhost != kCloudVhost) toml.table("cluster_broker").text("vhost", host.vhost);
   return toml.str();
@@ -176,6 +183,8 @@ std::vector<PlannedFile> plan_files(const InitPlan& plan, const Secrets& secrets
     const std::string user = "cc-" + host.name;
     add_secret(host, Secrets::password_file(user), secrets.passwords.at(user));
     add_secret(host, "data_key", secrets.data_key);
+    if (plan.mounts_folders(host))
+      add_secret(host, Secrets::cc_folder_key_file(host.name), secrets.cc_folder_keys.at(host.name));
   }
   for (const auto& host : plan.nodes) {
     files.push_back(

@@ -89,6 +89,10 @@ bool InitPlan::shares_machine() const {
          std::any_of(nodes.begin(), nodes.end(), is_here);
 }
 
+bool InitPlan::mounts_folders(const HostSpec& cluster) const {
+  return cluster.address != controller.address && arguments.files_user == "root";
+}
+
 std::vector<std::string> InitPlan::vhosts() const {
   std::vector<std::string> out = {kCloudVhost};
   for (const auto& cluster : clusters) {

@@ -64,6 +64,9 @@ struct InitPlan {
 
   /// True if one machine runs more than clc and walrus, so that its daemons need separate directories.
   bool shares_machine() const;
+  /// True if the cc of `cluster` is to mount walrus' folders: one elsewhere that runs as root. The packages'
+  /// runs as a user who cannot.
+  bool mounts_folders(const HostSpec& cluster) const;
   /// kCloudVhost, then those of the other clusters.
   std::vector<std::string> vhosts() const;
   /// Logins of the broker, `operator` included, in a fixed order.

@@ -61,6 +61,13 @@ Result<Secrets> load_or_make_secrets(const std::filesystem::path& directory, con
     if (!folder_key) return fail(folder_key.error());
     secrets.folder_keys[node.name] = *folder_key;
   }
+  for (const auto& cluster : plan.clusters) {
+    if (!plan.mounts_folders(cluster)) continue;
+    auto folder_key =
+        load_or_make(directory / Secrets::cc_folder_key_file(cluster.name), owner, make_ssh_key);
+    if (!folder_key) return fail(folder_key.error());
+    secrets.cc_folder_keys[cluster.name] = *folder_key;
+  }
   auto host_key = load_or_make(directory / "sftp_host_key", owner, make_ssh_key);
   if (!host_key) return fail(host_key.error());
   secrets.sftp_host_key = *host_key;

@@ -20,6 +20,11 @@ struct Secrets {
   std::string sftp_host_key;                       ///< `sftp_host_key`: private, OpenSSH's form
   std::map<std::string, std::string> folder_keys;  ///< by node: `folders-<node>.key`, the same form
 
+  std::map<std::string, std::string> cc_folder_keys;  ///< by cluster that mounts them: `cc-folders-<cc>.key`
+
+  static std::string cc_folder_key_file(const std::string& cluster) {
+    return "cc-folders-" + cluster + ".key";
+  }
   static std::string folder_key_file(const std::string& node) { return "folders-" + node + ".key"; }
   static std::string password_file(const std::string& login) { return "broker-" + login + ".password"; }
   static std::string node_key_file(const std::string& node) { return "node-" + node + ".key"; }

@@ -48,12 +48,20 @@ Result<std::vector<PlannedFile>> plan_sftp_files(const InitPlan& plan, const Sec
   const std::string known_hosts = std::string(kHostAlias) + " " + *host_key + "\n";
   std::string authorized;
   std::vector<PlannedFile> files;
+  const auto add = [&](const HostSpec& host, const std::string& private_key) -> Result<> {
+    auto key = ssh_public_key(private_key);
+    if (!key) return fail(key.error(), "the key of " + host.name + " for the shared folders");
+    authorized += "restrict " + *key + " " + host.name + "\n";
+    const auto copy = arguments.out / host.name / "sftp" / "known_hosts";
+    if (!host.on_this_machine) files.push_back({copy, known_hosts, 0644});
+    return {};
+  };
   for (const auto& node : plan.nodes) {
-    auto key = ssh_public_key(secrets.folder_keys.at(node.name));
-    if (!key) return fail(key.error(), Secrets::folder_key_file(node.name));
-    authorized += "restrict " + *key + " " + node.name + "\n";
-    if (!node.on_this_machine)
-      files.push_back({arguments.out / node.name / "sftp" / "known_hosts", known_hosts, 0644});
+    if (auto ok = add(node, secrets.folder_keys.at(node.name)); !ok) return fail(ok.error());
+  }
+  for (const auto& cluster : plan.clusters) {
+    if (!plan.mounts_folders(cluster)) continue;
+    if (auto ok = add(cluster, secrets.cc_folder_keys.at(cluster.name)); !ok) return fail(ok.error());
   }
   const fs::path folder = arguments.config_dir / "sftp";
   files.push_back({folder / "known_hosts", known_hosts, 0644});

@@ -107,7 +107,7 @@ void SftpMount::set_problem(std::string problem) {
 }
 
 void SftpMount::work(const std::stop_token& stop) {
-  if (auto ok = enter_host_mounts(); !ok) {
+  if (auto ok = options_.is_for_host ? enter_host_mounts() : Result<>(); !ok) {
     set_problem(ok.error().message);
     obs::error("folder.no_mounts", {{"at", options_.at.string()}, {"why", ok.error().message}});
     return;
@@ -180,6 +180,8 @@ Result<> SftpMount::mount(const std::stop_token& stop) {
         std::string("GlobalKnownHostsFile=/dev/null"), std::string("HostKeyAlias=") + kHostAlias}) {
     sshfs.argv.insert(sshfs.argv.end(), {"-o", option});
   }
+  // QEMU and its servers run as other users.
+  if (options_.is_for_host) sshfs.argv.insert(sshfs.argv.end(), {"-o", "allow_other"});
   sshfs.timeout = options_.mount_deadline;
   // It goes into the background once it is mounted.
   auto done = sys::run(sshfs, stop);

@@ -28,6 +28,8 @@ class SftpMount {
     std::filesystem::path at;  ///< mount point, made if it is missing
     std::filesystem::path key_file;
     std::filesystem::path known_hosts_file;  ///< holds the server's key under `kHostAlias`
+    /// True: seen by all processes of the host and usable by all its users; needs root. False: for ourselves.
+    bool is_for_host = true;
     std::chrono::milliseconds every{5000};
     std::chrono::milliseconds patience{8000};  ///< for one look
     std::chrono::milliseconds mount_deadline{20'000};

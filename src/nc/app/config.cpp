@@ -33,15 +33,15 @@ Result<Config> load_config(const std::filesystem::path& file) {
   reader->text("qemu_group", out.qemu_group, 0, 32);
   reader->integer("console_limit_kib", out.console_limit_kib, 64, 1'048'576);
   reader->path("folders.local", out.folders_local);
-  reader->text("folders.host", out.folders_host, 0, 255);
-  reader->integer("folders.port", out.folders_port, 1, 65535);
-  reader->text("folders.user", out.folders_user, 1, 32);
-  if (!out.folders_host.empty()) {
+  reader->text("folders.host", out.folders.host, 0, 255);
+  reader->integer("folders.port", out.folders.port, 1, 65535);
+  reader->text("folders.user", out.folders.user, 1, 32);
+  if (!out.folders.host.empty()) {
     reader->require("folders.key_file");
     reader->require("folders.known_hosts_file");
   }
-  reader->path("folders.key_file", out.folders_key_file);
-  reader->path("folders.known_hosts_file", out.folders_known_hosts_file);
+  reader->path("folders.key_file", out.folders.key_file);
+  reader->path("folders.known_hosts_file", out.folders.known_hosts_file);
   if (auto ok = reader->finish(); !ok) return fail(ok.error());
   if (auto url = http::Url::parse(out.cc_url); !url) {
     return fail(ErrorCode::invalid_argument, file.string() + ": cc_url: " + url.error().message, "cc_url");

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "common/config/daemon_config.hpp"
+#include "common/share/shared_folders.hpp"
 
 namespace educloud::nc {
 
@@ -31,10 +32,7 @@ struct Config {
   int console_limit_kib = 4096;             ///< of a console log, before its older part goes
 
   std::filesystem::path folders_local;  ///< where this is walrus' own host; empty: see folders_host
-  std::string folders_host;             ///< walrus' SFTP server, or the cc's way to it; empty: no mounts
-  int folders_port = 8022;
-  std::string folders_user = "educloud-files";
-  std::filesystem::path folders_key_file, folders_known_hosts_file;
+  share::SftpServer folders;            ///< walrus', or the cc's way to it; no host: no mounts
 
   std::string exchange = "cc_status";
   std::string queue() const { return "nc_cmd_queue." + common.host; }

@@ -56,11 +56,7 @@ Folders::Options folder_options(const Config& config) {
   Folders::Options options;
   options.layout = Layout(config.common.prefix);
   options.local = config.folders_local;
-  options.host = config.folders_host;
-  options.port = config.folders_port;
-  options.user = config.folders_user;
-  options.key_file = config.folders_key_file;
-  options.known_hosts_file = config.folders_known_hosts_file;
+  options.server = config.folders;
   return options;
 }
 

@@ -3,11 +3,9 @@
 #include <pwd.h>
 #include <unistd.h>
 
-#include <array>
 #include <condition_variable>
 
 #include "common/obs/log.hpp"
-#include "common/obs/metrics.hpp"
 #include "common/share/mounts.hpp"
 #include "common/sys/file.hpp"
 
@@ -19,14 +17,13 @@ using SteadyClock = std::chrono::steady_clock;
 
 constexpr milliseconds kOneLook{8000};
 constexpr milliseconds kPoll{500};
-constexpr std::array<const char*, 3> kShares{"software", "pub-data", "prv-data"};
 constexpr const char* kRemedy =
     "; see educloud-sftp on walrus' host, the cc's relay to it, and this node's warnings";
 
 constexpr const char* kNotSetUp = "[folders] of nc.conf is not set up; `educloud init` tells how";
 
 const char* share_of(const SharedFolder& folder) {
-  return kShares.at(static_cast<std::size_t>(folder.share));
+  return share::kShares.at(static_cast<std::size_t>(folder.share));
 }
 
 /// `user` is empty for the others, and a path that ends with a slash is another one.
@@ -56,38 +53,20 @@ Result<std::string> account_of(unsigned uid) {
 Folders::Folders(Options options, Hypervisor& hypervisor)
     : options_(std::move(options)),
       space_(options_.local.empty() ? options_.layout.space() : options_.local),
-      hypervisor_(hypervisor) {
-  if (!is_mounted()) return;
-  for (const char* share : kShares) {
-    share::SftpMount::Options mount;
-    mount.host = options_.host;
-    mount.port = options_.port;
-    mount.user = options_.user;
-    mount.folder = std::string("/") + share;
-    mount.at = space_ / share;
-    mount.key_file = options_.key_file;
-    mount.known_hosts_file = options_.known_hosts_file;
-    mounts_.push_back(std::make_unique<share::SftpMount>(std::move(mount)));
-  }
-}
+      hypervisor_(hypervisor),
+      mounts_({is_mounted() ? options_.server : share::SftpServer{}, space_, "nc"}) {}
 
 void Folders::start() {
-  for (auto& mount : mounts_) mount->start();
+  mounts_.start();
 }
 
 void Folders::stop() {
-  for (auto& mount : mounts_) mount->stop();
+  mounts_.stop();
 }
 
 std::vector<std::string> Folders::warnings() const {
-  std::vector<std::string> all;
+  auto all = mounts_.problems();
   if (!is_set_up()) all.emplace_back("no shared folders for guests: " + std::string(kNotSetUp));
-  for (const auto& mount : mounts_) {
-    const auto problem = mount->problem();
-    obs::metrics().gauge("educloud_nc_folder_answers_bool", "1: the shared folder answered at the last look",
-                         problem.empty() ? 1 : 0, {{"folder", mount->at().filename().string()}});
-    if (!problem.empty()) all.push_back("folder space/" + mount->at().filename().string() + ": " + problem);
-  }
   return all;
 }
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "common/share/sftp_mount.hpp"
+#include "common/share/shared_folders.hpp"
 #include "nc/domain/vm_spec.hpp"
 #include "nc/hypervisor/hypervisor.hpp"
 
@@ -21,12 +21,9 @@ class Folders {
     Layout layout{"/storage"};
     /// The folders themselves, where this is walrus' own host; then nothing is mounted. Empty: see `host`.
     std::filesystem::path local;
-    /// Where walrus' SFTP server is reached. Empty, and no `local`: guests get no folders. One of this node's
-    /// own would do for a while, and then hold what its user looks for on another.
-    std::string host;
-    int port = 0;
-    std::string user;
-    std::filesystem::path key_file, known_hosts_file;
+    /// No host, and no `local`: guests get no folders. One of this node's own would do for a while, and then
+    /// hold what its user looks for on another.
+    share::SftpServer server;
     std::chrono::milliseconds patience{20'000};  ///< of a VM's start with a folder that does not answer
   };
 
@@ -49,15 +46,15 @@ class Folders {
  private:
   Result<> find(SharedFolder& folder, const std::stop_token& stop) const;
   Result<> look_once(const SharedFolder& folder, const std::stop_token& stop) const;
-  bool is_set_up() const { return !options_.local.empty() || !options_.host.empty(); }
-  bool is_mounted() const { return options_.local.empty() && !options_.host.empty(); }
+  bool is_set_up() const { return !options_.local.empty() || !options_.server.host.empty(); }
+  bool is_mounted() const { return options_.local.empty() && !options_.server.host.empty(); }
   Result<> make_read_only(SharedFolder& folder);
   Result<> make_smb(VmSpec& spec);
 
   const Options options_;
   const std::filesystem::path space_;  ///< where the folders are on this host
   Hypervisor& hypervisor_;
-  std::vector<std::unique_ptr<share::SftpMount>> mounts_;
+  share::SharedFolders mounts_;
   std::mutex read_only_mutex_;
 };
 

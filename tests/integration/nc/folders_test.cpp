@@ -144,14 +144,14 @@ TEST_F(GuestFolders, WithoutSoftwareItStartsAndWithoutDataNot) {
   // A way to walrus is set up, but nothing is mounted: what lies there instead is not the folder.
   auto mounted = options();
   mounted.local.clear();
-  mounted.host = "127.0.0.1";
+  mounted.server.host = "127.0.0.1";
   Folders cut(mounted, *hypervisor_);
   vm.folders = *parse_folders({{"d", "space/pub-data", 0}});
   const auto refused = cut.prepare(vm, {});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::unavailable);
   EXPECT_THAT(refused.error().message, HasSubstr("space/pub-data does not answer: it is not mounted"));
-  mounted.host.clear();
+  mounted.server.host.clear();
   Folders none(mounted, *hypervisor_);
   EXPECT_THAT(*none.prepare(vm, {}), HasSubstr("without its shared folders"));
   EXPECT_TRUE(vm.folders.empty());

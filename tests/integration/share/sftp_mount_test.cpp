@@ -195,8 +195,8 @@ TEST_F(SftpMounts, AKilledSshfsIsReplaced) {
 
 TEST_F(SftpMounts, AStuckOneHoldsNobody) {
   auto options = sshd_.options((dir_ / "there").string(), at_);
-  options.patience = 300ms;
-  options.give_up = 2s;
+  options.patience = 2s;
+  options.give_up = 4s;
   mount_ = std::make_unique<SftpMount>(options);
   mount_->start();
   ASSERT_TRUE(is_healthy());

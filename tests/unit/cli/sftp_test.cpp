@@ -9,14 +9,14 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-InitPlan plan_of(std::vector<std::string> addresses) {
+InitPlan plan_of(std::vector<std::string> addresses, const std::string& files_user = "educloud-files") {
   InitArguments arguments;
   arguments.host = "main";
   arguments.clusters = {"cc1"};
   arguments.nodes = {"nc1", "nc2"};
   arguments.addresses = std::move(addresses);
   arguments.prefix = "/storage";
-  arguments.files_user = "educloud-files";
+  arguments.files_user = files_user;
   return *make_plan(std::move(arguments));
 }
 
@@ -27,6 +27,9 @@ Secrets secrets_of(const InitPlan& plan) {
   for (const auto& node : plan.nodes) {
     secrets.node_keys[node.name] = "k";
     secrets.folder_keys[node.name] = make_ssh_key();
+  }
+  for (const auto& cluster : plan.clusters) {
+    if (plan.mounts_folders(cluster)) secrets.cc_folder_keys[cluster.name] = make_ssh_key();
   }
   secrets.sftp_host_key = make_ssh_key();
   return secrets;
@@ -64,6 +67,22 @@ TEST(Sftp, NodesElsewhereGoThroughTheirClustersController) {
               HasSubstr("[folders]\nport = 8022\nwalrus_host = \"10.0.0.1\"\nwalrus_port = 8022\n"));
   EXPECT_THAT(content(files, "/etc/educloud/nc.conf"),
               HasSubstr("[folders]\nlocal = \"/storage/walrus/space\"\n"));
+}
+
+TEST(Sftp, AClustersControllerMountsThemWhereItIsRoot) {
+  const auto plan = plan_of({"main=10.0.0.1", "cc1=10.0.0.2", "nc1=10.0.0.3", "nc2=10.0.0.4"}, "root");
+  const auto secrets = secrets_of(plan);
+  const auto files = plan_files(plan, secrets);
+  const auto conf = content(files, "/etc/educloud/hosts/cc1/cc.conf");
+  EXPECT_THAT(
+      conf,
+      HasSubstr("mount = true\nuser = \"root\"\nkey_file = \"/etc/educloud/secrets/cc-folders-cc1.key\"\n"));
+  EXPECT_EQ(content(files, "/etc/educloud/hosts/cc1/secrets/cc-folders-cc1.key"),
+            secrets.cc_folder_keys.at("cc1") + "\n");
+  const auto keys = content(*plan_sftp_files(plan, secrets), "/etc/educloud/sftp/authorized_keys");
+  EXPECT_EQ(std::count(keys.begin(), keys.end(), '\n'), 3);
+  const auto others = plan_of({"main=10.0.0.1"}, "root");
+  EXPECT_FALSE(others.mounts_folders(others.clusters.front())) << "they are on its own host";
 }
 
 TEST(Sftp, TheServerTakesOnlyTheNodesKeysAndGivesOnlyFiles) {
