@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::int64_t kMbit = 1'000'000;
 constexpr std::size_t kFileBytes = 32;
+constexpr std::chrono::seconds kPause{15};  ///< after a try that failed
 
 std::optional<std::int64_t> read_rate(const std::filesystem::path& file) {
   const auto text = sys::read_file(file, kFileBytes);
@@ -76,12 +77,16 @@ void NetShaper::tend() {
   if (stopped_) return;
   const auto all = wanted();
   std::erase_if(lanes_, [&](const auto& one) { return !all.contains(one.first); });
+  std::erase_if(again_at_, [&](const auto& one) { return !all.contains(one.first); });
   for (const auto& [insid, mbit_s] : all) {
     const auto lane = lanes_.find(insid);
     if (lane != lanes_.end() && !lane->second->is_over()) continue;
+    if (std::chrono::steady_clock::now() < again_at_[insid]) continue;
     if (!hypervisor_.state(insid)) continue;  // it is not there, or not yet
-    if (auto ok = divert(insid, mbit_s); !ok)
-      obs::warn("net.not_limited", {{"insid", insid.str()}, {"reason", ok.error().message}});
+    auto diverted = divert(insid, mbit_s);
+    if (diverted) continue;
+    again_at_[insid] = std::chrono::steady_clock::now() + kPause;
+    obs::warn("net.not_limited", {{"insid", insid.str()}, {"reason", diverted.error().message}});
   }
 }
 

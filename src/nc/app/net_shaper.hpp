@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -35,6 +36,7 @@ class NetShaper {
   Hypervisor& hypervisor_;
   std::mutex mutex_;  ///< held over calls of the hypervisor: they are few and short
   std::map<InstanceId, std::unique_ptr<NetLane>> lanes_;
+  std::map<InstanceId, std::chrono::steady_clock::time_point> again_at_;
   bool stopped_ = false;
 };
 
