@@ -48,13 +48,11 @@ json unix_address(const std::filesystem::path& path) {
   return {{"type", "unix"}, {"path", path.string()}};
 }
 
-/// False: stopped.
-bool wait_a_moment(const std::stop_token& stop, std::chrono::milliseconds time) {
+void wait_a_moment(const std::stop_token& stop, std::chrono::milliseconds time) {
   std::mutex mutex;
   std::condition_variable_any never;
   std::unique_lock lock(mutex);
   never.wait_for(lock, stop, time, [] { return false; });
-  return !stop.stop_requested();
 }
 
 bool is_ours(const json& job) {
@@ -69,10 +67,12 @@ Result<> wait_until(const Done& done, std::string_view what, std::chrono::second
   for (;;) {
     Result<bool> now = done();
     if (!now) return fail(now.error());
+    // Whoever has changed his mind must not find it gone.
+    if (stop.stop_requested()) return fail(ErrorCode::cancelled, "interrupted");
     if (*now) return {};
     if (steady_clock::now() > deadline)
       return fail(ErrorCode::timeout, std::string(what) + " takes too long");
-    if (!wait_a_moment(stop, poll)) return fail(ErrorCode::cancelled, "interrupted");
+    wait_a_moment(stop, poll);
   }
 }
 
