@@ -249,6 +249,17 @@ class MovingServer(unittest.TestCase):
                    [p.log for p in self.cloud.daemons.values()])
         self.assertEqual(self.record()["node"], here)
 
+    def test_30_a_drained_node_sends_it_away(self):
+        here = self.cli("vm", "show", self.vm)["task"]["node"]
+        self.cli("node", "drain", here)
+
+        def away():
+            task = self.cli("vm", "show", self.vm)["task"]
+            return task["node"] != here and not task["busy"]
+        wait_until(away, 150, "the server to be on the other node", [p.log for p in self.cloud.daemons.values()])
+        self.assertEqual(self.cloud.guest(self.vm).read("d", "row"), "cut")
+        self.cli("node", "enable", here)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -132,6 +132,7 @@ Result<> Engine::moved(store::Sql& sql, Task task, const task::Transition& row,
   say_farewell(sql, old, kFarewellMs);
   task.node = to.nid;
   if (node) task.cluster = node->cluster;
+  task.placement = to.nid + ": it moved here from " + old.node + " while it ran\n";
   store::hold_port(sql, to.nid, "display", task.insid, to.rdp_port);
   store::hold_port(sql, to.nid, "web", task.insid, to.web_port);
   // It runs there; that node takes the task over with this, and keeps the VM as it is.

@@ -1,5 +1,9 @@
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
+
+#include <algorithm>
+#include <thread>
 
 #include "fixture.hpp"
 #include "raw_peer.hpp"
@@ -73,6 +77,50 @@ TEST_F(Tls, RequestsUploadsAndFilesGoThrough) {
       EXPECT_TRUE(echo->body == big);
     }
   }
+}
+
+TEST_F(Tls, ATunnelCarriesBytesBothWaysAtOnce) {
+  int ours[2] = {-1, -1}, theirs[2] = {-1, -1};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ours), 0);
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, theirs), 0);
+  auto peer = std::make_shared<sys::Fd>(theirs[1]);
+  get("/tunnel",
+      [peer](const Request& r) { return http::upgrade_response(r, "test-bytes", std::move(*peer)); });
+  start();
+  Result<> ended;
+  std::thread carrier([&] {
+    ended = secure("127.0.0.1", ca_).tunnel({.target = "/tunnel"}, "test-bytes", sys::Fd(ours[1]));
+  });
+  constexpr std::size_t kMuch = 3 << 20;
+  const auto write_much = [](int fd, char what) {
+    const std::string piece(64 * 1024, what);
+    for (std::size_t sent = 0; sent < kMuch;) {
+      const auto put = ::send(fd, piece.data(), piece.size(), MSG_NOSIGNAL);
+      if (put <= 0) return;
+      sent += static_cast<std::size_t>(put);
+    }
+  };
+  const auto count = [](int fd, char what) {
+    std::string piece(64 * 1024, '\0');
+    std::size_t seen = 0;
+    while (seen < kMuch) {
+      const auto got = ::read(fd, piece.data(), piece.size());
+      if (got <= 0) break;
+      seen += static_cast<std::size_t>(std::count(piece.begin(), piece.begin() + got, what));
+    }
+    return seen;
+  };
+  std::thread there([&] { write_much(theirs[0], 't'); });
+  std::thread here([&] { write_much(ours[0], 'h'); });
+  std::size_t from_here = 0;
+  std::thread reader([&] { from_here = count(theirs[0], 'h'); });
+  EXPECT_GE(count(ours[0], 't'), kMuch);
+  for (auto* one : {&reader, &there, &here}) one->join();
+  EXPECT_GE(from_here, kMuch);
+  ::close(theirs[0]);
+  carrier.join();
+  EXPECT_TRUE(ended) << ended.error().message;
+  ::close(ours[0]);
 }
 
 TEST_F(Tls, EventsGoThroughAndStopEndsThem) {
