@@ -109,10 +109,8 @@ class Cloud:
         """Starts (again) the sshd of the shared folders. It trusts no path below the world's /tmp, so the folders get another."""
         config = self.conf / "sftp/sshd_config"
         space, seen_as = self.storage("walrus") / "space", "/run/space"
-        if not space.exists():
-            space.mkdir(parents=True, mode=0o755)
         if self.main.run(["mountpoint", "-q", seen_as], check=False).returncode != 0:
-            self.main.run(["mkdir", "-p", seen_as, "/run/sshd"])
+            self.main.run(["mkdir", "-p", space, seen_as, "/run/sshd"])
             self.main.run(["mount", "--bind", space, seen_as])
         text = re.sub(r"^ChrootDirectory .*$", f"ChrootDirectory {seen_as}", config.read_text(), flags=re.M)
         config.write_text(text.replace("StrictModes yes", "StrictModes no"))

@@ -90,7 +90,7 @@ TEST_F(Init, KeepsSecretsToThemselves) {
     EXPECT_EQ(status.st_mode & 0777, 0600u) << one.path();
     ++secrets;
   }
-  EXPECT_EQ(secrets, 1 + 6 + 2 * 2 + 1 + 3);  // data key, broker logins, node keys; the bundle's two
+  EXPECT_EQ(secrets, 1 + 6 + 2 * 2 + 1 + 3);  // data key, logins, nodes' keys, host key; the bundle's
 }
 
 TEST_F(Init, LeavesAnAdministratorsConfigAlone) {
