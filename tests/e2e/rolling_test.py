@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Nodes restarted one after the other by `educloud node roll`, with a desktop and a server on them: their daemons only, and the whole
 hosts. The program that restarts a node is the test's own, as an administrator would give a script with ssh in it."""
+import concurrent.futures
 import re
-import threading
 import unittest
 
 from checks import Checks
@@ -17,34 +17,30 @@ rm "{folder}/$1.done"
 """
 
 
-class Restarter:
-    """Does `restart(node)` for each node that the program asks for, while the context lasts."""
+class Roller:
+    """`educloud node roll` with a program that asks us for each restart. We do it in the thread of the test: what a thread starts
+    ends with it, and hosts are to stay."""
 
-    def __init__(self, cloud, restart):
-        self.folder, self.restart, self.order = cloud.dir / "roll", restart, []
+    def __init__(self, cloud):
+        self.cloud, self.folder, self.order = cloud, cloud.dir / "roll", []
         self.folder.mkdir(exist_ok=True)
         self.program = self.folder / "program"
         self.program.write_text(PROGRAM.format(folder=self.folder))
         self.program.chmod(0o755)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._serve)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        self._thread.join()
-
-    def _serve(self):
-        while not self._over.wait(0.1):
-            for wanted in self.folder.glob("*.wanted"):
-                node = wanted.stem
-                wanted.unlink()
-                self.restart(node)
-                self.order.append(node)
-                (self.folder / f"{node}.done").touch()
+    def __call__(self, restart, *options):
+        """What the command says; `restart(node)` is called for each node it asks for."""
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            done = pool.submit(self.cloud.cli, "node", "roll", "--run", self.program, *options)
+            while not done.done():
+                concurrent.futures.wait([done], timeout=0.1)
+                for wanted in self.folder.glob("*.wanted"):
+                    node = wanted.stem
+                    wanted.unlink()
+                    restart(node)
+                    self.order.append(node)
+                    (self.folder / f"{node}.done").touch()
+            return done.result()
 
 
 class Rolling(unittest.TestCase):
@@ -58,7 +54,7 @@ class Rolling(unittest.TestCase):
         image = cls.cli.import_image(cls.cloud.lab.sample_image(), "sample")
         server = cls.cli.import_image(cls.cloud.lab.sample_image(), "server")
         cls.cli("image", "set", server, "--usage", "server", "--database-gib", 1, "--wait")
-        cls.vd = cls.cli("vm", "define", "--image", image, "--name", "lab", "--memory-mib", 160, "--folders", "smb", "--node", "nc1")["insid"]
+        cls.vd = cls.cli("vm", "define", "--image", image, "--name", "lab", "--memory-mib", 160, "--folders", "smb")["insid"]
         cls.vs = cls.cli("vm", "define", "--image", server, "--server", "--name", "shop", "--memory-mib", 160, "--folders", "smb")["insid"]
         for insid in (cls.vd, cls.vs):
             cls.cli.run(insid)
@@ -80,10 +76,20 @@ class Rolling(unittest.TestCase):
                 self.cloud.guest(self.vd)
         before = {insid: self.boots(insid) for insid in (self.vd, self.vs)}
         with self.checks("rolling restart", "educloud node roll: each node's daemon in turn, the VMs run on"):
-            with Restarter(self.cloud, self.cloud.restart) as restarter:
-                done = self.cli("node", "roll", "--run", restarter.program, "--timeout", 120)
+            roll = Roller(self.cloud)
+            done = roll(self.cloud.restart, "--timeout", 120)
             self.assertEqual(done["restarted"], ["nc1", "nc2"])
-            self.assertEqual(restarter.order, ["nc1", "nc2"])
+            self.assertEqual(roll.order, ["nc1", "nc2"])
+            self.assertEqual({insid: self.boots(insid) for insid in (self.vd, self.vs)}, before)
+            self.assertEqual(self.cloud.guest(self.vs).read("d", "row"), "kept")
+
+    def test_20_hosts(self):
+        before = {insid: self.boots(insid) for insid in (self.vd, self.vs)}
+        with self.checks("rolling restart", "educloud node roll --reboot: each host in turn, desktop and server move"):
+            done = Roller(self.cloud)(self.cloud.reboot, "--reboot", "--timeout", 180)
+            self.assertEqual(done["restarted"], ["nc1", "nc2"])
+            for node in done["restarted"]:
+                self.assertEqual(self.cli("node", "show", node)["admin_state"], "enabled")
             self.assertEqual({insid: self.boots(insid) for insid in (self.vd, self.vs)}, before)
             self.assertEqual(self.cloud.guest(self.vs).read("d", "row"), "kept")
 
