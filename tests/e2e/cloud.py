@@ -8,7 +8,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../scripts/lib"))
 
 from cloud_cli import Cli, Guest  # noqa: E402  (scripts/lib is not a package)
-from lab import Lab, start_broker, start_libvirtd, wait_until  # noqa: E402
+from lab import Lab, injected, start_broker, start_libvirtd, wait_until  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("EDUCLOUD_BIN", ROOT / "build/release/bin"))
@@ -161,6 +161,7 @@ class Cloud:
         """The host of a node or cc: everything on it ends at once; what a boot starts is started again."""
         host = self.hosts[name]
         host.reboot()
+        injected("host-rebooted")
         self.daemons[name].wait(10)
         if name in self.libvirtd:
             self.libvirtd[name].start_after_reboot()

@@ -132,6 +132,13 @@ ROWS = (
             "integration_nc:LibvirtGuest.GuestsOutliveLibvirtdAndAreAdopted",
             "integration_nc:LibvirtGuest.AKilledQemuIsToldAsCrash",
             "educloud-sim")),
+    Row("host-rebooted", "a node or a cc is rebooted",
+        "every process of the host ended at once, /run and its mounts gone; clc killed twice meanwhile",
+        "folders, targets and relays come back by themselves; what is to start by itself runs again once, anything else says why not", (
+            "e2e/reboot_test.py:test_10_what_starts_by_itself_and_what_does_not",
+            "e2e/reboot_test.py:test_20_clc_is_killed_meanwhile_and_nothing_happens_twice",
+            "e2e/reboot_test.py:test_50_the_cc_is_rebooted",
+            "educloud-sim")),
     Row("two-clc", "two clc on one database",
         "a second process opens the database",
         "it refuses and says why; the first is not disturbed", (
@@ -155,7 +162,7 @@ ROWS = (
 )
 
 # What educloud-sim calls its faults, and the row each belongs to.
-SIMULATED = {"crash": "daemon-killed", "reboot": "power-loss", "broker": "broker-killed", "wipe": "broker-wiped",
+SIMULATED = {"crash": "daemon-killed", "reboot": "host-rebooted", "broker": "broker-killed", "wipe": "broker-wiped",
              "block": "broker-alarm", "cut": "partition", "unbind": "unroutable", "guest": "hypervisor", "clock": "clock-jump",
              "pause": "nc-stopped", "duplicate": "reorder", "reorder": "reorder"}
 
