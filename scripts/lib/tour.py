@@ -46,6 +46,7 @@ class Tour:
         guest = self.guest(self.desktop)
         guest.add_note("scribble")
         assert "scribble" in guest.notes()
+        guest.write("d", f"tour-{self.tag}", "homework")
         return self.desktop
 
     def see_it(self):
@@ -60,7 +61,9 @@ class Tour:
     def restart_reverts(self):
         self.cli.stop(self.desktop)
         self.cli.run(self.desktop)
-        assert "scribble" not in self.guest(self.desktop).notes(), "the overlay was not reverted"
+        guest = self.guest(self.desktop)
+        assert "scribble" not in guest.notes(), "the overlay was not reverted"
+        assert guest.read("d", f"tour-{self.tag}") == "homework", "the user's folder was not kept"
         self.cli.stop(self.desktop)
 
     def edit(self, verb, text, *options):
@@ -91,10 +94,21 @@ class Tour:
 
     def built_desktop(self):
         insid = self.cli.define(self.built, f"tour-{self.tag}-built")
-        self.vms.append(insid)
         self.cli.run(insid)
         notes = self.guest(insid).notes()
         assert "built" in notes and "modified" in notes, notes
+        self.cli("vm", "delete", insid, "--wait")
+
+    def server(self):
+        self.cli("image", "set", self.built, "--usage", "server", "--database-gib", 1, "--wait")
+        insid = self.cli("vm", "define", "--image", self.built, "--server", "--name", f"tour-{self.tag}-server",
+                         "--memory-mib", 160)["insid"]
+        self.vms.append(insid)
+        self.cli.run(insid)
+        self.guest(insid).write("d", "row", "kept")
+        self.cli.stop(insid)
+        self.cli.run(insid)
+        assert self.guest(insid).read("d", "row") == "kept", "the server's disk was not kept"
         self.cli.stop(insid)
 
     def roll_back(self):
@@ -131,9 +145,10 @@ class Tour:
 
     def run(self):
         steps = [("import the sample image", self.import_image), ("run a desktop, write to its disk", self.run_desktop),
-                 ("screenshot and console log", self.see_it), ("restart: the disk is reverted", self.restart_reverts),
+                 ("screenshot and console log", self.see_it), ("restart: c: is reverted, d: is kept", self.restart_reverts),
                  ("MODIFY: run, change, stop, submit", self.modify), ("the desktop has the new version", self.modified_desktop),
                  ("BUILD: run, change, stop, submit", self.build), ("a desktop of the built image", self.built_desktop),
+                 ("a server of it, whose disk d: is kept", self.server),
                  ("roll back to version 1", self.roll_back), ("prune version 2", self.prune),
                  ("queues in the broker", self.queues), ("metrics files", self.metrics), ("delete what was made", self.clean_up)]
         began = time.monotonic()
