@@ -169,8 +169,8 @@ Result<> SftpMount::mount(const std::stop_token& stop) {
                     {options_.user + "@" + options_.host + ":" + options_.folder, options_.at.string()});
   sshfs.argv.insert(sshfs.argv.end(), {"-F", "/dev/null", "-p", std::to_string(options_.port)});
   for (const std::string& option :
-       {// QEMU and its servers run as other users, and walrus' user owns all of it there.
-        std::string("allow_other"), std::string("idmap=user"), std::string("nosuid"), std::string("nodev"),
+       {// Walrus' user owns all of it there.
+        std::string("idmap=user"), std::string("nosuid"), std::string("nodev"),
         // What one node writes another reads a moment later.
         std::string("dcache_timeout=1"), std::string("attr_timeout=1"), std::string("entry_timeout=1"),
         std::string("reconnect"), std::string("ServerAliveInterval=5"), std::string("ServerAliveCountMax=2"),
