@@ -133,6 +133,9 @@ TEST_F(DatabaseGuest, DrivesHaveTheirOrderAndDOutlivesTheVm) {
   EXPECT_THAT(get("disk-write?name=d&file=row&text=kept"), HasSubstr("200 kept"));
   EXPECT_THAT(get("disk-write?name=e&file=row&text=lost"), HasSubstr("200 lost"));
 
+  const auto limited = hypervisor_->set_limits(vm->insid, {.disk_iops = 2000, .disk_mib_s = 50});
+  EXPECT_TRUE(limited) << limited.error().message;
+
   // The secret is nowhere where somebody could read it.
   const auto xml = sys::run_checked(
       {.argv = {"virsh", "-c", shared_->uri(), "dumpxml", "--security-info", vm->insid.str()}});
