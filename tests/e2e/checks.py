@@ -19,3 +19,31 @@ class Checks:
         """scripts/test gathers the lines that begin with FLOW from all files."""
         for flow, check, seconds in self._rows:
             print(f"FLOW {flow:<22} {check:<66} {seconds:6.1f} s", flush=True)
+
+
+class Timed:
+    """For a TestCase whose tests are the checks of one flow, `flow`: each is a row with its time. `tell` adds what it measured."""
+
+    flow = ""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.rows = []
+
+    @classmethod
+    def tearDownClass(cls):
+        for check, found in cls.rows:
+            print(f"FLOW {cls.flow:<22} {check:<66} {found}", flush=True)
+        super().tearDownClass()
+
+    def setUp(self):
+        super().setUp()
+        self.began = time.monotonic()
+
+    def tearDown(self):
+        self.tell(self._testMethodName[8:].replace("_", " "), f"{time.monotonic() - self.began:6.1f} s")
+        super().tearDown()
+
+    def tell(self, check, found):
+        self.rows.append((check, found))

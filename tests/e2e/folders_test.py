@@ -3,28 +3,25 @@
 import time
 import unittest
 
+from checks import Timed
 from cloud import BIN, Cloud
 from cloud_cli import Cli
 from lab import wait_until
 
 
-class Folders(unittest.TestCase):
+class Folders(Timed, unittest.TestCase):
     """One cloud: the tests run in the order of their names."""
+
+    flow = "shared folders"
 
     @classmethod
     def setUpClass(cls):
-        cls.report = []
+        super().setUpClass()
         cls.cloud = cls.enterClassContext(Cloud(nodes=2))
         cls.cli = cls.cloud.cli
         cls.add_user("bob")
         cls.space = cls.cloud.storage("walrus") / "space"
         cls.image = cls.cli.import_image(cls.cloud.lab.sample_image(), "sample")
-
-    @classmethod
-    def tearDownClass(cls):
-        print("\nREPORT shared folders on hosts main, cc1, nc1, nc2; the guests under TCG")
-        for line in cls.report:
-            print("  " + line)
 
     @classmethod
     def add_user(cls, name):
@@ -49,12 +46,6 @@ class Folders(unittest.TestCase):
         cls.bob("login", "--url", f"http://{cloud.main.address}:8000", "--user", name, "--password-file", cloud.dir / "password")
         for node in cloud.node_names:
             cloud.wait_node(node, "up")
-
-    def setUp(self):
-        self.began = time.monotonic()
-
-    def tearDown(self):
-        self.report.append(f"{self._testMethodName[5:]:<58} {time.monotonic() - self.began:6.1f} s")
 
     def define(self, cli, name, protocol):
         return cli("vm", "define", "--image", self.image, "--name", name, "--type", "vdsmall", "--memory-mib", 160, "--folders",

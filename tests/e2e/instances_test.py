@@ -3,9 +3,9 @@
 import base64
 import pathlib
 import re
-import time
 import unittest
 
+from checks import Timed
 from cloud import Cloud
 from cloud_cli import CommandError
 from lab import wait_until
@@ -13,28 +13,18 @@ from lab import wait_until
 KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode() + " ada@home"
 
 
-class Instances(unittest.TestCase):
+class Instances(Timed, unittest.TestCase):
     """One cloud, one desktop: the tests run in the order of their names."""
+
+    flow = "a desktop's owner"
 
     @classmethod
     def setUpClass(cls):
-        cls.report = []
+        super().setUpClass()
         cls.cloud = cls.enterClassContext(Cloud(nodes=1))
         cls.cli = cls.cloud.cli
         cls.image = cls.cli.import_image(cls.cloud.lab.sample_image(), "sample")
         cls.seen = ""
-
-    @classmethod
-    def tearDownClass(cls):
-        print("\nREPORT a desktop's owner on hosts main, cc1, nc1; the guest under TCG")
-        for line in cls.report:
-            print("  " + line)
-
-    def setUp(self):
-        self.began = time.monotonic()
-
-    def tearDown(self):
-        self.report.append(f"{self._testMethodName[5:]:<44} {time.monotonic() - self.began:6.1f} s")
 
     def virsh_state(self):
         return self.cloud.libvirtd["nc1"].virsh("domstate", self.vm).strip()

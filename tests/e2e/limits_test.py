@@ -5,6 +5,7 @@ import threading
 import time
 import unittest
 
+from checks import Timed
 from cloud import Cloud
 from cloud_cli import CommandError
 from lab import wait_until
@@ -12,12 +13,14 @@ from lab import wait_until
 PATIENCE_S = 240  # of one comparison: the machine may have other work
 
 
-class Limits(unittest.TestCase):
+class Limits(Timed, unittest.TestCase):
     """One desktop, whose limits change while it runs."""
+
+    flow = "limits"
 
     @classmethod
     def setUpClass(cls):
-        cls.report = []
+        super().setUpClass()
         cls.cloud = cls.enterClassContext(Cloud(nodes=1))
         cls.cli = cls.cloud.cli
         image = cls.cli.import_image(cls.cloud.lab.sample_image(), "sample")
@@ -25,12 +28,6 @@ class Limits(unittest.TestCase):
         cls.other = cls.cli("vm", "define", "--image", image, "--name", "other", "--type", "vdsmall", "--memory-mib", 160)["insid"]
         cls.urls = {}
         cls.start(cls.vm)
-
-    @classmethod
-    def tearDownClass(cls):
-        print("\nREPORT limits measured inside a guest under TCG, without and with")
-        for line in cls.report:
-            print("  " + line)
 
     @classmethod
     def start(cls, insid):
@@ -61,8 +58,7 @@ class Limits(unittest.TestCase):
             held = measure()
             tried.append((free, held))
             if wanted(free, held):
-                self.report.append(f"{name:<44} {free:12.2f} /s without {held:12.2f} /s with  ratio {held / free:5.2f}  "
-                                   f"pair {len(tried)}")
+                self.tell(name, f"{free:.2f} /s without, {held:.2f} /s with, ratio {held / free:.2f}, pair {len(tried)}")
                 break
             self.assertLess(time.monotonic(), until, f"{name}: no pair as wanted: {tried}")
         self.limit(**without)
@@ -82,7 +78,7 @@ class Limits(unittest.TestCase):
     def test_10_memory(self):
         page = self.cloud.get(self.urls[self.vm] + "/")
         mib = int(page.split("memory_kib=")[1].split()[0]) / 1024
-        self.report.append(f"{'memory: of 192 MiB the guest sees':<44} {mib:12.1f} MiB")
+        self.tell("memory: of 192 MiB the guest sees", f"{mib:.1f} MiB")
         self.assertTrue(140 < mib <= 192, mib)
 
     def cpu_seconds(self):

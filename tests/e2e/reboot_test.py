@@ -5,16 +5,19 @@ import re
 import time
 import unittest
 
+from checks import Timed
 from cloud import Cloud
 from lab import wait_until
 
 
-class Reboot(unittest.TestCase):
+class Reboot(Timed, unittest.TestCase):
     """One node, so that nothing can start elsewhere. The tests run in the order of their names."""
+
+    flow = "reboot"
 
     @classmethod
     def setUpClass(cls):
-        cls.report = []
+        super().setUpClass()
         cls.cloud = cls.enterClassContext(Cloud(nodes=1))
         cls.cli = cls.cloud.cli
         cls.image = cls.cli.import_image(cls.cloud.lab.sample_image(), "sample")
@@ -22,24 +25,18 @@ class Reboot(unittest.TestCase):
         cls.plain = cls.define("plain", "--no-autostart")
 
     @classmethod
-    def tearDownClass(cls):
-        print("\nREPORT a node's host rebooted, on hosts main (clc, walrus), cc1, nc1; guests under TCG")
-        for line in cls.report:
-            print("  " + line)
-
-    @classmethod
     def define(cls, name, *more):
         return cls.cli("vm", "define", "--image", cls.image, "--name", name, "--type", "vdsmall", "--memory-mib", 160, *more)["insid"]
 
     def say(self, what):
-        self.report.append(f"{what:<60} {time.monotonic() - self.began:6.1f} s")
+        self.tell(f"  {what} after", f"{time.monotonic() - self.since:6.1f} s")
 
     def up(self):
         """Names of the VMs that libvirt runs."""
         return self.cloud.libvirtd["nc1"].virsh("list", "--name").split()
 
     def reboot(self):
-        self.began = time.monotonic()
+        self.since = time.monotonic()
         self.cloud.reboot("nc1")
         self.say("its daemons answer")
 
@@ -102,7 +99,7 @@ class Reboot(unittest.TestCase):
     def test_40_away_for_longer_than_a_lost_node(self):
         self.wait_state(self.kept, "running")
         host = self.cloud.hosts["nc1"]
-        self.began = time.monotonic()
+        self.since = time.monotonic()
         host.reboot()
         self.cloud.daemons["nc1"].wait(10)
         wait_until(lambda: self.cli("node", "show", "nc1")["lost_at"] != 0, 150, "the node to be lost")
@@ -117,7 +114,7 @@ class Reboot(unittest.TestCase):
         self.say("the desktop with autostart serves again")
 
     def test_50_the_cc_is_rebooted(self):
-        self.began = time.monotonic()
+        self.since = time.monotonic()
         self.cloud.reboot("cc1")
         self.say("the cc's daemon answers")
         self.cloud.wait_node("nc1", "up")
@@ -144,7 +141,7 @@ class Reboot(unittest.TestCase):
         guest = self.cloud.guest(server)
         self.say("the server serves again")
         self.assertEqual(guest.read("d", "row"), "written-before")
-        self.began = time.monotonic()
+        self.since = time.monotonic()
         self.cloud.reboot("cc1")
         guest.write("d", "row", "written-through-the-new-one")
         self.say("the cc was rebooted, the server that runs writes to its disk there")
