@@ -236,7 +236,7 @@ Result<> Engine::apply(store::Sql& sql, Task& task, const task::Transition& row,
   const bool takes_snapshot = task.op_open && task.op.starts_with("snapshot/");
   const std::optional<Task> before = takes_snapshot ? std::optional(task) : std::nullopt;
   task = after_event(std::move(task), row, status, now());
-  if (moves && !task.op_open) leave_ports(sql, task.insid);
+  if (moves && !task.op_open) end_move(sql, task, row.event);
   if (before) follow_snapshot(sql, *before, task, row, status);
   if (auto ok = act(sql, task, row.action, status); !ok) return ok;
   if (auto ok = after(sql, task, row.event); !ok) return ok;

@@ -141,6 +141,7 @@ class Engine {
   Result<> may_move(store::Sql& sql, const Task& task) const;
   Result<NodeFacts> choose_target(store::Sql& sql, const Task& task, const std::string& wanted) const;
   Result<msg::Move> move_to(store::Sql& sql, const Task& task, const NodeFacts& target);
+  void end_move(store::Sql& sql, Task& task, task::Event event);
   void leave_ports(store::Sql& sql, const std::string& insid);
   Result<> moved(store::Sql& sql, Task task, const task::Transition& row, const msg::TaskStatus& status);
   bool leaves(store::Sql& sql, const Task& task) const;

@@ -51,19 +51,6 @@ Result<> Engine::drain(store::Sql& sql) {
   return {};
 }
 
-/// True if it is on its way to another node. One that was refused there once is not sent again.
-bool Engine::move_off(store::Sql& sql, const Task& task) {
-  const bool was_refused = task.op == "instance/migrate" && !task.op_open && !task.errormsg.empty();
-  if (task.state.state != task::State::running || was_refused) return false;
-  auto moving = move_vm(sql, task, "");
-  if (moving) {
-    obs::info("task.drained", {{"tid", task.tid}, {"node", task.node}, {"how", "moves"}});
-    return true;
-  }
-  obs::info("task.not_moved", {{"tid", task.tid}, {"node", task.node}, {"reason", moving.error().message}});
-  return false;
-}
-
 /// A desktop that does not run yet begins again on another node; if none can take it, it fails (not stored).
 Result<> Engine::begin_elsewhere(store::Sql& sql, Task& task) {
   const Task old = task;

@@ -18,6 +18,9 @@ constexpr std::int64_t kMoveSeconds = 6 * 3600;  // an image may have to arrive 
 /// Under which a VM's ports on the node that it goes to are booked meanwhile.
 constexpr std::string_view kDisplayTo = "display.to", kWebTo = "web.to";
 
+/// Of one on a drained node that no other took: it is stopped.
+constexpr std::string_view kStays = "it could not move away from its drained node";
+
 }  // namespace
 
 /// What cannot go along.
@@ -113,6 +116,24 @@ Result<Task> Engine::move_vm(store::Sql& sql, Task task, const std::string& want
   auto done = operate(sql, std::move(task), std::move(operation));
   if (!done) leave_ports(sql, insid);
   return done;
+}
+
+/// True if it is on its way to another node. One that was refused there once is not sent again.
+bool Engine::move_off(store::Sql& sql, const Task& task) {
+  if (task.state.state != task::State::running || task.prompt == kStays) return false;
+  auto moving = move_vm(sql, task, "");
+  if (moving) {
+    obs::info("task.drained", {{"tid", task.tid}, {"node", task.node}, {"how", "moves"}});
+    return true;
+  }
+  obs::info("task.not_moved", {{"tid", task.tid}, {"node", task.node}, {"reason", moving.error().message}});
+  return false;
+}
+
+/// The move of `task` is over, and it is where it was.
+void Engine::end_move(store::Sql& sql, Task& task, Event event) {
+  leave_ports(sql, task.insid);
+  if (event == Event::refused && leaves(sql, task)) task.prompt = kStays;
 }
 
 /// The ports on the node that it did not go to are free again.
