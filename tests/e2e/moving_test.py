@@ -218,9 +218,10 @@ class MovingServer(unittest.TestCase):
         guest = self.cloud.guest(self.vm)
         self.assertEqual(guest.get(guest.url + "/cgi-bin/uptime").split()[0], boot)
         self.assertEqual(guest.read("d", "row"), "before")
-        guest.write("d", "row", "after")
+        wait_until(lambda: guest.write("d", "row", "after") is None, 60, "a write to d: on the other node",
+                   [p.log for p in self.cloud.daemons.values()])
         self.assertEqual((self.record()["node"], self.record()["joining_epoch"]), (to, 0))
-        print(f"\nREPORT a server and its d: went on elsewhere after {time.monotonic() - began:.1f} s")
+        print(f"\nREPORT a server and its d: went on elsewhere and was written to after {time.monotonic() - began:.1f} s")
         # Back again, then stopped and started: what was written on either node is there.
         self.cli("vm", "migrate", self.vm, "--to", here, "--wait", timeout_s=300)
         self.assertEqual(self.cloud.guest(self.vm).read("d", "row"), "after")
