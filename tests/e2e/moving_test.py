@@ -4,17 +4,20 @@ import json
 import time
 import unittest
 
+from checks import Timed
 from cloud import Cloud
 from cloud_cli import CommandError
 from lab import wait_until
 
 
-class Moving(unittest.TestCase):
+class Moving(Timed, unittest.TestCase):
     """One cloud, one desktop that moves: the tests run in the order of their names."""
+
+    flow = "a moving desktop"
 
     @classmethod
     def setUpClass(cls):
-        cls.report = []
+        super().setUpClass()
         cls.cloud = cls.enterClassContext(Cloud(nodes=2))
         cls.cli = cls.cloud.cli
         cls.image = cls.cli.import_image(cls.cloud.lab.sample_image(), "sample")
@@ -23,18 +26,6 @@ class Moving(unittest.TestCase):
         cls.vm = made["insid"]
         cls.cli.run(cls.vm)
         cls.cloud.guest(cls.vm)
-
-    @classmethod
-    def tearDownClass(cls):
-        print("\nREPORT a VM on its way between hosts nc1 and nc2; the guest under TCG")
-        for line in cls.report:
-            print("  " + line)
-
-    def setUp(self):
-        self.began = time.monotonic()
-
-    def tearDown(self):
-        self.report.append(f"{self._testMethodName[5:]:<52} {time.monotonic() - self.began:6.1f} s")
 
     def guest(self):
         return self.cloud.guest(self.vm)
@@ -78,7 +69,7 @@ class Moving(unittest.TestCase):
         self.guest().write("d", "own", "after")
         folder_s = time.monotonic() - began
         wait_until(lambda: self.running_on() == [to], 60, "the VM to be on one node only")
-        self.report.append(f"  moved in {moved_s:.1f} s, its page answered after {answers_s:.1f} s, its folder after {folder_s:.1f} s")
+        self.tell("moved, its page answers, its folder too", f"{moved_s:6.1f} s, {answers_s:.1f} s, {folder_s:.1f} s")
 
     def begin_slowly(self, to, rate="24mbit"):
         """Its memory is on the way when this returns, and takes some more seconds."""
@@ -133,7 +124,7 @@ class Moving(unittest.TestCase):
         self.assertEqual(self.node(), here)
         self.assertTrue(task["errormsg"])
         self.stays(here, boot)
-        self.report.append(f"  told after {time.monotonic() - began:.0f} s: {task['errormsg']}")
+        self.tell("told that the link was cut, after", f"{time.monotonic() - began:6.1f} s")
         self.cloud.wait_node(to, "up")
 
     def test_40_kill_9_of_either_node_daemon(self):
@@ -188,11 +179,14 @@ class Moving(unittest.TestCase):
         self.cli("node", "enable", here)
 
 
-class MovingServer(unittest.TestCase):
+class MovingServer(Timed, unittest.TestCase):
     """A server: its database disk stays at the cc and is never two nodes' at once."""
+
+    flow = "a moving server"
 
     @classmethod
     def setUpClass(cls):
+        super().setUpClass()
         cls.cloud = cls.enterClassContext(Cloud(nodes=2))
         cls.cli = cls.cloud.cli
         image = cls.cli.import_image(cls.cloud.lab.sample_image(), "srv")
@@ -225,7 +219,7 @@ class MovingServer(unittest.TestCase):
         self.assertEqual(guest.read("d", "row"), "before")
         self.write(guest, "after")
         self.assertEqual((self.record()["node"], self.record()["joining_epoch"]), (to, 0))
-        print(f"\nREPORT a server and its d: went on elsewhere and was written to after {time.monotonic() - began:.1f} s")
+        self.tell("went on elsewhere and d: was written to, after", f"{time.monotonic() - began:6.1f} s")
         # Back again, then stopped and started: what was written on either node is there.
         self.cli("vm", "migrate", self.vm, "--to", here, "--wait", timeout_s=300)
         self.assertEqual(self.cloud.guest(self.vm).read("d", "row"), "after")
