@@ -92,13 +92,16 @@ Result<DiskStore::Answer<DiskStore::Done>> DiskStore::leave(const InstanceId& in
 Result<> DiskStore::do_leave(const InstanceId& instance, std::int64_t epoch) {
   auto loaded = files_.load(instance);
   if (!loaded) return fail(loaded.error());
-  if (!*loaded || (*loaded)->joining_epoch != epoch) return {};
+  if (!*loaded) return {};
   auto& record = **loaded;
-  record.joining_epoch = 0;
-  record.joining_node = record.joining_address = "";
-  if (auto saved = files_.save(record); !saved) return saved;
-  if (!targets_.is_open(instance)) return {};
-  return targets_.set_initiators(instance, record.address, "");
+  if (record.joining_epoch == epoch) {
+    record.joining_epoch = 0;
+    record.joining_node = record.joining_address = "";
+    if (auto saved = files_.save(record); !saved) return saved;
+  }
+  // Also if it has left by its record: tgtd may have been told in vain.
+  if (!record.is_open || !targets_.is_open(instance)) return {};
+  return targets_.set_initiators(instance, record.address, record.joining_address);
 }
 
 }  // namespace educloud::cc

@@ -60,47 +60,66 @@ void IscsiTargets::kick_sessions(const Made& made, const std::vector<std::string
   }
 }
 
+Result<> IscsiTargets::admit(Made& made, const std::vector<std::string>& keep) {
+  const auto tell = [&](Op op, const std::string& one) {
+    return control_.call({.op = op, .tid = made.tid, .parameters = "initiator-address=" + one});
+  };
+  const auto is_kept = [&](const std::string& one) { return std::ranges::find(keep, one) != keep.end(); };
+  for (const auto& one : keep) {
+    const auto known = made.bound.find(one);
+    if (one.empty() || (known != made.bound.end() && known->second)) continue;
+    // A request without an answer may have been carried out, and tgtd takes nobody twice.
+    if (known != made.bound.end()) (void)tell(Op::unbind, one);
+    made.bound[one] = false;
+    if (auto bound = tell(Op::bind, one); !bound)
+      return fail(ErrorCode::unavailable, "let " + one + " in: " + bound.error().message);
+    made.bound[one] = true;
+  }
+  for (auto it = made.bound.begin(); it != made.bound.end();) {
+    if (is_kept(it->first)) {
+      ++it;
+      continue;
+    }
+    it->second = false;
+    auto gone = tell(Op::unbind, it->first);
+    // Refused: it is not there.
+    if (!gone && gone.error().code != ErrorCode::conflict)
+      return fail(ErrorCode::unavailable, "shut " + it->first + " out: " + gone.error().message);
+    it = made.bound.erase(it);
+  }
+  const auto deadline = std::chrono::steady_clock::now() + kLeaveDeadline;
+  for (;;) {
+    kick_sessions(made, keep);
+    auto shown = control_.call({.mode = Mode::connection, .op = Op::show, .tid = made.tid});
+    if (!shown) return fail(ErrorCode::unavailable, shown.error().message);
+    const auto left = parse_sessions(*shown);
+    if (std::ranges::all_of(left, [&](const Session& one) { return is_kept(one.address); })) return {};
+    if (std::chrono::steady_clock::now() > deadline)
+      return fail(ErrorCode::unavailable, "tgtd does not end a session of " + made.target.instance.str());
+    std::this_thread::sleep_for(kPoll);
+  }
+}
+
 Result<> IscsiTargets::set_initiators(const InstanceId& instance, const std::string& address,
                                       const std::string& also) {
   const std::lock_guard control(control_mutex_);
-  std::optional<Made> before;
   Made now;
   {
     const std::lock_guard lock(mutex_);
     const auto it = wanted_.find(instance);
     if (it == wanted_.end())
       return fail(ErrorCode::not_found, "the disk of " + instance.str() + " is not exported");
-    before = it->second;
     it->second.target.address = address;
     it->second.target.also = also;
     now = it->second;
     // A tgtd that is away is told all of it when it comes.
     if (!runs_ || !now.is_made) return {};
   }
-  const std::vector<std::string> keep{address, also};
-  for (const auto& one : keep) {
-    const bool was = one == before->target.address || one == before->target.also;
-    if (one.empty() || was) continue;
-    auto bound = control_.call({.op = Op::bind, .tid = now.tid, .parameters = "initiator-address=" + one});
-    if (!bound) return fail(ErrorCode::unavailable, "let " + one + " in: " + bound.error().message);
-  }
-  const auto deadline = std::chrono::steady_clock::now() + kLeaveDeadline;
-  for (;;) {
-    for (const auto& one : {before->target.address, before->target.also}) {
-      if (one.empty() || std::ranges::find(keep, one) != keep.end()) continue;
-      (void)control_.call({.op = Op::unbind, .tid = now.tid, .parameters = "initiator-address=" + one});
-    }
-    kick_sessions(now, keep);
-    auto shown = control_.call({.mode = Mode::connection, .op = Op::show, .tid = now.tid});
-    if (!shown) return fail(ErrorCode::unavailable, shown.error().message);
-    const auto left = parse_sessions(*shown);
-    const bool alone = std::ranges::all_of(
-        left, [&](const Session& one) { return std::ranges::find(keep, one.address) != keep.end(); });
-    if (alone) return {};
-    if (std::chrono::steady_clock::now() > deadline)
-      return fail(ErrorCode::unavailable, "tgtd does not end a session of " + instance.str());
-    std::this_thread::sleep_for(kPoll);
-  }
+  auto done = admit(now, {address, also});
+  const std::lock_guard lock(mutex_);
+  // A tgtd that was started meanwhile is not made anything yet: that sets it again.
+  if (const auto it = wanted_.find(instance); it != wanted_.end()) it->second.bound = std::move(now.bound);
+  return done;
 }
 
 }  // namespace educloud::cc

@@ -93,10 +93,8 @@ Result<> IscsiTargets::remove(const Made& made) {
   const auto deadline = SteadyClock::now() + kCloseDeadline;
   const std::string line = "Target " + std::to_string(made.tid) + ": ";
   for (;;) {
-    for (const auto* address : {&made.target.address, &made.target.also}) {
-      if (address->empty()) continue;
-      (void)control_.call({.op = Op::unbind, .tid = made.tid, .parameters = "initiator-address=" + *address});
-    }
+    for (const auto& [address, is_sure] : made.bound)
+      (void)control_.call({.op = Op::unbind, .tid = made.tid, .parameters = "initiator-address=" + address});
     (void)control_.call({.mode = Mode::device, .op = Op::remove, .tid = made.tid, .lun = kLun});
     kick_sessions(made);
     (void)control_.call({.op = Op::remove, .tid = made.tid});
@@ -140,6 +138,8 @@ Result<> IscsiTargets::make_all() {
         if (made.is_made) continue;
         // Counts as tried: what cannot be made is told in the log, or to whoever opens it again.
         made.is_made = true;
+        made.bound = {{made.target.address, true}};
+        if (!made.target.also.empty()) made.bound[made.target.also] = true;
         next = made;
         break;
       }
@@ -159,7 +159,10 @@ Result<> IscsiTargets::run_once(const std::stop_token& stop) {
     const std::lock_guard lock(mutex_);
     if (stopped_) return {};
     runs_ = true;
-    for (auto& [instance, made] : wanted_) made.is_made = false;
+    for (auto& [instance, made] : wanted_) {
+      made.is_made = false;
+      made.bound.clear();
+    }
   }
   std::jthread filler([this](const std::stop_token& ended) {
     const std::lock_guard control(control_mutex_);
@@ -231,7 +234,7 @@ Result<> IscsiTargets::open(const IscsiTarget& target) {
     if (it != wanted_.end() && !(it->second.target == target)) {
       return fail(ErrorCode::conflict, "another target is open for " + target.instance.str());
     }
-    if (it == wanted_.end()) wanted_[target.instance] = {target, next_tid_++, false};
+    if (it == wanted_.end()) wanted_[target.instance] = {.target = target, .tid = next_tid_++};
     tid = wanted_[target.instance].tid;
   }
   if (!supervisor_.joinable()) {

@@ -56,7 +56,8 @@ class IscsiTargets {
   void close(const InstanceId& instance);
   bool is_open(const InstanceId& instance) const;
   /// Who may log in to a target that is open is changed, without harm to sessions of those that still may;
-  /// when it returns no other has one. Errors: not_found, unavailable.
+  /// when it returns no other has one. After an error the next call does what is left.
+  /// Errors: not_found, unavailable.
   Result<> set_initiators(const InstanceId& instance, const std::string& address, const std::string& also);
   /// Ends tgtd. Idempotent.
   void stop();
@@ -66,6 +67,9 @@ class IscsiTargets {
     IscsiTarget target;
     std::int32_t tid = 0;
     bool is_made = false;  ///< at the tgtd that runs now, or tried in vain
+    /// Who may log in by what this tgtd was told, whatever is wanted; false: it has not said yes, or not yet
+    /// that it forgot him.
+    std::map<std::string, bool> bound = {};
   };
 
   std::filesystem::path socket() const { return options_.run_dir / "tgtd.0"; }
@@ -76,6 +80,8 @@ class IscsiTargets {
   Result<> make(const Made& made);
   Result<> make_all();
   Result<> remove(const Made& made);
+  /// Makes `keep` the only ones in made.bound, and ends the others' sessions.
+  Result<> admit(Made& made, const std::vector<std::string>& keep);
   /// `keep`: addresses whose sessions stay.
   void kick_sessions(const Made& made, const std::vector<std::string>& keep = {});
   /// Ends tgtd and waits until it is gone.

@@ -8,6 +8,7 @@
 #include "common/obs/log.hpp"
 #include "common/share/mounts.hpp"
 #include "common/sys/file.hpp"
+#include "nc/app/instance_record.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -130,14 +131,17 @@ Result<> Folders::make_smb(VmSpec& spec) {
   auto account = account_of(*uid);
   if (!account) return fail(account.error());
   const auto state = folder / "state";
+  // The last run's QEMU owned it: nothing in there is to be trusted, and no link in it followed.
+  if (auto ok = remove_tree(folder); !ok) return ok;
   if (auto ok = sys::make_directories(state, 0700); !ok) return ok;
   constexpr unsigned kAnyone = 0644;  // in a directory that only that user enters
   if (auto ok =
           sys::write_file_atomically(folder / "smb.conf", smb_config(spec.folders, state, *account), kAnyone);
       !ok)
     return ok;
-  for (const auto& path : {folder, state}) {
-    if (*uid != ::geteuid() && ::chown(path.c_str(), *uid, static_cast<gid_t>(-1)) != 0)
+  // The outer one last: from then on that user can change what is inside.
+  for (const auto& path : {state, folder}) {
+    if (*uid != ::geteuid() && ::lchown(path.c_str(), *uid, static_cast<gid_t>(-1)) != 0)
       return fail(errno_error("give " + path.string() + " to " + *account, errno));
   }
   spec.smb = folder;

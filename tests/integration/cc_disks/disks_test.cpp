@@ -194,7 +194,14 @@ TEST_F(Disks, AMovingVmsNodesBothReachIt) {
   EXPECT_EQ(joined.body["secret"], opened.body["secret"]);
   EXPECT_EQ(joined.body["iqn"], opened.body["iqn"]);
   EXPECT_EQ(say("nc3", 2, "/join").status, 409);
-  // It does not come: nothing has changed for nc1.
+  // It does not come: nothing has changed for nc1. As long as tgtd was not told so, it is not done.
+  std::filesystem::rename(dir_ / "tgtd.0", dir_ / "away");
+  const auto leave = path_of(kServer, 2);
+  for (int tries = 0; tries < 20; ++tries) {
+    EXPECT_NE(once("POST", leave + "/leave", grant_for("nc2", "PUT", leave), nullptr).status, 200);
+    std::this_thread::sleep_for(std::chrono::milliseconds{20});
+  }
+  std::filesystem::rename(dir_ / "away", dir_ / "tgtd.0");
   EXPECT_EQ(say("nc2", 2, "/leave").status, 200);
   EXPECT_EQ(say("nc2", 2, "/leave").status, 200);
   EXPECT_EQ(say("nc2", 2, "/keep").status, 409);

@@ -199,6 +199,44 @@ TEST_F(Targets, WhoMayLogInChangesUnderARunningSession) {
             ErrorCode::not_found);
 }
 
+TEST_F(Targets, WhatTgtdWasToldInVainIsDoneByTheNextTry) {
+  const auto disk = target("VS00000001");
+  ASSERT_TRUE(targets_->open(disk));
+  const auto here = initiator("VS00000001");
+  const auto socket = dir_ / "run/tgtd.0", away = dir_ / "run/away";
+  const auto set_twice = [&](const std::string& address, const std::string& also) {
+    std::filesystem::rename(socket, away);
+    const auto in_vain = targets_->set_initiators(disk.instance, address, also);
+    std::filesystem::rename(away, socket);
+    ASSERT_FALSE(in_vain);
+    EXPECT_EQ(in_vain.error().code, ErrorCode::unavailable);
+    for (int again = 0; again < 2; ++again) {
+      const auto done = targets_->set_initiators(disk.instance, address, also);
+      ASSERT_TRUE(done) << done.error().message;
+    }
+  };
+  set_twice("127.0.0.9", "");
+  EXPECT_FALSE(here.io({"read 0 64k"})) << "the node before is out, though the first try failed";
+  set_twice("127.0.0.9", "127.0.0.1");
+  EXPECT_TRUE(here.io({"read 0 64k"})) << "who joins is let in";
+  set_twice("127.0.0.9", "");
+  EXPECT_FALSE(here.io({"read 0 64k"})) << "who left is out";
+  // A tgtd that does not answer in time does it all the same, later.
+  const pid_t before = tgtd();
+  ::kill(before, SIGSTOP);
+  EXPECT_FALSE(targets_->set_initiators(disk.instance, "127.0.0.1", ""));
+  ::kill(before, SIGCONT);
+  EXPECT_TRUE(
+      eventually([&] { return targets_->set_initiators(disk.instance, "127.0.0.1", "").has_value(); }));
+  EXPECT_TRUE(here.io({"read 0 64k"}));
+  // A new tgtd knows nobody but who is wanted; the one before it is forgotten.
+  ::kill(before, SIGKILL);
+  EXPECT_TRUE(eventually([&] { return here.io({"read 0 64k"}).has_value(); }));
+  EXPECT_NE(tgtd(), before);
+  set_twice("127.0.0.9", "");
+  EXPECT_FALSE(here.io({"read 0 64k"}));
+}
+
 TEST_F(Targets, AFileThatIsNotThereIsAnErrorAndHarmsNoOther) {
   ASSERT_TRUE(targets_->open(target("VS00000001")));
   auto missing = target("VS00000002");

@@ -1,6 +1,8 @@
 #include "nc/app/folders.hpp"
 
 #include <gmock/gmock.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/sys/file.hpp"
 #include "common/sys/process.hpp"
@@ -107,8 +109,17 @@ TEST_F(GuestFolders, OverVirtiofs) {
 TEST_F(GuestFolders, OverSmb) {
   auto vm = desktop(FolderProtocol::smb);
   vm.folders[1].read_only = true;
+  // What a guest that had escaped left in a folder that was its QEMU's.
+  const auto smb = layout().smb(vm.insid), bait = layout().space() / "bait";
+  fs::create_directories(smb);
+  fs::create_directory(bait);
+  fs::create_directory_symlink(bait, smb / "state");
   const auto note = folders_->prepare(vm, {});
   ASSERT_TRUE(note) << note.error().message;
+  EXPECT_EQ(fs::symlink_status(smb / "state").type(), fs::file_type::directory);
+  struct stat given {};
+  ASSERT_EQ(::stat(bait.c_str(), &given), 0);
+  EXPECT_EQ(given.st_uid, ::geteuid()) << "no link was followed";
   fs::create_directory_symlink("/etc", layout().space() / "prv-data/ann/out");
   fs::create_symlink("/etc/passwd", layout().space() / "prv-data/ann/passwd");
   const auto started = hypervisor_->define_and_start(vm);
