@@ -29,6 +29,9 @@ Result<> Engine::drain(store::Sql& sql) {
     auto task = store::find_task_by_row(sql, id);
     if (!task) continue;
     const std::string tid = task->tid, node = task->node;
+    const bool runs = task->state.state == task::State::running || task->state.state == task::State::paused;
+    // A snapshot, or what makes this node the keeper of a VM that has just come: its turn is in a second.
+    if (runs && task->op_open) continue;
     Result<> done;
     if (task->state.phase == task::Phase::preparing) {
       done = begin_elsewhere(sql, *task);

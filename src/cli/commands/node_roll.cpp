@@ -118,13 +118,18 @@ Result<std::vector<json>> choose(Session& session, const Roll& roll) {
 
 Result<> empty_node(Context& context, Session& session, const Roll& roll, const std::string& host) {
   if (auto ok = set_state(session, host, "drained"); !ok) return ok;
+  const SystemClock clock;
+  const auto drained_ms = clock.boot_ms();
   std::set<std::string> left;
   auto empty = wait_for_node(session, host, roll.timeout_s, "still has VMs", [&](const json& node) {
     auto now = vms_of(node);
     if (now != left && !now.empty())
       context.console.note(host + ": " + std::to_string(now.size()) + " VMs are to leave");
     left = std::move(now);
-    return left.empty();
+    // What it told before it was drained says nothing of what was on its way to it.
+    const bool is_fresh = node.value("age_ms", std::int64_t{-1}) >= 0 &&
+                          node.value("age_ms", std::int64_t{0}) < clock.boot_ms() - drained_ms;
+    return is_fresh && left.empty() && node.value("committed_mib", std::int64_t{0}) == 0;
   });
   if (empty) return {};
   std::string names;

@@ -27,6 +27,9 @@ task::TaskState place_of(VmState state) {
 
 Operations::Final Operations::operate(const Call& call) {
   const std::string& op = call.command.op;
+  // It stands still here, and may run there: to touch it would make two of it.
+  if (op != "instance/migrate" && is_handed_over(call.tid.instance) && hypervisor_.state(call.tid.instance))
+    return fail(ErrorCode::conflict, "another node may have the VM: stop it, and start it again");
   Final done = fail(ErrorCode::invalid_argument, "this node does not know op '" + op + "'", "op");
   if (op == "instance/pause") done = pause_vm(call);
   if (op == "instance/resume") done = resume_vm(call);
@@ -34,8 +37,13 @@ Operations::Final Operations::operate(const Call& call) {
   if (op == "instance/limit") done = limit_vm(call);
   if (op == "instance/migrate") done = move_vm(call);
   if (op.starts_with("snapshot/")) return on_snapshot(call);
-  if (done || done.error().code != ErrorCode::not_found) return done;
-  return gone_report(call);
+  if (done || done.error().code == ErrorCode::cancelled) return done;
+  // Not what another node or the cc could not find, but the VM.
+  const auto state = state_of(call);
+  const bool is_gone = !state && state.error().code == ErrorCode::not_found;
+  if (is_gone && !is_handed_over(call.tid.instance)) return gone_report(call);
+  if (done.error().code == ErrorCode::not_found) return fail(ErrorCode::unavailable, done.error().message);
+  return done;
 }
 
 inbox::Report Operations::gone_report(const Call& call) {

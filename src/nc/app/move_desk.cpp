@@ -1,6 +1,8 @@
 #include "nc/app/move_desk.hpp"
 
+#include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include <condition_variable>
@@ -15,12 +17,18 @@ namespace {
 
 constexpr std::chrono::seconds kLook{1};
 
+/// By its inode: in that directory QEMU may put a link to another socket, which we could reach as root.
 Result<sys::Fd> connect_to(const std::filesystem::path& path) {
+  const std::string text = path.string();
+  auto inode = sys::open_file(path, O_PATH | O_NOFOLLOW);
+  if (!inode) return inode;
+  struct stat status {};
+  if (::fstat(inode->get(), &status) != 0 || !S_ISSOCK(status.st_mode))
+    return fail(ErrorCode::corrupt, text + " is no socket");
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  const std::string text = path.string();
-  if (text.size() >= sizeof address.sun_path) return fail(ErrorCode::invalid_argument, text + " is too long");
-  text.copy(address.sun_path, text.size());
+  const std::string alias = "/proc/self/fd/" + std::to_string(inode->get());
+  alias.copy(address.sun_path, sizeof address.sun_path - 1);
   sys::Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.is_open() || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     return fail(errno_error("connect to " + text, errno));
@@ -108,9 +116,14 @@ http::Response MoveDesk::announce(const http::Request& request) {
 
 Result<std::shared_ptr<MoveDesk::Arrival>> MoveDesk::find_or_begin(const InstanceId& insid,
                                                                    msg::Command command) {
+  // Their threads are waited for where nobody waits for the lock.
+  std::vector<std::shared_ptr<Arrival>> over;
   const std::lock_guard lock(mutex_);
-  std::erase_if(arrivals_,
-                [&](const auto& one) { return one.first != insid.str() && one.second->over.load(); });
+  std::erase_if(arrivals_, [&](const auto& one) {
+    if (one.first == insid.str() || !one.second->over.load()) return false;
+    over.push_back(one.second);
+    return true;
+  });
   std::shared_ptr<Arrival> earlier;
   if (const auto at = arrivals_.find(insid.str()); at != arrivals_.end()) {
     earlier = at->second;

@@ -1,5 +1,6 @@
 #include "nc/app/move_link.hpp"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -43,7 +44,9 @@ Result<sys::Fd> listen_on(const std::filesystem::path& path, std::optional<unsig
     return fail(errno_error("listen on " + text, errno));
   if (group && ::lchown(text.c_str(), static_cast<uid_t>(-1), *group) != 0)
     return fail(errno_error("chown " + text, errno));
-  if (::chmod(text.c_str(), group ? 0660 : 0600) != 0 || ::listen(fd.get(), 1) != 0)
+  // QEMU may put a link in its place.
+  if (::fchmodat(AT_FDCWD, text.c_str(), group ? 0660 : 0600, AT_SYMLINK_NOFOLLOW) != 0 ||
+      ::listen(fd.get(), 1) != 0)
     return fail(errno_error("listen on " + text, errno));
   return fd;
 }
@@ -79,11 +82,14 @@ Result<> MoveLink::prepare(const msg::Command& command,
     auto answer = node.send(request, stop);
     if (!answer) return fail(answer.error());
     auto said = answer->json();
-    if (!said) return fail(said.error());
+    // It receives enough already: our turn comes.
+    const bool is_full = !said && said.error().code == ErrorCode::exhausted;
+    if (!said && !is_full) return fail(said.error());
+    if (is_full) said = nlohmann::json::object();
     if (!said->is_object()) return fail(ErrorCode::corrupt, "the other node's answer is no object");
     if (said->value("state", "") == "ready") return {};
     tell(said->value("bytes_done", std::uint64_t{0}), said->value("bytes_total", std::uint64_t{0}));
-    request = {.method = "GET", .target = target("")};
+    if (!is_full) request = {.method = "GET", .target = target("")};
     if (std::chrono::steady_clock::now() > deadline)
       return fail(ErrorCode::timeout, "the other node does not get ready");
     if (!wait_a_moment(stop, kAsk)) return fail(ErrorCode::cancelled, "interrupted");

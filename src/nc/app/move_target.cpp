@@ -1,5 +1,6 @@
 // A VM that comes from another node: what has to be here before it (ADR 11).
 #include "common/obs/log.hpp"
+#include "common/sys/file.hpp"
 #include "nc/app/lease_file.hpp"
 #include "nc/app/operations.hpp"
 
@@ -14,10 +15,7 @@ Result<> Operations::receive(const msg::Command& command, const OnCopied& tell, 
     return fail(ErrorCode::invalid_argument, "not a VM that can come from another node", "source");
   auto spec = make_spec(command, call.tid, options_.layout, options_.limits);
   if (!spec) return fail(spec.error());
-  // Not "none" if it is not known.
-  if (auto state = hypervisor_.state(insid); state || state.error().code != ErrorCode::not_found)
-    return fail(state ? Error{ErrorCode::conflict, "a VM " + insid.str() + " is here already", {}}
-                      : state.error());
+  if (auto ok = is_free(insid); !ok) return ok;
   if (auto ok = may_start(call); !ok) return ok;
   auto request = make_fill_request(*command.source, command.source_grant, "user");
   if (!request) return fail(request.error());
@@ -26,10 +24,14 @@ Result<> Operations::receive(const msg::Command& command, const OnCopied& tell, 
   }
   if (auto ok = images_.fetch(*request, tell, call.stop); !ok) return ok;
   if (auto ok = need_disk(0, "taking a VM"); !ok) return ok;
+  // The image may have taken an hour, in which it was stopped and started here.
+  if (auto ok = is_free(insid); !ok) return ok;
   if (auto ok = make_disk(call, *spec); !ok) return ok;
   if (auto ok = make_scratch(*spec); !ok) return ok;
   if (auto ok = make_seed(call, *spec); !ok) return ok;
-  if (auto ok = remove_file(options_.layout.move_mark(insid)); !ok) return ok;
+  for (const auto& mark : {options_.layout.move_mark(insid), options_.layout.taken_mark(insid)}) {
+    if (auto ok = remove_file(mark); !ok) return ok;
+  }
   if (auto ok = remove_file(spec->console_log); !ok) return ok;
   if (auto ok = join_database(call, *spec); !ok) return ok;
   if (auto ok = prepare_folders(call, *spec); !ok) return fail(ok.error());
@@ -43,10 +45,41 @@ Result<> Operations::receive(const msg::Command& command, const OnCopied& tell, 
   return hypervisor_.receive(*spec, places(insid));
 }
 
+Result<> Operations::is_no_task_of_ours(const InstanceId& insid) const {
+  for (const auto& entry : inbox_.tasks()) {
+    auto tid = TaskId::parse(entry.command.tid);
+    if (!tid || tid->instance != insid) continue;
+    const bool over = entry.finished && !is_up(entry);
+    if (!over) return fail(ErrorCode::conflict, "VM " + insid.str() + " is this node's by now");
+  }
+  return {};
+}
+
+/// Nor a VM of that name.
+Result<> Operations::is_free(const InstanceId& insid) {
+  // Not "none" if it is not known.
+  if (auto state = hypervisor_.state(insid); state || state.error().code != ErrorCode::not_found)
+    return fail(state ? Error{ErrorCode::conflict, "a VM " + insid.str() + " is here already", {}}
+                      : state.error());
+  return is_no_task_of_ours(insid);
+}
+
 Result<> Operations::take_over(const InstanceId& insid) {
+  const auto taken = options_.layout.taken_mark(insid);
   auto arrived = hypervisor_.has_arrived(insid);
-  if (!arrived) return fail(arrived.error());
+  if (!arrived) {
+    std::error_code ignored;
+    const bool was_here = std::filesystem::exists(taken, ignored);
+    // It ran here and has ended since: the other node must not let an older moment of it go on.
+    if (arrived.error().code == ErrorCode::not_found && was_here) return {};
+    return fail(arrived.error());
+  }
   if (!*arrived) return fail(ErrorCode::unavailable, "not all of the VM has arrived yet");
+  constexpr unsigned kMode = 0600;
+  auto noted = sys::make_directories(taken.parent_path());
+  if (noted) noted = sys::write_file_atomically(taken, "", kMode);
+  // Never "not found": the other node would let it go on there.
+  if (!noted) return fail(ErrorCode::unavailable, noted.error().message);
   if (auto ok = keep_database(insid); !ok) return ok;
   if (auto ok = hypervisor_.take_over(insid); !ok) return ok;
   (void)remove_tree(options_.layout.move_folder(insid));
@@ -58,12 +91,7 @@ Result<> Operations::give_up(const InstanceId& insid) {
   if (!state && state.error().code != ErrorCode::not_found) return fail(state.error());
   if (state && *state != VmState::paused)
     return fail(ErrorCode::conflict, "VM " + insid.str() + " runs here");
-  for (const auto& entry : inbox_.tasks()) {
-    auto tid = TaskId::parse(entry.command.tid);
-    if (!tid || tid->instance != insid) continue;
-    const bool over = entry.finished && !is_up(entry);
-    if (!over) return fail(ErrorCode::conflict, "VM " + insid.str() + " is this node's by now");
-  }
+  if (auto ok = is_no_task_of_ours(insid); !ok) return ok;
   if (auto ok = hypervisor_.destroy(insid); !ok) return ok;
   if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, insid);
   close_database(insid, {}, {});

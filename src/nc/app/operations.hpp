@@ -136,6 +136,9 @@ class Operations {
   std::string limit_network(const Call& call, const msg::Limits& limits);
   // move_source.cpp
   Final move_vm(const Call& call);
+  Result<> is_free(const InstanceId& insid);
+  /// Errors: conflict, if a task of this node's has the VM.
+  Result<> is_no_task_of_ours(const InstanceId& insid) const;
   Result<> may_leave(const Call& call);
   Result<> leave(const Call& call, MoveLink& link);
   Final hand_over(const Call& call, MoveLink& link);

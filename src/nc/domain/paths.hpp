@@ -26,6 +26,8 @@ class Layout {
   /// Sockets while it moves; QEMU makes some of them. And how far it got, 0600.
   std::filesystem::path move_folder(const InstanceId& id) const { return instance(id) / "move"; }
   std::filesystem::path move_mark(const InstanceId& id) const { return instance(id) / "move.json"; }
+  /// At the other end: there once it was, or was about to be, let run here.
+  std::filesystem::path taken_mark(const InstanceId& id) const { return instance(id) / "taken"; }
   /// What the overlay stands on, so that a later start cannot mix versions.
   std::filesystem::path record(const InstanceId& id) const { return instance(id) / "instance.json"; }
   /// Empty: what the guests' scratch disks stand on. And one guest's, thrown away at each start.

@@ -200,6 +200,21 @@ TEST_F(MoveProtocol, OnceHandedOverTheOtherNodeDecides) {
   EXPECT_EQ(*hypervisor_there_.state(vm(kDesktop)), VmState::running);
 }
 
+TEST_F(MoveProtocol, WhatRanThereAndEndedDoesNotGoOnHere) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  const auto one = order(kDesktop);
+  ASSERT_TRUE(hypervisor_there_.receive(*hypervisor_.spec(vm(kDesktop)), {}));
+  ASSERT_TRUE(hypervisor_.pause(vm(kDesktop)));
+  mark(one, 1);
+  http::Client client(*http::Url::parse("http://127.0.0.1:" + std::to_string(port_)), {});
+  const auto target = "/migrations/VD0000beef/take-over?" + one.move->grant;
+  ASSERT_EQ(client.send({.method = "POST", .target = target})->status, 200);
+  ASSERT_TRUE(hypervisor_there_.destroy(vm(kDesktop)));
+  EXPECT_EQ(ask(one).event, "running") << "the answer was lost: clc starts it anew over there";
+  EXPECT_FALSE(hypervisor_.state(vm(kDesktop)));
+}
+
 TEST_F(MoveProtocol, LostOnTheWayItGoesOnHere) {
   ask("image/prepare", kDesktop);
   ask("image/run", kDesktop);
