@@ -117,5 +117,13 @@ class Guest:
         return self.get(f"{self.url}/cgi-bin/disk?name={drive}&file={file}").strip()
 
     def write(self, drive, file, text):
-        """Returns when it is on the disk."""
-        self.get(f"{self.url}/cgi-bin/disk-write?name={drive}&file={file}&text={text}")
+        """Returns when it is on the disk, which on a busy host may take longer than a page: then it is asked for again."""
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                self.get(f"{self.url}/cgi-bin/disk-write?name={drive}&file={file}&text={text}")
+                return
+            except OSError as problem:
+                slow = isinstance(problem, TimeoutError) or isinstance(getattr(problem, "reason", None), TimeoutError)
+                if not slow or time.monotonic() > deadline:
+                    raise

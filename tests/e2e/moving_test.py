@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """A VM that runs goes on on another node: a real guest, real nodes. What it holds in memory and on its disk comes along."""
 import json
+import re
 import time
 import unittest
 
@@ -52,6 +53,8 @@ class Moving(Timed, unittest.TestCase):
         before, to = self.shown(), self.other()
         boot, seconds = self.life()
         self.guest().add_note("written-before")
+        # A guest mounts its SMB folder a moment after its page answers.
+        wait_until(lambda: "d smb" in self.guest().disks(), 90, "its folder d:")
         self.guest().write("d", "own", "before")
         began = time.monotonic()
         after = self.cli("vm", "migrate", self.vm, "--to", to, "--wait", timeout_s=300)
@@ -102,7 +105,8 @@ class Moving(Timed, unittest.TestCase):
         task = self.shown()["task"]
         self.assertEqual(self.shown()["state"], "migrating")
         self.assertGreater(task["bytes_total"], task["bytes_done"])
-        self.assertRegex(task["prompt"], f"copying its memory to {to}, [0-9]+ s left")
+        # Once its rate is known.
+        wait_until(lambda: re.search(f"copying its memory to {to}, [0-9]+ s left", self.shown()["task"]["prompt"]), 60, "the time left")
         self.assertEqual(self.life()[0], boot)  # it works all the while
         self.cloud.limit_rate(to, None)
         self.settled()
