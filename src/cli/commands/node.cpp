@@ -98,7 +98,8 @@ void add_node_commands(CLI::App& app, Context& context) {
              [&context, host](Session& session) { return show_node(context, session, *host); });
   add_change(*node, context, "enable", "enabled", "Let it take VMs");
   add_change(*node, context, "no-new", "no_new", "No new VMs; what runs there runs on");
-  add_change(*node, context, "drain", "drained", "No new VMs, and stop the desktops that run there");
+  add_change(*node, context, "drain", "drained",
+             "No new VMs; what runs there moves away, or else is stopped");
   add_node_roll_command(*node, context);
 }
 

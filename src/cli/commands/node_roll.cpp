@@ -1,6 +1,6 @@
 // `educloud node roll`: nodes, or their daemons, restarted one after the other without losing a VM.
 #include <CLI/CLI.hpp>
-#include <csignal>
+#include <cstdlib>
 #include <set>
 #include <thread>
 

@@ -21,6 +21,8 @@ Result<> format(const fs::path& file, const std::string& imgid, std::uint64_t di
   const std::string digits = imgid.substr(3);
   const std::string uuid = digits + "-0000-4000-8000-0000" + digits;
   sys::ProcessOptions options;
+  // With discard it knows that the file is zeros and says so; else each guest would write its inode tables
+  // again, synced through iSCSI, behind the user's first rows.
   options.argv = {"mke2fs",
                   "-q",
                   "-F",
@@ -31,7 +33,7 @@ Result<> format(const fs::path& file, const std::string& imgid, std::uint64_t di
                   "-U",
                   uuid,
                   "-E",
-                  "lazy_itable_init=1,nodiscard,hash_seed=" + uuid,
+                  "lazy_itable_init=1,discard,hash_seed=" + uuid,
                   file.string()};
   options.environment = {"E2FSPROGS_FAKE_TIME=1700000000"};
   options.timeout = std::chrono::minutes{2};
