@@ -6,6 +6,7 @@
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
 #include "common/sys/file.hpp"
+#include "common/sys/pause.hpp"
 #include "common/sys/process.hpp"
 
 namespace educloud::cc {
@@ -24,13 +25,6 @@ constexpr std::chrono::seconds kReadyDeadline{10};
 constexpr std::chrono::seconds kCloseDeadline{5};
 constexpr milliseconds kPoll{20};
 constexpr std::size_t kMaxRunDir = 90;
-
-void pause_for(milliseconds time, const std::stop_token& stop = {}) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
-}
 
 Result<> check(const IscsiTarget& target) {
   // Both go into tgtd's comma-separated parameters.
@@ -104,7 +98,7 @@ Result<> IscsiTargets::remove(const Made& made) {
     if (SteadyClock::now() > deadline) {
       return fail(ErrorCode::timeout, "tgtd does not let go of " + made.target.instance.str());
     }
-    pause_for(kPoll);
+    (void)sys::pause(kPoll);
   }
   (void)control_.call(
       {.mode = Mode::account, .op = Op::remove, .parameters = "user=" + made.target.instance.str()});
@@ -124,7 +118,7 @@ Result<> IscsiTargets::await_ready() {
     auto shown = control_.call({.op = Op::show});
     if (shown) return {};
     if (SteadyClock::now() > deadline) return fail(shown.error());
-    pause_for(kPoll);
+    (void)sys::pause(kPoll);
   }
 }
 
@@ -205,7 +199,7 @@ void IscsiTargets::supervise(const std::stop_token& stop) {
     if (SteadyClock::now() - began > kRanWell) pause = kFirstPause;
     obs::warn("tgtd.ended",
               {{"reason", ended ? std::string("?") : ended.error().message}, {"again_in_ms", pause.count()}});
-    pause_for(pause, stop);
+    (void)sys::pause(pause, stop);
     pause = std::min(pause * 2, kLongestPause);
   }
 }

@@ -3,11 +3,10 @@
 #include <pwd.h>
 #include <unistd.h>
 
-#include <condition_variable>
-
 #include "common/obs/log.hpp"
 #include "common/share/mounts.hpp"
 #include "common/sys/file.hpp"
+#include "common/sys/pause.hpp"
 #include "nc/app/instance_record.hpp"
 
 namespace educloud::nc {
@@ -31,13 +30,6 @@ const char* share_of(const SharedFolder& folder) {
 std::filesystem::path place_of(const std::filesystem::path& space, const SharedFolder& folder) {
   const auto top = space / share_of(folder);
   return folder.user.empty() ? top : top / folder.user;
-}
-
-void pause(milliseconds time, const std::stop_token& stop) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
 }
 
 Result<std::string> account_of(unsigned uid) {
@@ -101,7 +93,7 @@ Result<> Folders::find(SharedFolder& folder, const std::stop_token& stop) const 
       return fail(ErrorCode::unavailable, "drive " + folder.drive + ": " + folder.name() +
                                               " does not answer: " + seen.error().message + kRemedy);
     }
-    pause(kPoll, stop);
+    (void)sys::pause(kPoll, stop);
   }
 }
 

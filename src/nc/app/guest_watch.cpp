@@ -1,8 +1,7 @@
 #include "nc/app/guest_watch.hpp"
 
-#include <condition_variable>
-
 #include "common/obs/log.hpp"
+#include "common/sys/pause.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -35,16 +34,13 @@ GuestFacts GuestWatch::facts(const InstanceId& insid) const {
 
 void GuestWatch::start() {
   thread_ = std::jthread([this](std::stop_token stop) {
-    std::mutex mutex;
-    std::condition_variable_any never;
-    std::unique_lock lock(mutex);
     while (!stop.stop_requested()) {
       try {
         look(stop);
       } catch (const std::exception& e) {
         obs::error("guest_watch.exception", {{"what", e.what()}});
       }
-      never.wait_for(lock, stop, kEvery, [] { return false; });
+      (void)sys::pause(kEvery, stop);
     }
   });
 }

@@ -5,6 +5,7 @@
 #include "common/daemon/daemon.hpp"
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
+#include "common/sys/pause.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -126,16 +127,13 @@ void Heartbeat::beat() {
 void Heartbeat::start() {
   guests_.start();
   thread_ = std::jthread([this](std::stop_token stop) {
-    std::mutex mutex;
-    std::condition_variable_any never;
-    std::unique_lock lock(mutex);
     while (!stop.stop_requested()) {
       try {
         beat();
       } catch (const std::exception& e) {
         obs::error("heartbeat.exception", {{"what", e.what()}});
       }
-      never.wait_for(lock, stop, limits::kHeartbeat, [] { return false; });
+      (void)sys::pause(limits::kHeartbeat, stop);
     }
   });
 }

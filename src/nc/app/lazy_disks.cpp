@@ -1,9 +1,8 @@
 #include "nc/app/lazy_disks.hpp"
 
-#include <condition_variable>
-
 #include "common/obs/log.hpp"
 #include "common/sys/file.hpp"
+#include "common/sys/pause.hpp"
 #include "nc/app/nbd_proxy.hpp"
 
 namespace educloud::nc {
@@ -13,15 +12,6 @@ constexpr std::chrono::milliseconds kFirstPause{500};
 constexpr std::chrono::milliseconds kLastPause{10'000};
 /// A guest's read that cannot be answered for this long gets an I/O error.
 constexpr std::chrono::minutes kPatience{30};
-
-/// False: stopped.
-bool pause(std::chrono::milliseconds time, const std::stop_token& stop) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
-  return !stop.stop_requested();
-}
 
 }  // namespace
 
@@ -52,7 +42,7 @@ class LazyDisks::LastingReader : public NodeCache::Reader {
       auto done = reader->read(offset, out, stop);
       if (done || stop.stop_requested() || std::chrono::steady_clock::now() > deadline) return done;
       obs::warn("lazy.read_again", {{"reason", done.error().message}});
-      if (!pause(wait, stop)) return done;
+      if (!sys::pause(wait, stop)) return done;
       wait = std::min(wait * 2, kLastPause);
       reopen(reader, stop);
     }
@@ -159,7 +149,7 @@ void LazyDisks::restore(const InstanceId& insid, const FillRequest& request) {
       auto served = serve(insid, request, stop, false);
       if (served || stop.stop_requested() || served.error().code == ErrorCode::conflict) return;
       obs::warn("lazy.not_restored", {{"insid", insid.str()}, {"reason", served.error().message}});
-      if (!pause(wait, stop)) return;
+      if (!sys::pause(wait, stop)) return;
       wait = std::min(wait * 2, kLastPause);
     }
   });

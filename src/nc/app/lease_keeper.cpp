@@ -3,6 +3,7 @@
 #include "common/msg/lease.hpp"
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
+#include "common/sys/pause.hpp"
 #include "nc/app/lease_file.hpp"
 
 namespace educloud::nc {
@@ -87,16 +88,13 @@ std::int64_t LeaseKeeper::epoch() const {
 
 void LeaseKeeper::start() {
   thread_ = std::jthread([this](std::stop_token stop) {
-    std::mutex mutex;
-    std::condition_variable_any never;
-    std::unique_lock lock(mutex);
     while (!stop.stop_requested()) {
       try {
         tick();
       } catch (const std::exception& e) {
         obs::error("lease.exception", {{"what", e.what()}});
       }
-      never.wait_for(lock, stop, std::chrono::seconds{1}, [] { return false; });
+      (void)sys::pause(std::chrono::seconds{1}, stop);
     }
   });
 }

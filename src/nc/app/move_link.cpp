@@ -7,11 +7,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <condition_variable>
-
 #include "common/msg/codec.hpp"
 #include "common/obs/log.hpp"
 #include "common/sys/file.hpp"
+#include "common/sys/pause.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -21,14 +20,6 @@ constexpr std::chrono::milliseconds kAsk{300};
 constexpr std::chrono::seconds kShowEvery{10};
 constexpr std::chrono::hours kReadyPatience{2};  ///< an image over a slow link
 constexpr int kAcceptPollMs = 200;
-
-bool wait_a_moment(const std::stop_token& stop, std::chrono::milliseconds time) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
-  return !stop.stop_requested();
-}
 
 Result<sys::Fd> listen_on(const std::filesystem::path& path, std::optional<unsigned> group) {
   std::error_code ignored;
@@ -92,7 +83,7 @@ Result<> MoveLink::prepare(const msg::Command& command,
     if (!is_full) request = {.method = "GET", .target = target("")};
     if (std::chrono::steady_clock::now() > deadline)
       return fail(ErrorCode::timeout, "the other node does not get ready");
-    if (!wait_a_moment(stop, kAsk)) return fail(ErrorCode::cancelled, "interrupted");
+    if (!sys::pause(kAsk, stop)) return fail(ErrorCode::cancelled, "interrupted");
   }
 }
 

@@ -1,9 +1,8 @@
 // instance/migrate at the node that the VM leaves (ADR 11).
-#include <condition_variable>
-
 #include "common/msg/codec.hpp"
 #include "common/obs/log.hpp"
 #include "common/sys/file.hpp"
+#include "common/sys/pause.hpp"
 #include "nc/app/lease_file.hpp"
 #include "nc/app/operations.hpp"
 
@@ -164,10 +163,7 @@ Operations::Final Operations::hand_over(const Call& call, MoveLink& link) {
                                           taken.error().message +
                                           "): it stands still here; stop it and start it again");
     }
-    std::mutex mutex;
-    std::condition_variable_any never;
-    std::unique_lock lock(mutex);
-    never.wait_for(lock, call.stop, kAskAgain, [] { return false; });
+    (void)sys::pause(kAskAgain, call.stop);
   }
   link.close();
   if (auto ok = hypervisor_.destroy(insid); !ok) return fail(ok.error());

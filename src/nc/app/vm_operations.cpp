@@ -1,8 +1,7 @@
 // image/run, image/stop, task/delete, and VMs that end by themselves.
-#include <condition_variable>
-
 #include "common/obs/log.hpp"
 #include "common/sys/file.hpp"
+#include "common/sys/pause.hpp"
 #include "nc/app/lease_file.hpp"
 #include "nc/app/operations.hpp"
 #include "nc/domain/seed.hpp"
@@ -23,15 +22,6 @@ constexpr task::TaskState kDeleting{Phase::editing, State::deleting};
 constexpr std::chrono::milliseconds kPoll{100};
 constexpr std::chrono::seconds kPatience{60};  ///< for a libvirtd that is being restarted
 
-/// Sleeps for `time` or until `stop`. False: stopped.
-bool pause(std::chrono::milliseconds time, const std::stop_token& stop) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
-  return !stop.stop_requested();
-}
-
 tl::unexpected<Error> interrupted() {
   return fail(ErrorCode::cancelled, "interrupted");
 }
@@ -44,7 +34,7 @@ Result<VmState> Operations::state_of(const Call& call) {
     auto state = hypervisor_.state(call.tid.instance);
     if (state || state.error().code != ErrorCode::unavailable) return state;
     if (std::chrono::steady_clock::now() > deadline) return state;
-    if (!pause(kPoll, call.stop)) return interrupted();
+    if (!sys::pause(kPoll, call.stop)) return interrupted();
   }
 }
 
@@ -236,7 +226,7 @@ Result<bool> Operations::end_vm(const Call& call, std::chrono::milliseconds grac
     if (waited > grace + kPatience) {
       return fail(done ? Error{ErrorCode::timeout, "VM " + insid.str() + " does not end", {}} : done.error());
     }
-    if (!pause(kPoll, call.stop)) return interrupted();
+    if (!sys::pause(kPoll, call.stop)) return interrupted();
   }
 }
 

@@ -7,6 +7,7 @@
 #include "common/base/bytes.hpp"
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
+#include "common/sys/pause.hpp"
 #include "common/transfer/chunk_client.hpp"
 #include "nc/cache/fill_workers.hpp"
 
@@ -46,10 +47,7 @@ auto with_patience(std::chrono::seconds patience, std::stop_token stop, Attempt 
     auto done = attempt();
     if (done || !is_retryable(done.error().code) || stop.stop_requested()) return done;
     if (Now::now() - begin >= patience) return done;
-    std::mutex mutex;
-    std::unique_lock lock(mutex);
-    std::condition_variable_any never;
-    never.wait_for(lock, stop, pause, [] { return false; });
+    (void)sys::pause(pause, stop);
     pause = std::min(pause * 2, milliseconds(5000));
   }
 }

@@ -1,9 +1,7 @@
 #include "nc/cache/submit_retry.hpp"
 
-#include <condition_variable>
-#include <mutex>
-
 #include "common/obs/log.hpp"
+#include "common/sys/pause.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -23,12 +21,9 @@ bool SharedRetry::wait(const Error& reason, const std::stop_token& stop, std::ch
   if (!is_retryable(reason.code) || stop.stop_requested()) return false;
   if (std::chrono::steady_clock::now() + pause > moved_.load() + stall_) return false;
   obs::info("submit.retry", {{"reason", reason.message}, {"after_ms", pause.count()}});
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, pause, [] { return false; });
+  const bool goes_on = sys::pause(pause, stop);
   pause = std::min(pause * 2, kLastPause);
-  return !stop.stop_requested();
+  return goes_on;
 }
 
 }  // namespace educloud::nc

@@ -1,10 +1,9 @@
 #include "nc/hypervisor/libvirt_migration.hpp"
 
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
 
 #include "common/obs/log.hpp"
+#include "common/sys/pause.hpp"
 #include "nc/hypervisor/libvirt_connection.hpp"
 #include "nc/hypervisor/libvirt_domain.hpp"
 #include "nc/hypervisor/libvirt_monitor.hpp"
@@ -48,13 +47,6 @@ json unix_address(const std::filesystem::path& path) {
   return {{"type", "unix"}, {"path", path.string()}};
 }
 
-void wait_a_moment(const std::stop_token& stop, std::chrono::milliseconds time) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
-}
-
 bool is_ours(const json& job) {
   return job.is_object() && job.value("id", "").starts_with(kName);
 }
@@ -72,7 +64,7 @@ Result<> wait_until(const Done& done, std::string_view what, std::chrono::second
     if (*now) return {};
     if (steady_clock::now() > deadline)
       return fail(ErrorCode::timeout, std::string(what) + " takes too long");
-    wait_a_moment(stop, poll);
+    (void)sys::pause(poll, stop);
   }
 }
 

@@ -1,7 +1,6 @@
 #include "nc/hypervisor/libvirt_snapshots.hpp"
 
-#include <condition_variable>
-#include <mutex>
+#include "common/sys/pause.hpp"
 
 #include "nc/hypervisor/disk_snapshots.hpp"
 #include "nc/hypervisor/libvirt_connection.hpp"
@@ -59,9 +58,6 @@ tl::unexpected<Error> job_failed(const std::string& id, const std::string& reaso
 /// Waits for QEMU's job, clears it away and returns its error. False: there is none of that name.
 Result<bool> finish_job(virDomainPtr domain, const std::string& id, const std::stop_token& stop) {
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
   for (;;) {
     auto jobs = ask_monitor(domain, "query-jobs");
     if (!jobs) return fail(jobs.error());
@@ -76,8 +72,7 @@ Result<bool> finish_job(virDomainPtr domain, const std::string& id, const std::s
       return job_failed(id, reason);
     }
     if (std::chrono::steady_clock::now() > deadline) return fail(ErrorCode::timeout, id + " does not end");
-    never.wait_for(lock, stop, kPoll, [] { return false; });
-    if (stop.stop_requested()) return fail(ErrorCode::cancelled, "interrupted");
+    if (!sys::pause(kPoll, stop)) return fail(ErrorCode::cancelled, "interrupted");
   }
 }
 

@@ -6,6 +6,7 @@
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
 #include "common/sys/file.hpp"
+#include "common/sys/pause.hpp"
 #include "common/sys/process.hpp"
 #include "nc/app/lease_file.hpp"
 
@@ -86,16 +87,13 @@ int Watchdog::tick() {
 
 void Watchdog::start() {
   thread_ = std::jthread([this](std::stop_token stop) {
-    std::mutex mutex;
-    std::condition_variable_any never;
-    std::unique_lock lock(mutex);
     while (!stop.stop_requested()) {
       try {
         tick();
       } catch (const std::exception& e) {
         obs::error("watchdog.exception", {{"what", e.what()}});
       }
-      never.wait_for(lock, stop, std::chrono::seconds{1}, [] { return false; });
+      (void)sys::pause(std::chrono::seconds{1}, stop);
     }
   });
 }

@@ -4,11 +4,19 @@
 #include <csignal>
 #include <latch>
 
+#include "common/sys/pause.hpp"
 #include "common/sys/signals.hpp"
 #include "common/sys/thread_pool.hpp"
 
 namespace educloud::sys {
 namespace {
+
+TEST(Pause, EndsEarlyWhenItIsAskedTo) {
+  EXPECT_TRUE(pause(std::chrono::milliseconds{1}));
+  std::stop_source stop;
+  const std::jthread asks([&] { stop.request_stop(); });
+  EXPECT_FALSE(pause(std::chrono::hours{1}, stop.get_token()));
+}
 
 TEST(ThreadPool, RunsEveryJob) {
   std::atomic<int> ran{0};
