@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::int64_t kMaxEpoch = 9'000'000'000'000'000;
 constexpr double kMaxVersion = 1e9;
+/// A moving VM's grant comes by way of the node that it leaves, so it is good for no more than the move.
+constexpr std::string_view kMove = "/move";
 
 struct OpenBody {
   std::string imgid;
@@ -124,12 +126,12 @@ void DiskRoutes::add_routes(http::Router& router) {
   add("DELETE", "/disks/{insid}/{epoch}", &DiskRoutes::remove);
 }
 
-Result<DiskRoutes::Caller> DiskRoutes::check(const http::Request& request) const {
+Result<DiskRoutes::Caller> DiskRoutes::check(const http::Request& request, std::string_view scope) const {
   auto instance = InstanceId::parse(request.param("insid"));
   if (!instance) return fail(instance.error());
   auto epoch = parse_epoch(std::string(request.param("epoch")));
   if (!epoch) return fail(epoch.error());
-  const auto path = "/disks/" + instance->str() + "/" + std::to_string(*epoch);
+  const auto path = "/disks/" + instance->str() + "/" + std::to_string(*epoch) + std::string(scope);
   auto node = transfer::verify_grant(key_, "PUT", path, request.query, clock_.wall_ms() / 1000);
   if (!node) return fail(node.error());
   if (auto name = HostName::parse(*node); !name) return fail(name.error());
@@ -178,7 +180,7 @@ Result<http::Response> DiskRoutes::open(const http::Request& request) {
 }
 
 Result<http::Response> DiskRoutes::join(const http::Request& request) {
-  auto caller = check(request);
+  auto caller = check(request, kMove);
   if (!caller) return fail(caller.error());
   auto answer = store_.join({.instance = caller->instance,
                              .node = caller->node,
@@ -191,15 +193,15 @@ Result<http::Response> DiskRoutes::join(const http::Request& request) {
 }
 
 Result<http::Response> DiskRoutes::keep(const http::Request& request) {
-  auto caller = check(request);
+  auto caller = check(request, kMove);
   if (!caller) return fail(caller.error());
-  auto answer = store_.keep(caller->instance, caller->epoch);
+  auto answer = store_.keep(caller->instance, caller->epoch, caller->address);
   if (!answer) return fail(answer.error());
   return answer->done ? http::json_response({{"state", "open"}}) : working(answer->progress);
 }
 
 Result<http::Response> DiskRoutes::leave(const http::Request& request) {
-  auto caller = check(request);
+  auto caller = check(request, kMove);
   if (!caller) return fail(caller.error());
   auto answer = store_.leave(caller->instance, caller->epoch);
   if (!answer) return fail(answer.error());

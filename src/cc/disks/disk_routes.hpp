@@ -9,23 +9,20 @@
 namespace educloud::cc {
 
 /// What a node asks of its database disks. Each wants a grant (transfer/grant.hpp) PUT over
-/// "/disks/<insid>/<epoch>" for that node, so that a node cannot raise its own epoch, and is to be repeated
-/// while it is answered 202 {"state": "working", "bytes_done", "bytes_total"} or 503.
-///   POST   /disks/{insid}/{epoch}/open    {imgid, version, digest, disk_bytes, source_grant, build_imgid?,
-///   mode?}
-///                                 -> 200 {"state": "open", mode, portal, iqn, lun, user, secret}; mode
-///                                 nbd: export for iqn, secret is the user's TLS key. 409 if a higher
-///                                 epoch has it. source_grant: GET over the version's path, for the same node
-///   POST   /disks/{insid}/{epoch}/join    -> 200 as open: the VM moves to this node, and the one that has
-///   the
-///                                 disk keeps it. 409 if it is not open, or over nbd
-///   POST   /disks/{insid}/{epoch}/keep    -> 200 {"state": "open"}: it is this node's alone; 409 if not
-///   joined POST   /disks/{insid}/{epoch}/leave   -> 200 {"state": "left"}: the VM does not come POST
-///   /disks/{insid}/{epoch}/close   -> 200 {"state": "closed"} POST   /disks/{insid}/{epoch}/submit  {imgid,
-///   version, grant, parent?, if_current?, cmdid}
-///                                 -> 200 {"state": "submitted", receipt}; 409 while it is open. grant: PUT
-///                                 over the version's path, for the same node
-///   DELETE /disks/{insid}/{epoch} -> 200 {"state": "removed"}; 409 if a higher epoch has it
+/// "/disks/<insid>/<epoch>" for that node, so that a node cannot raise its own epoch; join, keep and leave
+/// one over "/disks/<insid>/<epoch>/move" instead. To be repeated while it is answered 202 {"state":
+/// "working", "bytes_done", "bytes_total"} or 503. Below `/disks/{insid}/{epoch}`:
+/// - `POST .../open {imgid, version, digest, disk_bytes, source_grant, build_imgid?, mode?}` -> 200 {"state":
+///   "open", mode, portal, iqn, lun, user, secret}; mode nbd: export for iqn, secret is the user's TLS key.
+///   409 if a higher epoch has it. source_grant: GET over the version's path, for the same node
+/// - `POST .../join` -> 200 as open: the VM moves to this node, and the one that has the disk keeps it. 409
+///   if it is not open, or over nbd
+/// - `POST .../keep` -> 200 {"state": "open"}: it is this node's alone. 409 if not joined from this address
+/// - `POST .../leave` -> 200 {"state": "left"}: the VM does not come
+/// - `POST .../close` -> 200 {"state": "closed"}
+/// - `POST .../submit {imgid, version, grant, parent?, if_current?, cmdid}` -> 200 {"state": "submitted",
+///   receipt}; 409 while it is open. grant: PUT over the version's path, for the same node
+/// - `DELETE` -> 200 {"state": "removed"}; 409 if a higher epoch has it
 class DiskRoutes {
  public:
   /// `key`: what grants are signed with. All outlive the router.
@@ -41,7 +38,8 @@ class DiskRoutes {
     std::string node;
     std::string address;
   };
-  Result<Caller> check(const http::Request& request) const;
+  /// `scope`: what the grant's path ends with.
+  Result<Caller> check(const http::Request& request, std::string_view scope = {}) const;
   /// Leave of the same node for a version, given in a body.
   Result<> check_version(const Caller& caller, const std::string& method, const std::string& imgid,
                          int version, const std::string& grant) const;

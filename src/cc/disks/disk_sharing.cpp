@@ -48,16 +48,18 @@ Result<> DiskStore::do_join(const Opening& request) {
   return targets_.set_initiators(request.instance, record.address, record.joining_address);
 }
 
-Result<DiskStore::Answer<DiskStore::Done>> DiskStore::keep(const InstanceId& instance, std::int64_t epoch) {
-  auto seen = run(quick_, instance, "keep " + std::to_string(epoch),
-                  [this, instance, epoch](Job&, const std::stop_token&) { return do_keep(instance, epoch); });
+Result<DiskStore::Answer<DiskStore::Done>> DiskStore::keep(const InstanceId& instance, std::int64_t epoch,
+                                                           const std::string& address) {
+  auto seen =
+      run(quick_, instance, "keep " + std::to_string(epoch) + " " + address,
+          [=, this](Job&, const std::stop_token&) { return do_keep(instance, epoch, address); });
   if (!seen) return fail(seen.error());
   Answer<Done> answer{std::nullopt, seen->progress};
   if (seen->outcome) answer.done = Done{};
   return answer;
 }
 
-Result<> DiskStore::do_keep(const InstanceId& instance, std::int64_t epoch) {
+Result<> DiskStore::do_keep(const InstanceId& instance, std::int64_t epoch, const std::string& address) {
   auto loaded = files_.load(instance);
   if (!loaded) return fail(loaded.error());
   const bool is_kept = *loaded && (*loaded)->epoch == epoch && (*loaded)->is_open;
@@ -66,6 +68,11 @@ Result<> DiskStore::do_keep(const InstanceId& instance, std::int64_t epoch) {
                 "epoch " + std::to_string(epoch) + " has not joined the database disk of " + instance.str());
   }
   auto& record = **loaded;
+  // The grant came by way of the node that is left: it must not have joined in the other one's place.
+  if (const auto& joined = is_kept ? record.address : record.joining_address; joined != address) {
+    return fail(ErrorCode::conflict, "the database disk of " + instance.str() + " was joined from " + joined +
+                                         ", not from " + address);
+  }
   if (!is_kept) {
     record.epoch = epoch;
     record.node = std::exchange(record.joining_node, {});

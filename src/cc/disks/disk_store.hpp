@@ -84,8 +84,8 @@ class DiskStore {
   /// epoch has it), unavailable.
   Result<Answer<Export>> join(const Opening& request);
   /// It is the joined node's alone from now on: the one before has no session any more when it is done.
-  /// Errors: conflict (that epoch has not joined), unavailable.
-  Result<Answer<Done>> keep(const InstanceId& instance, std::int64_t epoch);
+  /// Errors: conflict (that epoch has not joined, or from another `address`), unavailable.
+  Result<Answer<Done>> keep(const InstanceId& instance, std::int64_t epoch, const std::string& address);
   /// The joined node does not come. Has not joined: done.
   Result<Answer<Done>> leave(const InstanceId& instance, std::int64_t epoch);
   /// Nobody reaches the disk any more when it is done. Of an epoch that is over: done already.
@@ -114,7 +114,7 @@ class DiskStore {
   Result<> do_close(const InstanceId& instance, std::int64_t epoch);
   Result<> do_remove(const InstanceId& instance, std::int64_t epoch);
   Result<> do_join(const Opening& request);
-  Result<> do_keep(const InstanceId& instance, std::int64_t epoch);
+  Result<> do_keep(const InstanceId& instance, std::int64_t epoch, const std::string& address);
   Result<> do_leave(const InstanceId& instance, std::int64_t epoch);
   Result<> export_disk(DiskRecord record);
   void withdraw(const InstanceId& instance);

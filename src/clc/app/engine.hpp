@@ -51,6 +51,8 @@ class Engine {
   bool has_disk(store::Sql& sql, const Task& task) const;
   /// Lets `node` open, close, submit and remove the instance's database disk at its cc, as that epoch.
   std::string disk_grant(const std::string& insid, std::int64_t epoch, const std::string& node) const;
+  /// Lets `node` join, keep and leave it, and no more: for some hours.
+  std::string disk_move_grant(const std::string& insid, std::int64_t epoch, const std::string& node) const;
 
   /// start, stop, submit or cancel by a user. Errors: conflict, exhausted.
   Result<Task> user_event(store::Sql& sql, Task task, task::Event event);

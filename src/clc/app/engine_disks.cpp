@@ -14,11 +14,16 @@ namespace {
 
 constexpr std::string_view kWho = "clc";
 
-/// To read or make a version: long enough for the largest disk over a slow link.
+/// To read or make a version, or to move: long enough for the largest disk over a slow link.
 constexpr std::int64_t kVersionSeconds = 6 * 3600;
 /// To open and close a disk: worth nothing once another epoch has it, and a server runs for weeks before its
 /// node closes it.
 constexpr std::int64_t kDiskSeconds = 90 * 24 * 3600;
+
+/// At its cc.
+std::string disk_path(const std::string& insid, std::int64_t epoch) {
+  return "/disks/" + insid + "/" + std::to_string(epoch);
+}
 
 }  // namespace
 
@@ -29,8 +34,14 @@ bool Engine::has_disk(store::Sql& sql, const Task& task) const {
 }
 
 std::string Engine::disk_grant(const std::string& insid, std::int64_t epoch, const std::string& node) const {
-  const std::string path = "/disks/" + insid + "/" + std::to_string(epoch);
-  return transfer::sign_grant(options_.data_key, {"PUT", path, node, now() / 1000 + kDiskSeconds});
+  return transfer::sign_grant(options_.data_key,
+                              {"PUT", disk_path(insid, epoch), node, now() / 1000 + kDiskSeconds});
+}
+
+std::string Engine::disk_move_grant(const std::string& insid, std::int64_t epoch,
+                                    const std::string& node) const {
+  const std::string path = disk_path(insid, epoch) + "/move";
+  return transfer::sign_grant(options_.data_key, {"PUT", path, node, now() / 1000 + kVersionSeconds});
 }
 
 Result<Version> Engine::database_version(store::Sql& sql, const Image& image, const Version& version) const {

@@ -91,7 +91,7 @@ Result<msg::Move> Engine::move_to(store::Sql& sql, const Task& task, const NodeF
   move.source_grant = transfer::sign_grant(
       options_.data_key,
       {"GET", transfer::version_path(task.src, task.source_version), target.host, expires_s});
-  if (has_database_disk(task, "")) move.database_grant = disk_grant(task.insid, task.epoch, target.host);
+  if (has_database_disk(task, "")) move.database_grant = disk_move_grant(task.insid, task.epoch, target.host);
   move.rdp_port = store::take_port(sql, target.host, kDisplayTo, task.insid, options_.display_port_first,
                                    options_.display_port_last);
   move.web_port =

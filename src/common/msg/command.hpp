@@ -164,7 +164,7 @@ struct Move {
   std::string grant;               ///< query string that node takes PUT "/migrations/<insid>" with
   std::string source_grant;        ///< query string that lets it fetch `source` from its cc
   int rdp_port = 0, web_port = 0;  ///< on it; 0: none
-  std::string database_grant;      ///< query string that opens the VM's database disk for it
+  std::string database_grant;      ///< query string that joins the VM's database disk for it
 
   static constexpr auto fields() {
     using T = Move;

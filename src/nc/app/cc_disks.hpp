@@ -24,7 +24,7 @@ class CcDisks {
   struct Leave {
     InstanceId instance;
     std::int64_t epoch = 0;
-    std::string grant;  ///< PUT "/disks/<instance>/<epoch>"
+    std::string grant;  ///< PUT "/disks/<instance>/<epoch>"; for join, keep and leave ".../move" below it
   };
   struct Opening {
     Leave leave;

@@ -156,6 +156,20 @@ Result<> Operations::keep_database(const InstanceId& insid) {
   return write_ticket(options_.layout, insid, **ticket);
 }
 
+/// A VM that came from another node is here for good: now there is leave to close its disk too.
+void Operations::note_leave(const Call& call) {
+  const auto& insid = call.tid.instance;
+  const auto& grant = call.command.database_grant;
+  auto ticket = read_ticket(options_.layout, insid);
+  const bool is_ours =
+      ticket && *ticket && (*ticket)->joining == 0 && (*ticket)->epoch == call.command.epoch;
+  if (!is_ours || grant.empty() || (*ticket)->grant == grant) return;
+  (*ticket)->grant = grant;
+  // It runs all the same, and its stop brings leave of its own.
+  if (auto ok = write_ticket(options_.layout, insid, **ticket); !ok)
+    obs::warn("database.leave_not_kept", {{"insid", insid.str()}, {"reason", ok.error().message}});
+}
+
 /// What this host has for it, whichever way it came.
 void Operations::disconnect_database(const InstanceId& insid) {
   end_nbd_proxy(options_.layout.database_socket(insid));

@@ -107,6 +107,7 @@ class Operations {
   Result<> connect_database(const Call& call, VmSpec& spec);
   Result<> join_database(const Call& call, VmSpec& spec);
   Result<> keep_database(const InstanceId& insid);
+  void note_leave(const Call& call);
   void disconnect_database(const InstanceId& insid);
   void close_database(const Call& call);
   void close_database(const InstanceId& insid, const msg::Command& command, const std::stop_token& stop);

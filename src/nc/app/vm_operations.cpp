@@ -165,6 +165,7 @@ Operations::Final Operations::start(const Call& call) {
   // Redone after a restart of ours: its disk is in use and must not be touched.
   if (state) {
     if (auto ok = hypervisor_.define_and_start(*spec); !ok) return fail(ok.error());
+    note_leave(call);
     return final_report(call, Event::running, kRunning, "the VM runs" + limit_network(call, spec->limits));
   }
   if (auto ok = may_start(call); !ok) return fail(ok.error());

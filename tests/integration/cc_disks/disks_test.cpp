@@ -51,7 +51,8 @@ class Disks : public ::testing::Test {
   Answer ask(const std::string& node, const std::string& method, const std::string& insid, std::int64_t epoch,
              const std::string& what, const json& body) {
     const auto path = path_of(insid, epoch);
-    const auto grant = grant_for(node, "PUT", path);
+    const bool moves = what == "/join" || what == "/keep" || what == "/leave";
+    const auto grant = grant_for(node, "PUT", path + (moves ? "/move" : ""));
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{90};
     for (;;) {
       auto answer = once(method, path + what, grant, body);
@@ -198,7 +199,7 @@ TEST_F(Disks, AMovingVmsNodesBothReachIt) {
   std::filesystem::rename(dir_ / "tgtd.0", dir_ / "away");
   const auto leave = path_of(kServer, 2);
   for (int tries = 0; tries < 20; ++tries) {
-    EXPECT_NE(once("POST", leave + "/leave", grant_for("nc2", "PUT", leave), nullptr).status, 200);
+    EXPECT_NE(once("POST", leave + "/leave", grant_for("nc2", "PUT", leave + "/move"), nullptr).status, 200);
     std::this_thread::sleep_for(std::chrono::milliseconds{20});
   }
   std::filesystem::rename(dir_ / "away", dir_ / "tgtd.0");
@@ -221,6 +222,25 @@ TEST_F(Disks, AMovingVmsNodesBothReachIt) {
   EXPECT_EQ(say("nc2", 3, "/leave").status, 200);
   EXPECT_TRUE(initiator(joined).io({"read -P 4 2M 64k"})) << "it is nc2's own by now";
   EXPECT_EQ(close("nc2", 3).status, 200);
+}
+
+TEST_F(Disks, AMovesGrantIsGoodForTheMoveAlone) {
+  ASSERT_EQ(open("nc1", 1).status, 200);
+  const auto path = path_of(kServer, 2);
+  const auto move = grant_for("nc2", "PUT", path + "/move"), full = grant_for("nc2", "PUT", path);
+  const auto source = open_body("nc2");
+  EXPECT_EQ(once("POST", path + "/open", move, source).status, 403);
+  EXPECT_EQ(once("POST", path + "/close", move, nullptr).status, 403);
+  EXPECT_EQ(once("DELETE", path, move, nullptr).status, 403);
+  for (const char* what : {"/join", "/keep", "/leave"})
+    EXPECT_EQ(once("POST", path + what, full, nullptr).status, 403) << what;
+  EXPECT_TRUE(std::filesystem::exists(file()));
+  EXPECT_EQ(ask("nc2", "POST", kServer, 2, "/join", nullptr).status, 200);
+  // Not where it joined from: whoever passed the grant on has used it himself.
+  auto record = json::parse(testing::slurp(file().parent_path() / "disk.json"));
+  record["joining_address"] = "10.0.0.66";
+  std::ofstream(file().parent_path() / "disk.json") << record.dump();
+  EXPECT_EQ(ask("nc2", "POST", kServer, 2, "/keep", nullptr).status, 409);
 }
 
 TEST_F(Disks, ASubmitMakesAVersionOfExactlyTheseBytes) {
