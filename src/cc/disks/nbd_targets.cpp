@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,6 +25,8 @@ using std::chrono::milliseconds;
 constexpr milliseconds kFirstPause{100};
 constexpr milliseconds kLongestPause{10'000};
 constexpr milliseconds kPoll{20};
+constexpr milliseconds kGreeting{1'000};
+constexpr std::string_view kMagic = "NBDMAGIC";
 constexpr std::chrono::seconds kRanWell{30};
 constexpr std::chrono::seconds kReadyDeadline{10};
 constexpr std::chrono::hours kForEver{24 * 365 * 10};
@@ -61,14 +64,17 @@ Endpoint endpoint(const std::string& host, int port) {
   return out;
 }
 
+/// A socket that is bound or connected there; empty if that failed.
 using Call = int (*)(int, const sockaddr*, socklen_t);
-bool can(Call call, const std::string& host, int port) {
+sys::Fd socket_at(Call call, const std::string& host, int port) {
   const auto end = endpoint(host, port);
-  const sys::Fd fd(::socket(end.address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (fd.get() < 0 || end.size == 0) return false;
+  sys::Fd fd(::socket(end.address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (fd.get() < 0 || end.size == 0) return {};
   const int on = 1;
   (void)::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  return call(fd.get(), static_cast<const sockaddr*>(static_cast<const void*>(&end.address)), end.size) == 0;
+  if (call(fd.get(), static_cast<const sockaddr*>(static_cast<const void*>(&end.address)), end.size) != 0)
+    return {};
+  return fd;
 }
 
 /// In an option's value a comma is written twice.
@@ -88,7 +94,7 @@ Result<int> NbdTargets::choose_port() const {
   for (int port = options_.first_port; port < options_.first_port + options_.ports; ++port) {
     const bool is_ours =
         std::ranges::any_of(served_, [&](const auto& one) { return one.second->target.port == port; });
-    if (!is_ours && can(&::bind, options_.listen, port)) return port;
+    if (!is_ours && socket_at(&::bind, options_.listen, port).get() >= 0) return port;
   }
   return fail(ErrorCode::exhausted, "no port is free for another database disk, from " +
                                         std::to_string(options_.first_port) + " on: see [disks] in cc.conf");
@@ -140,9 +146,17 @@ void NbdTargets::serve(Served& served, const std::stop_token& stop) {
   }
 }
 
+/// It greets: qemu-nbd listens before it has opened the disk, and a connection alone says nothing.
 bool NbdTargets::answers(int port) const {
   const auto& listen = options_.listen;
-  return can(&::connect, listen == "0.0.0.0" ? "127.0.0.1" : listen == "::" ? "::1" : listen, port);
+  const std::string host = listen == "0.0.0.0" ? "127.0.0.1" : listen == "::" ? "::1" : listen;
+  const auto fd = socket_at(&::connect, host, port);
+  if (fd.get() < 0) return false;
+  pollfd waiting{fd.get(), POLLIN, 0};
+  if (::poll(&waiting, 1, static_cast<int>(kGreeting.count())) != 1) return false;
+  std::array<char, kMagic.size()> magic{};
+  const auto got = ::recv(fd.get(), magic.data(), magic.size(), MSG_WAITALL | MSG_DONTWAIT);
+  return got == static_cast<ssize_t>(magic.size()) && std::string_view(magic.data(), magic.size()) == kMagic;
 }
 
 Result<> NbdTargets::await_ready(const Served& served) const {
