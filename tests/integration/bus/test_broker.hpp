@@ -20,6 +20,7 @@
 
 #include "common/bus/rabbit_bus.hpp"
 #include "common/sys/process.hpp"
+#include "support/paths.hpp"
 #include "support/temp_dir.hpp"
 
 namespace educloud::test {
@@ -129,7 +130,7 @@ class TestBroker {
   }
 
  private:
-  static std::string script() { return std::string(EDUCLOUD_SOURCE_DIR) + "/scripts/lib/broker"; }
+  static std::string script() { return test::source_dir() / "scripts/lib/broker"; }
   std::string data() const { return file("broker"); }
 
   educloud::testing::TempDir dir_;

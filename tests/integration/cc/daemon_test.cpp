@@ -11,6 +11,7 @@
 #include "integration/cc/daemon.hpp"
 #include "integration/cc/relay_fixture.hpp"
 #include "support/fault.hpp"
+#include "support/paths.hpp"
 
 namespace educloud::test {
 namespace {
@@ -48,9 +49,7 @@ const std::vector<TestBroker::User> kUsers{
 class CcDaemonTest : public ::testing::Test {
  protected:
   struct World {
-    World()
-        : cc(std::string(EDUCLOUD_BINARY_DIR) + "/bin/educloud-cc", broker.file("cc.conf")),
-          port(free_port()) {
+    World() : cc(test::binary_dir() / "bin/educloud-cc", broker.file("cc.conf")), port(free_port()) {
       broker.write("data_key", kDataKey, 0600);
       broker.write("cc.conf",
                    "host = \"cc1\"\nprefix = \"" + prefix.path().string() +

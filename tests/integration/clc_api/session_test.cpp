@@ -1,6 +1,7 @@
 #include "common/sys/process.hpp"
 #include "common/transfer/chunk_routes.hpp"
 #include "integration/clc_api/fixture.hpp"
+#include "support/paths.hpp"
 
 namespace educloud::clc {
 namespace {
@@ -135,7 +136,7 @@ std::string described_routes(const char* elsewhere) {
                   "if ('servers' in item) == (sys.argv[2] == 'yes') "
                   "for verb in item if verb not in ('parameters', 'servers')]\n"
                   "print('\\n'.join(sorted(lines)))",
-                  std::string(EDUCLOUD_SOURCE_DIR) + "/docs/openapi.yaml", elsewhere};
+                  test::source_dir() / "docs/openapi.yaml", elsewhere};
   auto described = sys::run_checked(options);
   return described ? *described : described.error().message;
 }

@@ -8,11 +8,12 @@
 
 #include "common/http/client.hpp"
 #include "common/sys/process.hpp"
+#include "support/paths.hpp"
 
 namespace educloud::test {
 namespace {
 
-const std::string kScript = std::string(EDUCLOUD_SOURCE_DIR) + "/scripts/lib/broker";
+const std::string kScript = test::source_dir() / "scripts/lib/broker";
 
 sys::ProcessResult run(std::vector<std::string> argv) {
   sys::ProcessOptions options;

@@ -7,6 +7,7 @@
 #include "common/sys/file.hpp"
 #include "common/sys/process.hpp"
 #include "integration/nc/libvirt_guest.hpp"
+#include "support/paths.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -40,7 +41,7 @@ class GuestFolders : public LibvirtGuest {
     const auto image = shared_->directory() / "sample.qcow2";
     if (!fs::exists(image)) {
       sys::ProcessOptions build{
-          .argv = {EDUCLOUD_SOURCE_DIR "/scripts/build-sample-image", "--out", image.string()}};
+          .argv = {test::source_dir() / "scripts/build-sample-image", "--out", image.string()}};
       build.timeout = std::chrono::minutes{5};
       const auto built = sys::run_checked(build);
       EXPECT_TRUE(built) << built.error().message;

@@ -1,6 +1,7 @@
 // What two nodes say to each other about a VM that moves, over real HTTP; their guests are fakes.
 #include "common/http/server.hpp"
 #include "common/sys/file.hpp"
+#include "common/sys/pause.hpp"
 #include "common/transfer/grant.hpp"
 #include "nc/app/move_desk.hpp"
 #include "unit/nc/node_fixture.hpp"
@@ -44,6 +45,13 @@ class MoveProtocol : public NodeTest {
     operations.limits.data_disk_bytes = 1 << 30;
     operations.disks = &disks_;
     operations.lazy.proxy = false;
+    operations.folders = [this](VmSpec&, const std::stop_token& stop) -> Result<std::string> {
+      ++folders_asked_;
+      while (folders_hang_ && sys::pause(std::chrono::milliseconds{5}, stop)) {
+      }
+      if (stop.stop_requested()) return fail(ErrorCode::cancelled, "interrupted");
+      return std::string();
+    };
     node_there_ =
         std::make_unique<Node>(operations, "nc2", *inbox_there_, hypervisor_there_, *images_there_, clock_);
     ASSERT_TRUE(hypervisor_there_.start([](const VmEvent&) {}));
@@ -84,6 +92,42 @@ class MoveProtocol : public NodeTest {
     made.epoch = 5;
     return ask(made);
   }
+  /// What clc sends to nc2.
+  void send_there(const std::string& op, std::int64_t epoch) {
+    auto made = command(op, kDesktop);
+    made.nid = "nc2";
+    made.epoch = epoch;
+    made.runtime_option->folders = {{"d", "space/pub-data", 0}};
+    bus::Delivery delivery;
+    delivery.body = msg::serialize(made);
+    delivery.settle = [](bus::Verdict) {};
+    node_there_->handle(std::move(delivery));
+    while (node_there_->run_one(Lane::machines)) {
+    }
+  }
+  std::string told_there() {
+    const auto entry = inbox_there_->find(kDesktop);
+    return entry && entry->status ? entry->status->event : "";
+  }
+  /// nc1's word that it sends the desktop.
+  int announce(std::int64_t epoch = 5) {
+    auto announced = order(kDesktop);
+    announced.epoch = epoch;
+    announced.nid = "nc2";
+    announced.runtime_option->folders = {{"d", "space/pub-data", 0}};
+    http::Client client(*http::Url::parse("http://127.0.0.1:" + std::to_string(port_)), {});
+    const auto target = "/migrations/VD0000beef?" + announced.move->grant;
+    announced.move.reset();
+    auto said = client.send({.method = "PUT", .target = target, .body = msg::serialize(announced)});
+    return said ? static_cast<int>(said->status) : 0;
+  }
+  template <typename Done>
+  static bool soon(const Done& done) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{30};
+    while (!done() && std::chrono::steady_clock::now() < deadline)
+      std::this_thread::sleep_for(std::chrono::milliseconds{10});
+    return done();
+  }
   bool is_there(const std::string& tid) { return hypervisor_there_.state(vm(tid)).has_value(); }
   bool runs_here(const std::string& tid) {
     auto state = hypervisor_.state(vm(tid));
@@ -104,6 +148,8 @@ class MoveProtocol : public NodeTest {
   std::unique_ptr<MoveDesk> desk_;
   std::unique_ptr<http::Server> server_;
   int port_ = 0;
+  std::atomic<int> folders_asked_ = 0;
+  std::atomic<bool> folders_hang_ = false;
 };
 
 TEST_F(MoveProtocol, ADesktopRunsThereAndNoMoreHere) {
@@ -249,12 +295,7 @@ TEST_F(MoveProtocol, AnAnnouncementThatNobodyFollowsUpIsGivenUp) {
   http::Client client(*http::Url::parse("http://127.0.0.1:" + std::to_string(port_)), {});
   const auto target = "/migrations/VD0000beef?" + one.move->grant;
   ASSERT_EQ(client.send({.method = "PUT", .target = target, .body = msg::serialize(announced)})->status, 200);
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{30};
-  const auto until = [&](bool there) {
-    while (is_there(kDesktop) != there && std::chrono::steady_clock::now() < deadline)
-      std::this_thread::sleep_for(std::chrono::milliseconds{10});
-    return is_there(kDesktop) == there;
-  };
+  const auto until = [&](bool there) { return soon([&] { return is_there(kDesktop) == there; }); };
   ASSERT_TRUE(until(true));
   // The fake's VM has arrived at once: it may have been promised, so silence does not end it; a word does.
   clock_.advance(std::chrono::milliseconds{MoveDesk::kSilenceMs + 1});
@@ -264,6 +305,60 @@ TEST_F(MoveProtocol, AnAnnouncementThatNobodyFollowsUpIsGivenUp) {
   EXPECT_EQ(client.send({.method = "POST", .target = "/migrations/VD0000beef/take-over?" + one.move->grant})
                 ->status,
             404);
+}
+
+TEST_F(MoveProtocol, AStartDoesNotTakeWhatIsStillOnItsWayForItsOwn) {
+  ASSERT_EQ(announce(5), 200);
+  ASSERT_TRUE(soon([&] { return is_there(kDesktop); }));
+  send_there("image/run", 5);
+  EXPECT_EQ(told_there(), "failed");
+  EXPECT_EQ(*hypervisor_there_.state(vm(kDesktop)), VmState::paused) << "it may be promised";
+  send_there("image/run", 6);
+  EXPECT_EQ(told_there(), "running");
+  EXPECT_EQ(*hypervisor_there_.state(vm(kDesktop)), VmState::running);
+  EXPECT_EQ(hypervisor_there_.spec(vm(kDesktop))->epoch, 6) << "a VM of its own";
+}
+
+TEST_F(MoveProtocol, AStartEndsWhatIsBeingMadeReady) {
+  folders_hang_ = true;
+  ASSERT_EQ(announce(5), 200);
+  ASSERT_TRUE(soon([&] { return folders_asked_ == 1; }));
+  std::jthread lets_go([&] {
+    if (soon([&] { return folders_asked_ == 2; })) folders_hang_ = false;
+  });
+  send_there("image/run", 6);
+  EXPECT_EQ(told_there(), "running");
+  EXPECT_EQ(hypervisor_there_.spec(vm(kDesktop))->epoch, 6);
+  EXPECT_EQ(hypervisor_there_.starts(), 1);
+  // Nor does the end of the other take anything away.
+  desk_->stop();
+  EXPECT_TRUE(is_there(kDesktop));
+  EXPECT_TRUE(std::filesystem::exists(there_ / "VMs/VD0000beef/overlay.qcow2"));
+  EXPECT_EQ(announce(7), 200);
+  EXPECT_TRUE(soon([&] { return announce(7) == 409; })) << "it is that node's by now";
+}
+
+TEST_F(MoveProtocol, AnOldFarewellDoesNotEndWhatHasComeBack) {
+  ASSERT_EQ(announce(5), 200);
+  ASSERT_TRUE(soon([&] { return is_there(kDesktop); }));
+  send_there("task/delete", 4);
+  EXPECT_EQ(told_there(), "deleted");
+  EXPECT_TRUE(is_there(kDesktop));
+  send_there("task/delete", 5);
+  EXPECT_FALSE(is_there(kDesktop));
+  EXPECT_FALSE(std::filesystem::exists(there_ / "VMs/VD0000beef"));
+}
+
+TEST_F(MoveProtocol, SilenceEndsWhatHangsWhileItIsMadeReady) {
+  folders_hang_ = true;
+  ASSERT_EQ(announce(), 200);
+  ASSERT_TRUE(soon([&] { return folders_asked_ == 1; }));
+  clock_.advance(std::chrono::milliseconds{MoveDesk::kSilenceMs + 1});
+  EXPECT_TRUE(soon([&] { return !std::filesystem::exists(there_ / "VMs/VD0000beef"); }));
+  EXPECT_FALSE(is_there(kDesktop));
+  folders_hang_ = false;
+  EXPECT_EQ(announce(6), 200) << "the next one can come";
+  EXPECT_TRUE(soon([&] { return is_there(kDesktop); }));
 }
 
 }  // namespace

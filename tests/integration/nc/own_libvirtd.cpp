@@ -8,6 +8,8 @@
 #include <fstream>
 #include <thread>
 
+#include "support/paths.hpp"
+
 namespace educloud::nc {
 
 OwnLibvirtd::OwnLibvirtd() {
@@ -35,7 +37,7 @@ std::string OwnLibvirtd::uri() const {
 }
 
 bool OwnLibvirtd::start() {
-  const std::string script = EDUCLOUD_SOURCE_DIR "/scripts/lib/libvirtd";
+  const std::string script = test::source_dir() / "scripts/lib/libvirtd";
   pid_ = fork();
   if (pid_ == 0) {
     setsid();

@@ -9,6 +9,7 @@
 #include "integration/cc_disks/disk_host.hpp"
 #include "integration/nc/libvirt_guest.hpp"
 #include "nc/app/cc_disks.hpp"
+#include "support/paths.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -30,7 +31,7 @@ class DatabaseGuest : public LibvirtGuest {
     const auto image = shared_->directory() / "sample.qcow2";
     if (std::filesystem::exists(image)) return;
     sys::ProcessOptions build{
-        .argv = {EDUCLOUD_SOURCE_DIR "/scripts/build-sample-image", "--out", image.string()}};
+        .argv = {test::source_dir() / "scripts/build-sample-image", "--out", image.string()}};
     build.timeout = std::chrono::minutes{5};
     const auto built = sys::run_checked(build);
     ASSERT_TRUE(built) << built.error().message;

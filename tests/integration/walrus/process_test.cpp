@@ -7,6 +7,7 @@
 #include "integration/bus/test_broker.hpp"
 #include "integration/walrus/fixture.hpp"
 #include "support/fault.hpp"
+#include "support/paths.hpp"
 
 namespace educloud::walrus {
 namespace {
@@ -44,7 +45,7 @@ nlohmann::json definitions() {
 class Daemon {
  public:
   explicit Daemon(const std::filesystem::path& config, const std::filesystem::path& log) {
-    const std::string program = std::string(EDUCLOUD_BINARY_DIR) + "/bin/educloud-walrus";
+    const std::string program = test::binary_dir() / "bin/educloud-walrus";
     std::string word = "--config";
     std::string file = config.string();
     std::string name = program;
@@ -338,13 +339,12 @@ TEST(WalrusProgram, BadConfigurationEndsWithTwo) {
   educloud::testing::TempDir dir;
   const auto config = dir.write("walrus.conf", "host = \"w\"\nunknown_key = 1\n");
   sys::ProcessOptions options;
-  options.argv = {std::string(EDUCLOUD_BINARY_DIR) + "/bin/educloud-walrus", "--config", config.string(),
-                  "--check-config"};
+  options.argv = {test::binary_dir() / "bin/educloud-walrus", "--config", config.string(), "--check-config"};
   auto result = sys::run(options);
   ASSERT_TRUE(result.has_value()) << result.error().message;
   EXPECT_EQ(result->exit_code, 2);
   EXPECT_NE(result->err.find("walrus.conf"), std::string::npos) << result->err;
-  options.argv[2] = std::string(EDUCLOUD_SOURCE_DIR) + "/config/walrus.conf";
+  options.argv[2] = test::source_dir() / "config/walrus.conf";
   result = sys::run(options);
   EXPECT_EQ(result->exit_code, 0) << result->err;
 }

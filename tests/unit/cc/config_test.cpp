@@ -2,13 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include "support/paths.hpp"
 #include "support/temp_dir.hpp"
 
 namespace educloud::cc {
 namespace {
 
 TEST(CcConfig, TheExampleLoadsAndTellsTheDefaults) {
-  const auto path = std::filesystem::path(EDUCLOUD_SOURCE_DIR) / "config" / "cc.conf";
+  const auto path = test::source_dir() / "config" / "cc.conf";
   const auto config = load_config(path);
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->common.host, "cc1");

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "clc/domain/vm_disks.hpp"
+#include "support/paths.hpp"
 
 namespace educloud::clc {
 namespace {
@@ -51,7 +52,7 @@ std::string row(const Flow& flow) {
 }
 
 TEST(DisksPage, ShowsWhatACommandSays) {
-  const std::string file = std::string(EDUCLOUD_SOURCE_DIR) + "/docs/disks.md";
+  const std::string file = test::source_dir() / "docs/disks.md";
   std::stringstream all;
   std::ifstream in(file);
   all << in.rdbuf();

@@ -12,6 +12,7 @@
 #include "cli/commands/upload_target.hpp"
 #include "cli/commands/vm_view.hpp"
 #include "cli/commands/wait.hpp"
+#include "support/paths.hpp"
 
 namespace educloud::cli {
 namespace {
@@ -39,7 +40,7 @@ std::map<std::string, std::vector<std::string>> commands() {
 }
 
 std::string file(const char* name) {
-  std::ifstream stream(std::string(EDUCLOUD_SOURCE_DIR) + "/" + name);
+  std::ifstream stream(test::source_dir() / name);
   std::stringstream text;
   text << stream.rdbuf();
   return text.str();

@@ -9,13 +9,14 @@
 #include "common/msg/lease.hpp"
 #include "common/msg/task_status.hpp"
 #include "schema.hpp"
+#include "support/paths.hpp"
 #include "support/temp_dir.hpp"
 
 namespace educloud::msg {
 namespace {
 
 using educloud::testing::slurp;
-const std::filesystem::path kProto = std::filesystem::path(EDUCLOUD_SOURCE_DIR) / "proto";
+const std::filesystem::path kProto = test::source_dir() / "proto";
 
 /// proto/<name>.schema.json is what the field list says, and proto/<name>.example.json decodes and comes back
 /// whole.

@@ -9,6 +9,7 @@
 #include "nc/domain/vm_spec.hpp"
 #include "nc/hypervisor/domain_xml.hpp"
 #include "nc/hypervisor/png.hpp"
+#include "support/paths.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -228,7 +229,7 @@ TEST(Console, IsCutAndReadWithItsPast) {
 }
 
 TEST(Config, TheExampleIsValidAndAWrongKeyIsNamed) {
-  auto config = load_config(EDUCLOUD_SOURCE_DIR "/config/nc.conf");
+  auto config = load_config(test::source_dir() / "config/nc.conf");
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->queue(), "nc_cmd_queue.nc1");
   EXPECT_EQ(config->task_key(), "taskstatus.nc-nc1");

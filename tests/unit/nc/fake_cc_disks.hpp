@@ -1,5 +1,6 @@
 #pragma once
 
+#include <fstream>
 #include <map>
 #include <optional>
 #include <string>
@@ -26,8 +27,45 @@ class FakeCcDisks : public CcDisks {
     last = request;
     ++opens;
     progress(1, 2);
+    if (request.mode == "copy") return open_copy(request);
     return Opened{{"10.0.0.1", 3260, "iqn.2026-11.educloud:" + name, 1, name},
                   "secret" + std::to_string(disk.epoch)};
+  }
+  /// Its content, and who has it.
+  struct Master {
+    std::string text = "made";
+    std::string copy, given;
+    bool is_out = false;
+  };
+  Result<Opened> open_copy(const Opening& request) {
+    auto& master = masters[request.leave.instance.str()];
+    if (master.copy.empty()) master.copy = "00000000000000c" + std::to_string(++copies);
+    master.is_out = master.is_out || request.writes;
+    Opened out;
+    out.copy = Copy{master.copy, 4096, master.text.size()};
+    out.left = left;
+    return out;
+  }
+  Result<> fetch(const Held& held, std::uint64_t, const OnCopied& progress, std::stop_token) override {
+    if (error) return fail(*error);
+    std::ofstream(held.file) << masters[held.leave.instance.str()].text;
+    ++fetches;
+    progress(1, 1);
+    return {};
+  }
+  Result<> give_back(const Held& held, const std::string& give, const OnCopied& progress,
+                     std::stop_token) override {
+    if (error) return fail(*error);
+    auto& master = masters[held.leave.instance.str()];
+    const auto at = disks.find(held.leave.instance.str());
+    if (at == disks.end() || held.leave.epoch < at->second.epoch || master.copy != held.copy)
+      return fail(ErrorCode::conflict, "a higher epoch has it");
+    std::ifstream in(held.file);
+    master.text = {std::istreambuf_iterator<char>(in), {}};
+    master.given = give;
+    master.is_out = false;
+    progress(1, 1);
+    return {};
   }
   Result<Opened> join(const Leave& leave, std::stop_token) override {
     if (error) return fail(*error);
@@ -55,7 +93,11 @@ class FakeCcDisks : public CcDisks {
     if (error) return fail(*error);
     last_close = leave;
     const auto at = disks.find(leave.instance.str());
-    if (at != disks.end() && leave.epoch >= at->second.epoch) at->second.is_open = false;
+    const bool is_theirs = at != disks.end() && leave.epoch >= at->second.epoch;
+    if (is_theirs && masters[leave.instance.str()].is_out)
+      return fail(ErrorCode::conflict, "its copy is out");
+    if (is_theirs) masters[leave.instance.str()].copy.clear();
+    if (is_theirs) at->second.is_open = false;
     return {};
   }
   Result<std::string> submit(const Submission& request, const OnCopied& progress, std::stop_token) override {
@@ -79,6 +121,9 @@ class FakeCcDisks : public CcDisks {
   }
 
   std::map<std::string, Disk> disks;
+  std::map<std::string, Master> masters;  ///< mode copy
+  std::string left;
+  int copies = 0, fetches = 0;
   std::int64_t joined = 0;  ///< epoch of the node that a VM moves to
   std::optional<Error> error;
   std::optional<Opening> last;

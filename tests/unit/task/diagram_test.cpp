@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "common/sys/file.hpp"
+#include "support/paths.hpp"
 
 namespace educloud::task {
 namespace {
@@ -13,7 +14,7 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(Diagram, IsWhatTheDocumentSays) {
-  const std::string file = std::string(EDUCLOUD_SOURCE_DIR) + "/docs/states.md";
+  const std::string file = test::source_dir() / "docs/states.md";
   if (const char* update = std::getenv("EDUCLOUD_UPDATE_DOCS");
       update != nullptr && std::string_view(update) == "1") {
     ASSERT_TRUE(sys::write_file_atomically(file, state_diagram()));

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "common/task/table.hpp"
+#include "support/paths.hpp"
 #include "walrus/app/config.hpp"
 #include "walrus/domain/news.hpp"
 
@@ -133,7 +134,7 @@ TEST(News, PercentIsNeverOutOfRange) {
 }
 
 TEST(Config, ExampleIsValid) {
-  auto config = load_config(std::string(EDUCLOUD_SOURCE_DIR) + "/config/walrus.conf");
+  auto config = load_config(test::source_dir() / "config/walrus.conf");
   ASSERT_TRUE(config.has_value()) << config.error().message;
   EXPECT_EQ(config->common.port, 8001);
   EXPECT_EQ(config->common.broker.user, "walrus");
