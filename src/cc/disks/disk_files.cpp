@@ -39,6 +39,10 @@ Result<std::optional<DiskRecord>> DiskFiles::load(const InstanceId& instance) co
     out.joining_epoch = json.value("joining_epoch", std::int64_t{0});
     out.joining_node = json.value("joining_node", "");
     out.joining_address = json.value("joining_address", "");
+    out.copy = json.value("copy", "");
+    out.is_out = json.value("is_out", false);
+    out.returned = json.value("returned", "");
+    out.left = json.value("left", "");
     // It becomes part of a path.
     if (!out.build_imgid.empty() && !ImageId::parse(out.build_imgid)) {
       return fail(ErrorCode::corrupt, path.string() + ": build_imgid is no image");
@@ -67,14 +71,18 @@ Result<> DiskFiles::save(const DiskRecord& record) const {
                                {"receipt", record.receipt},
                                {"joining_epoch", record.joining_epoch},
                                {"joining_node", record.joining_node},
-                               {"joining_address", record.joining_address}};
+                               {"joining_address", record.joining_address},
+                               {"copy", record.copy},
+                               {"is_out", record.is_out},
+                               {"returned", record.returned},
+                               {"left", record.left}};
   return sys::write_file_atomically(folder(record.instance) / kRecord, json.dump(), 0600);
 }
 
 Result<> DiskFiles::remove(const DiskRecord& record) const {
   const auto file = disk(record);
   std::error_code error;
-  for (const auto* end : {"", ".part"}) {
+  for (const auto* end : {"", ".part", ".back"}) {
     std::filesystem::remove(file.string() + end, error);
     if (error) return fail(ErrorCode::internal, "remove " + file.string() + end + ": " + error.message());
   }

@@ -19,7 +19,7 @@ struct DiskRecord {
   std::int64_t epoch = 0;      ///< the highest that opened it; a lower one is refused
   std::string node;            ///< that opened it
   std::string address;         ///< of that node
-  std::string mode = "iscsi";  ///< how the node reaches it: iscsi, nbd
+  std::string mode = "iscsi";  ///< how the node reaches it: iscsi, nbd, copy
   std::string secret;          ///< of CHAP, or the key of TLS; a new one for each epoch
   int port = 0;                ///< nbd: its own; 0: not chosen yet
   bool is_open = false;        ///< exported, now and after a restart
@@ -28,6 +28,11 @@ struct DiskRecord {
   // While its VM moves: the node that it goes to reaches the disk too, with the same secret. 0: it does not.
   std::int64_t joining_epoch = 0;
   std::string joining_node, joining_address;
+  // Mode copy: the node's file is the disk while its VM runs, and comes back afterwards.
+  std::string copy;      ///< which handing out of the disk; a new one for each that a node does not hold yet
+  bool is_out = false;   ///< the node's copy may be newer than the disk here
+  std::string returned;  ///< the sending of `copy` that became the disk
+  std::string left;      ///< node whose newer copy was given up when the disk was opened by another
 };
 
 /// Not thread-safe per instance.

@@ -1,5 +1,6 @@
 #include "cc/disks/disk_routes.hpp"
 
+#include <algorithm>
 #include <charconv>
 
 #include "common/http/target.hpp"
@@ -12,6 +13,9 @@ namespace {
 
 constexpr std::int64_t kMaxEpoch = 9'000'000'000'000'000;
 constexpr double kMaxVersion = 1e9;
+constexpr std::uint64_t kBodyBytes = 256 * 1024;
+constexpr std::uint64_t kBlockBytes = 2 << 20;  ///< of a copy
+constexpr std::size_t kNameDigits = 16;         ///< of a copy and of a sending, hex
 /// A moving VM's grant comes by way of the node that it leaves, so it is good for no more than the move.
 constexpr std::string_view kMove = "/move";
 
@@ -23,6 +27,8 @@ struct OpenBody {
   std::string source_grant;
   std::string build_imgid;
   std::string mode = "iscsi";
+  int writes = 0;
+  std::vector<std::string> lost;
 
   static constexpr auto fields() {
     using T = OpenBody;
@@ -33,7 +39,8 @@ struct OpenBody {
         msg::field("disk_bytes", &T::disk_bytes, msg::range(1, double(chunk::kMaxDiskBytes))),
         msg::field("source_grant", &T::source_grant, msg::text(1, 512)),
         msg::option("build_imgid", &T::build_imgid, msg::text(0, 11)),
-        msg::option("mode", &T::mode, msg::choice("iscsi|nbd")));
+        msg::option("mode", &T::mode, msg::choice("iscsi|nbd|copy")),
+        msg::option("writes", &T::writes, msg::range(0, 1)), msg::option("lost", &T::lost, msg::list(1000)));
   }
 };
 
@@ -73,13 +80,22 @@ http::Response working(const DiskStore::Progress& progress) {
 
 http::Response described(const DiskStore::Export& disk) {
   const bool is_nbd = disk.mode == "nbd";
+  if (disk.mode == "copy") {
+    return http::json_response({{"state", "open"},
+                                {"mode", disk.mode},
+                                {"copy", disk.copy},
+                                {"disk_bytes", disk.disk_bytes},
+                                {"data_bytes", disk.data_bytes},
+                                {"left", disk.left}});
+  }
   return http::json_response({{"state", "open"},
                               {"mode", disk.mode},
                               {"portal", disk.portal},
                               {is_nbd ? "export" : "iqn", disk.name},
                               {"lun", IscsiTargets::kLun},
                               {"user", disk.user},
-                              {"secret", disk.secret}});
+                              {"secret", disk.secret},
+                              {"left", disk.left}});
 }
 
 http::Response refused(const Error& error) {
@@ -92,6 +108,24 @@ http::Response refused(const Error& error) {
 std::string plain_address(std::string address) {
   constexpr std::string_view kMapped = "::ffff:";
   return address.starts_with(kMapped) ? address.substr(kMapped.size()) : address;
+}
+
+Result<std::uint64_t> number_at(const http::Request& request, const std::string& key) {
+  const auto it = request.query.find(key);
+  const std::string text = it == request.query.end() ? "" : it->second;
+  std::uint64_t value = 0;
+  const auto* end = text.data() + text.size();
+  const auto [at, errc] = std::from_chars(text.data(), end, value);
+  if (errc == std::errc{} && at == end && value <= chunk::kMaxDiskBytes) return value;
+  return fail(ErrorCode::invalid_argument, "'" + key + "' must be a number of bytes", key);
+}
+
+Result<std::string> name_at(const http::Request& request, const std::string& key) {
+  const auto it = request.query.find(key);
+  const bool is_name = it != request.query.end() && it->second.size() == kNameDigits &&
+                       std::ranges::all_of(it->second, [](unsigned char c) { return std::isxdigit(c) != 0; });
+  if (is_name) return it->second;
+  return fail(ErrorCode::invalid_argument, "'" + key + "' must be 16 hex digits", key);
 }
 
 /// Decimal without sign or leading zeros, so that a grant fits exactly one spelling of a path.
@@ -108,14 +142,16 @@ Result<std::int64_t> parse_epoch(const std::string& text) {
 
 void DiskRoutes::add_routes(http::Router& router) {
   using Method = Result<http::Response> (DiskRoutes::*)(const http::Request&);
-  const auto add = [&](const char* method, const char* pattern, Method call) {
-    router.add({.method = method, .pattern = pattern, .handler = [this, call](const http::Request& request) {
-                  auto response = (this->*call)(request);
-                  auto out = response ? std::move(*response) : refused(response.error());
-                  // Holds a secret.
-                  out.headers["Cache-Control"] = "no-store";
-                  return out;
-                }});
+  const auto add = [&](const char* method, const char* pattern, Method call,
+                       std::uint64_t body_limit = kBodyBytes) {
+    const auto handler = [this, call](const http::Request& request) {
+      auto response = (this->*call)(request);
+      auto out = response ? std::move(*response) : refused(response.error());
+      // Holds a secret.
+      out.headers["Cache-Control"] = "no-store";
+      return out;
+    };
+    router.add({.method = method, .pattern = pattern, .handler = handler, .body_limit = body_limit});
   };
   add("POST", "/disks/{insid}/{epoch}/open", &DiskRoutes::open);
   add("POST", "/disks/{insid}/{epoch}/join", &DiskRoutes::join);
@@ -124,6 +160,9 @@ void DiskRoutes::add_routes(http::Router& router) {
   add("POST", "/disks/{insid}/{epoch}/close", &DiskRoutes::close);
   add("POST", "/disks/{insid}/{epoch}/submit", &DiskRoutes::submit);
   add("DELETE", "/disks/{insid}/{epoch}", &DiskRoutes::remove);
+  add("GET", "/disks/{insid}/{epoch}/data", &DiskRoutes::read);
+  add("PUT", "/disks/{insid}/{epoch}/data", &DiskRoutes::put, kBlockBytes);
+  add("POST", "/disks/{insid}/{epoch}/back", &DiskRoutes::take_back);
 }
 
 Result<DiskRoutes::Caller> DiskRoutes::check(const http::Request& request, std::string_view scope) const {
@@ -173,7 +212,9 @@ Result<http::Response> DiskRoutes::open(const http::Request& request) {
                    caller->epoch,
                    {body->imgid, body->version, *digest, static_cast<std::uint64_t>(body->disk_bytes)},
                    body->build_imgid,
-                   body->mode});
+                   body->mode,
+                   body->writes == 1,
+                   body->lost});
   if (!answer) return fail(answer.error());
   if (!answer->done) return working(answer->progress);
   return described(*answer->done);
@@ -233,6 +274,70 @@ Result<http::Response> DiskRoutes::submit(const http::Request& request) {
   if (!answer) return fail(answer.error());
   if (!answer->done) return working(answer->progress);
   return http::json_response({{"state", "submitted"}, {"receipt", *answer->done}});
+}
+
+Result<DiskStore::Holder> DiskRoutes::holder(const http::Request& request) const {
+  auto caller = check(request);
+  if (!caller) return fail(caller.error());
+  auto copy = name_at(request, "copy");
+  if (!copy) return fail(copy.error());
+  return DiskStore::Holder{caller->instance, caller->node, caller->epoch, std::move(*copy)};
+}
+
+Result<http::Response> DiskRoutes::read(const http::Request& request) {
+  auto who = holder(request);
+  if (!who) return fail(who.error());
+  auto at = number_at(request, "at");
+  if (!at) return fail(at.error());
+  auto piece = store_.read(*who, *at);
+  if (!piece) return fail(piece.error());
+  http::Response out;
+  out.headers["Content-Type"] = "application/octet-stream";
+  out.headers["Disk-At"] = std::to_string(piece->at);
+  out.headers["Disk-Bytes"] = std::to_string(piece->disk_bytes);
+  out.headers["Block-SHA256"] = chunk::ChunkId::of(piece->bytes).hex();
+  out.body = std::move(piece->bytes);
+  return out;
+}
+
+/// What put and take_back have in common.
+Result<DiskReturns::Block> DiskRoutes::block_of(const http::Request& request) {
+  DiskReturns::Block out;
+  for (const auto& [key, into] : {std::pair("size", &out.size), std::pair("data", &out.data),
+                                  std::pair("after", &out.after), std::pair("at", &out.at)}) {
+    auto value = number_at(request, key);
+    if (!value) return fail(value.error());
+    *into = *value;
+  }
+  return out;
+}
+
+Result<http::Response> DiskRoutes::put(const http::Request& request) {
+  auto who = holder(request);
+  if (!who) return fail(who.error());
+  auto give = name_at(request, "give");
+  if (!give) return fail(give.error());
+  auto block = block_of(request);
+  if (!block) return fail(block.error());
+  if (request.header("Block-SHA256") != chunk::ChunkId::of(request.body).hex())
+    return fail(ErrorCode::unavailable, "a block came changed; send it again");
+  block->bytes = request.body;
+  auto end = store_.put(*who, *give, *block);
+  if (!end) return fail(end.error());
+  return http::json_response({{"end", *end}});
+}
+
+Result<http::Response> DiskRoutes::take_back(const http::Request& request) {
+  auto who = holder(request);
+  if (!who) return fail(who.error());
+  auto give = name_at(request, "give");
+  if (!give) return fail(give.error());
+  auto last = block_of(request);
+  if (!last) return fail(last.error());
+  auto answer = store_.take_back(*who, *give, *last);
+  if (!answer) return fail(answer.error());
+  if (!answer->done) return working(answer->progress);
+  return http::json_response({{"state", *answer->done ? "back" : "again"}});
 }
 
 Result<http::Response> DiskRoutes::remove(const http::Request& request) {

@@ -12,7 +12,8 @@ namespace educloud::cc {
 /// "/disks/<insid>/<epoch>" for that node, so that a node cannot raise its own epoch; join, keep and leave
 /// one over "/disks/<insid>/<epoch>/move" instead. To be repeated while it is answered 202 {"state":
 /// "working", "bytes_done", "bytes_total"} or 503. Below `/disks/{insid}/{epoch}`:
-/// - `POST .../open {imgid, version, digest, disk_bytes, source_grant, build_imgid?, mode?}` -> 200 {"state":
+/// - `POST .../open {imgid, version, digest, disk_bytes, source_grant, build_imgid?, mode?, writes?, lost?}`
+/// -> 200 {"state":
 ///   "open", mode, portal, iqn, lun, user, secret}; mode nbd: export for iqn, secret is the user's TLS key.
 ///   409 if a higher epoch has it. source_grant: GET over the version's path, for the same node
 /// - `POST .../join` -> 200 as open: the VM moves to this node, and the one that has the disk keeps it. 409
@@ -22,6 +23,13 @@ namespace educloud::cc {
 /// - `POST .../close` -> 200 {"state": "closed"}
 /// - `POST .../submit {imgid, version, grant, parent?, if_current?, cmdid}` -> 200 {"state": "submitted",
 ///   receipt}; 409 while it is open. grant: PUT over the version's path, for the same node
+/// Mode copy: open tells {copy, disk_bytes, data_bytes, left} instead. With writes=1 the node's copy counts
+/// as newer from then on: close is refused, and so is (503) another node that is not told of it in `lost`.
+/// - `GET .../data?copy&at` -> 200, the next data (at most 1 MiB) from `at` on, with Disk-At, Disk-Bytes and
+///   Block-SHA256; Disk-At = Disk-Bytes: there is none. 409 if that copy does not count any more, here and
+///   below
+/// - `PUT .../data?copy&give&size&data&after&at` with Block-SHA256 -> 200 {"end"}: from where to go on
+/// - `POST .../back?copy&give&size&data&after&at` -> 200 {"state": "back" | "again"}
 /// - `DELETE` -> 200 {"state": "removed"}; 409 if a higher epoch has it
 class DiskRoutes {
  public:
@@ -50,6 +58,11 @@ class DiskRoutes {
   Result<http::Response> close(const http::Request& request);
   Result<http::Response> submit(const http::Request& request);
   Result<http::Response> remove(const http::Request& request);
+  Result<DiskStore::Holder> holder(const http::Request& request) const;
+  static Result<DiskReturns::Block> block_of(const http::Request& request);
+  Result<http::Response> read(const http::Request& request);
+  Result<http::Response> put(const http::Request& request);
+  Result<http::Response> take_back(const http::Request& request);
 
   DiskStore& store_;
   const std::string key_;

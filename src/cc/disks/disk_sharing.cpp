@@ -50,9 +50,8 @@ Result<> DiskStore::do_join(const Opening& request) {
 
 Result<DiskStore::Answer<DiskStore::Done>> DiskStore::keep(const InstanceId& instance, std::int64_t epoch,
                                                            const std::string& address) {
-  auto seen =
-      run(quick_, instance, "keep " + std::to_string(epoch) + " " + address,
-          [=, this](Job&, const std::stop_token&) { return do_keep(instance, epoch, address); });
+  auto seen = run(quick_, instance, "keep " + std::to_string(epoch) + " " + address,
+                  [=, this](Job&, const std::stop_token&) { return do_keep(instance, epoch, address); });
   if (!seen) return fail(seen.error());
   Answer<Done> answer{std::nullopt, seen->progress};
   if (seen->outcome) answer.done = Done{};

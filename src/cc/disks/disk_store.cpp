@@ -1,8 +1,8 @@
 #include "cc/disks/disk_store.hpp"
 
-#include <atomic>
-#include <condition_variable>
+#include <sys/stat.h>
 
+#include "cc/disks/disk_job.hpp"
 #include "cc/disks/disk_submit.hpp"
 #include "common/base/random.hpp"
 #include "common/obs/log.hpp"
@@ -15,8 +15,10 @@ constexpr std::size_t kMaxWaiting = 128;
 /// A caller waits for so long before it is told to come again.
 constexpr std::chrono::milliseconds kMoment{400};
 constexpr const char* kNbd = "nbd";
+constexpr const char* kCopy = "copy";
 constexpr std::size_t kSecretBytes = 12;
 constexpr std::size_t kKeyBytes = 32;
+constexpr std::size_t kCopyBytes = 8;
 
 sys::ThreadPool::Options pool_options(const char* name) {
   return {.name = name, .threads = kWorkers, .queue_limit = kMaxWaiting, .on_exception = [](auto what) {
@@ -31,17 +33,6 @@ Result<> check_epoch(const DiskRecord& record, std::int64_t epoch) {
 }
 
 }  // namespace
-
-struct DiskStore::Job {
-  std::string what;  ///< kind and everything that must be the same for a repetition
-  std::stop_source stop;
-  std::atomic<std::uint64_t> bytes_done{0}, bytes_total{0};
-  std::string receipt;  ///< of a submit; read once it has ended
-
-  std::mutex mutex;
-  std::condition_variable ended;
-  std::optional<Result<>> outcome;  // under mutex
-};
 
 DiskStore::DiskStore(Options options, transfer::ChunkSource& chunks)
     : options_(std::move(options)),
@@ -75,6 +66,8 @@ void DiskStore::start() {
           auto record = files_.load(instance);
           if (!record) return fail(record.error());
           std::error_code error;
+          // How far one came that was on its way back, nobody knows any more.
+          if (*record) returns_.drop(instance, files_.disk(**record));
           if (!*record || !(*record)->is_open || !std::filesystem::exists(files_.disk(**record), error))
             return {};
           return export_disk(**record);
@@ -150,9 +143,19 @@ DiskStore::Export DiskStore::told(const DiskRecord& record) const {
   const bool is_v6 = options_.portal_host.find(':') != std::string::npos;
   const auto host = is_v6 ? "[" + options_.portal_host + "]" : options_.portal_host;
   const bool is_nbd = record.mode == kNbd;
-  return {record.mode, host + ":" + std::to_string(is_nbd ? record.port : options_.targets.port),
-          is_nbd ? record.instance.str() : IscsiTargets::iqn(record.instance),
-          is_nbd ? NbdTargets::kUser : record.instance.str(), record.secret};
+  Export out{.mode = record.mode,
+             .portal = host + ":" + std::to_string(is_nbd ? record.port : options_.targets.port),
+             .name = is_nbd ? record.instance.str() : IscsiTargets::iqn(record.instance),
+             .user = is_nbd ? NbdTargets::kUser : record.instance.str(),
+             .secret = record.secret,
+             .left = record.left};
+  struct stat status {};
+  if (record.mode != kCopy || ::stat(files_.disk(record).c_str(), &status) != 0) return out;
+  constexpr std::uint64_t kBlock = 512;
+  out.copy = record.copy;
+  out.disk_bytes = static_cast<std::uint64_t>(status.st_size);
+  out.data_bytes = static_cast<std::uint64_t>(status.st_blocks) * kBlock;
+  return out;
 }
 
 bool DiskStore::is_there(const InstanceId& instance) const {
@@ -162,6 +165,7 @@ bool DiskStore::is_there(const InstanceId& instance) const {
 }
 
 Result<> DiskStore::export_disk(DiskRecord record) {
+  if (record.mode == kCopy) return {};  // it is fetched
   if (record.mode != kNbd)
     return targets_.open({.instance = record.instance,
                           .file = files_.disk(record),
@@ -187,7 +191,7 @@ bool DiskStore::is_exported(const InstanceId& instance) const {
 
 Result<DiskStore::Answer<DiskStore::Export>> DiskStore::open(const Opening& request) {
   const auto what = "open " + std::to_string(request.epoch) + " " + request.node + " " + request.address +
-                    " " + request.build_imgid + " " + request.mode;
+                    " " + request.build_imgid + " " + request.mode + (request.writes ? " writes" : "");
   auto& pool = is_there(request.instance) ? quick_ : copying_;
   auto seen = run(pool, request.instance, what, [this, request](Job& job, const std::stop_token& stop) {
     return do_open(job, request, stop);
@@ -221,6 +225,10 @@ Result<> DiskStore::do_open(Job& job, const Opening& request, const std::stop_to
     return fail(ErrorCode::conflict, "epoch " + std::to_string(record.epoch) + " of " +
                                          request.instance.str() + " is at node " + record.node);
   }
+  if (auto ok = check_copy(record, request); !ok) return ok;
+  // Then it has the disk as it is here, or a newer one.
+  const bool holds = record.is_open && record.mode == kCopy && request.mode == kCopy &&
+                     record.node == request.node && !record.copy.empty();
   if (!same_epoch || record.address != request.address || record.mode != request.mode) {
     record.build_imgid = request.build_imgid;
     record.epoch = request.epoch;
@@ -229,12 +237,14 @@ Result<> DiskStore::do_open(Job& job, const Opening& request, const std::stop_to
     record.mode = request.mode;
     record.secret = random_hex(request.mode == kNbd ? kKeyBytes : kSecretBytes);
     record.port = 0;
-    record.is_open = false;
+    record.is_open = holds;
+    if (!holds) record.copy.clear();
     record.joining_epoch = 0;
     record.joining_node = record.joining_address = "";
     // First for good, then the fence: a kill in between leaves no target either, because tgtd dies with us.
     if (auto saved = files_.save(record); !saved) return saved;
     withdraw(request.instance);
+    if (!holds) returns_.drop(record.instance, files_.disk(record));
   }
   const auto file = files_.disk(record);
   std::error_code error;
@@ -251,8 +261,14 @@ Result<> DiskStore::do_open(Job& job, const Opening& request, const std::stop_to
                             {"imgid", request.source.imgid},
                             {"version", request.source.version}});
   }
-  if (!record.is_open || !record.submitted.empty()) {
+  const bool copies = request.mode == kCopy;
+  // Whatever was on its way back is not what the VM makes of its disk from now on.
+  if (copies && request.writes) returns_.drop(record.instance, file);
+  if (!record.is_open || !record.submitted.empty() || (copies && request.writes && !record.is_out)) {
+    if (copies && !record.is_open) record.copy = random_hex(kCopyBytes);
     record.is_open = true;
+    record.is_out = copies && (record.is_out || request.writes);
+    record.returned.clear();
     record.submitted.clear();
     record.receipt.clear();
     if (auto saved = files_.save(record); !saved) return saved;
@@ -275,8 +291,13 @@ Result<> DiskStore::do_close(const InstanceId& instance, std::int64_t epoch) {
   if (!record) return fail(record.error());
   // A node that has been replaced is closed out already; the one after it goes on.
   if (!*record || epoch < (*record)->epoch) return {};
+  if ((*record)->is_out) {
+    return fail(ErrorCode::conflict, "the newest copy of the database disk of " + instance.str() +
+                                         " is at node " + (*record)->node + ": give it back first");
+  }
   if ((*record)->is_open) {
     (*record)->is_open = false;
+    (*record)->copy = (*record)->left = "";
     (*record)->joining_epoch = 0;
     (*record)->joining_node = (*record)->joining_address = "";
     if (auto saved = files_.save(**record); !saved) return saved;
@@ -350,6 +371,7 @@ Result<> DiskStore::do_remove(const InstanceId& instance, std::int64_t epoch) {
   // The farewell to a node that was replaced must not take the disk from its successor.
   if (auto ok = check_epoch(**record, epoch); !ok) return ok;
   withdraw(instance);
+  returns_.drop(instance, files_.disk(**record));
   if (auto removed = files_.remove(**record); !removed) return removed;
   obs::info("disk.removed", {{"insid", instance.str()}});
   return {};

@@ -10,6 +10,7 @@
 
 #include "cc/disks/disk_files.hpp"
 #include "cc/disks/disk_fill.hpp"
+#include "cc/disks/disk_returns.hpp"
 #include "cc/disks/iscsi_targets.hpp"
 #include "cc/disks/nbd_targets.hpp"
 #include "common/sys/thread_pool.hpp"
@@ -18,10 +19,10 @@
 namespace educloud::cc {
 
 /// The database disks of this cluster's servers. Unlike everything else on a cc they exist nowhere else, so
-/// none is ever overwritten, and only `remove` deletes one. Who may write is decided by clc: the node with
-/// the highest epoch; to open for it ends the session of the one before. Every call is idempotent, answers at
-/// once or within half a second, and is to be repeated while it tells of progress; a kill -9 repeats work and
-/// loses nothing. Thread-safe.
+/// none is ever overwritten, but by its own copy that a node gives back whole; only `remove` deletes one. Who
+/// may write is decided by clc: the node with the highest epoch; to open for it ends the session of the one
+/// before. Every call is idempotent, answers at once or within half a second, and is to be repeated while it
+/// tells of progress; a kill -9 repeats work and loses nothing. Thread-safe.
 class DiskStore {
  public:
   struct Options {
@@ -45,13 +46,30 @@ class DiskStore {
     DiskSource source;        ///< of a disk that is not there yet
     std::string build_imgid;  ///< of a BUILD's TMP
     std::string mode = "iscsi";
+    bool writes = false;                 ///< copy: its VM starts, so the node's copy may be newer from now on
+    std::vector<std::string> lost = {};  ///< nodes whose newer copies are not waited for
   };
   struct Export {
-    std::string mode;    ///< iscsi; nbd: over TLS, with `secret` as the user's pre-shared key
+    std::string mode;    ///< iscsi; nbd: over TLS, with `secret` as the user's pre-shared key; copy
     std::string portal;  ///< "10.0.0.1:3260"
     std::string name;    ///< the target's, the export's
     std::string user;
     std::string secret;
+    std::string copy = {};  ///< copy: which one; the same for as long as the node holds it
+    std::uint64_t disk_bytes = 0, data_bytes = 0;  ///< copy: of the disk here
+    std::string left = {};  ///< lost node that had a newer copy, which this disk has not
+  };
+  /// Of a copy, as the node that holds it asks.
+  struct Holder {
+    InstanceId instance;
+    std::string node;
+    std::int64_t epoch = 0;
+    std::string copy;
+  };
+  struct Piece {
+    std::uint64_t at = 0;  ///< where the bytes belong; before it are holes. The disk's end: there are no more
+    std::uint64_t disk_bytes = 0;
+    std::string bytes;
   };
   struct Submission {
     InstanceId instance;
@@ -88,7 +106,15 @@ class DiskStore {
   Result<Answer<Done>> keep(const InstanceId& instance, std::int64_t epoch, const std::string& address);
   /// The joined node does not come. Has not joined: done.
   Result<Answer<Done>> leave(const InstanceId& instance, std::int64_t epoch);
-  /// Nobody reaches the disk any more when it is done. Of an epoch that is over: done already.
+  // disk_copies.cpp: mode copy. Errors of all: conflict (the copy is not the node's any more).
+  /// The next data of the disk from `at` on.
+  Result<Piece> read(const Holder& holder, std::uint64_t at);
+  /// One block of the node's copy, which comes back; see DiskReturns::put.
+  Result<std::uint64_t> put(const Holder& holder, const std::string& give, DiskReturns::Block block);
+  /// The copy is the disk when it is done. False: send it again.
+  Result<Answer<bool>> take_back(const Holder& holder, const std::string& give, DiskReturns::Block last);
+  /// Nobody reaches the disk any more when it is done. Of an epoch that is over: done already. Errors:
+  /// conflict (a node's newer copy is not back).
   Result<Answer<Done>> close(const InstanceId& instance, std::int64_t epoch);
   /// Publishes the disk; done: the receipt. Errors: conflict (open; a higher epoch has it), not_found.
   Result<Answer<std::string>> submit(const Submission& request);
@@ -116,6 +142,9 @@ class DiskStore {
   Result<> do_join(const Opening& request);
   Result<> do_keep(const InstanceId& instance, std::int64_t epoch, const std::string& address);
   Result<> do_leave(const InstanceId& instance, std::int64_t epoch);
+  Result<> check_copy(DiskRecord& record, const Opening& request) const;
+  Result<DiskRecord> held(const Holder& holder) const;
+  Result<> do_take_back(Job& job, const Holder& holder, const std::string& give, DiskReturns::Block last);
   Result<> export_disk(DiskRecord record);
   void withdraw(const InstanceId& instance);
   bool is_exported(const InstanceId& instance) const;
@@ -126,6 +155,7 @@ class DiskStore {
   const DiskFiles files_;
   IscsiTargets targets_;
   NbdTargets nbd_;
+  DiskReturns returns_;
   std::mutex mutex_;
   std::map<InstanceId, std::shared_ptr<Job>> jobs_;  // under mutex_
   sys::ThreadPool copying_;                          ///< moves bytes of disks
