@@ -196,6 +196,12 @@ class FaultTable(unittest.TestCase):
 
 
 class Packages(unittest.TestCase):
+    def test_a_node_ends_before_its_guests_are_shut_down(self):
+        for unit in ("educloud-nc", "educloud-nc.educloud-nc-watchdog"):
+            text = (ROOT / f"packaging/deb/{unit}.service").read_text()
+            self.assertRegex(text, r"(?m)^After=.*\blibvirt-guests\.service virt-guest-shutdown\.target$",
+                             "else a guest that the host shuts down is taken for one that its user ended")
+
     def test_every_script_is_executable_and_has_an_interpreter(self):
         wrong = [rel(p) for p in SCRIPTS if p.read_bytes()[:2] == b"#!" and not p.stat().st_mode & 0o111]
         self.assertEqual(wrong, [])
