@@ -4,7 +4,7 @@ import time
 
 
 class Checks:
-    """`with checks("server run", "d: keeps a row over stop and start"): ...` is a row of the table once it went well."""
+    """`with checks("server run", "d: keeps a row over stop and start"): ...` is a row of the table."""
 
     def __init__(self):
         self._rows = []
@@ -12,13 +12,17 @@ class Checks:
     @contextlib.contextmanager
     def __call__(self, flow, check):
         began = time.monotonic()
-        yield
-        self._rows.append((flow, check, time.monotonic() - began))
+        try:
+            yield
+        except BaseException:
+            self._rows.append((flow, check, "FAILED"))
+            raise
+        self._rows.append((flow, check, f"{time.monotonic() - began:6.1f} s"))
 
     def show(self):
         """scripts/test gathers the lines that begin with FLOW from all files."""
-        for flow, check, seconds in self._rows:
-            print(f"FLOW {flow:<22} {check:<66} {seconds:6.1f} s", flush=True)
+        for flow, check, found in self._rows:
+            print(f"FLOW {flow:<22} {check:<66} {found}", flush=True)
 
 
 class Timed:
@@ -37,13 +41,12 @@ class Timed:
             print(f"FLOW {cls.flow:<22} {check:<66} {found}", flush=True)
         super().tearDownClass()
 
-    def setUp(self):
-        super().setUp()
-        self.began = time.monotonic()
-
-    def tearDown(self):
-        self.tell(self._testMethodName[8:].replace("_", " "), f"{time.monotonic() - self.began:6.1f} s")
-        super().tearDown()
+    def run(self, result=None):
+        began, bad = time.monotonic(), len(result.failures) + len(result.errors)
+        super().run(result)
+        failed = len(result.failures) + len(result.errors) > bad
+        self.tell(self._testMethodName[8:].replace("_", " "), "FAILED" if failed else f"{time.monotonic() - began:6.1f} s")
+        return result
 
     def tell(self, check, found):
         self.rows.append((check, found))

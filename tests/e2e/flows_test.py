@@ -7,30 +7,21 @@ import threading
 import time
 import unittest
 
+from checks import Timed
 from cloud import Cloud
 from lab import wait_until
 
 
-class Flows(unittest.TestCase):
+class Flows(Timed, unittest.TestCase):
     """One cloud for all: the tests run in the order of their names, each using what the ones before made."""
+
+    flow = "images and desktops"
 
     @classmethod
     def setUpClass(cls):
-        cls.report = []
+        super().setUpClass()
         cls.cloud = cls.enterClassContext(Cloud(nodes=2))
         cls.cli = cls.cloud.cli
-
-    @classmethod
-    def tearDownClass(cls):
-        print("\nREPORT flows on hosts main (clc, walrus), cc1, nc1, nc2; guests under TCG")
-        for line in cls.report:
-            print("  " + line)
-
-    def setUp(self):
-        self.began = time.monotonic()
-
-    def tearDown(self):
-        self.report.append(f"{self._testMethodName[5:]:<44} {time.monotonic() - self.began:6.1f} s")
 
     def test_10_import(self):
         type(self).image = self.cli.import_image(self.cloud.lab.sample_image(), "sample")
@@ -93,7 +84,8 @@ class Flows(unittest.TestCase):
         guest = self.cloud.guest(insid)
         guest.add_note("scribble")
         self.assertIn("scribble", guest.notes())
-        self.cli.stop(insid)
+        stopped = self.cli.stop(insid)
+        self.assertEqual(stopped["prompt"], "the guest powered off", "by its power button, not hard")
         self.assertNotIn(insid, self.cloud.libvirtd["nc1"].virsh("list", "--all", "--name"))
         self.cli.run(insid)
         self.assertNotIn("scribble", self.cloud.guest(insid).notes())
@@ -194,7 +186,7 @@ class Flows(unittest.TestCase):
         wait_until(lambda: self.cli("image", "list")["items"] == [], 60, "the images to go")
         self.assertEqual(list((self.cloud.storage("walrus") / "images").glob("IMG*")), [])
         for process in self.cloud.daemons.values():
-            self.report.append(f"{process.name:<20} {rss_kib(process.pid)} KiB resident")
+            self.tell(f"{process.name}: resident memory at the end", f"{rss_kib(process.pid) / 1024:6.1f} MiB")
 
 
 def rss_kib(pid):

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """Shared folders: two users' desktops on two nodes, walrus' files on a third host, everything over sshfs through cc1."""
+import pathlib
 import time
 import unittest
 
@@ -65,7 +66,8 @@ class Folders(Timed, unittest.TestCase):
         return guest
 
     def healthy_within(self, seconds, name):
-        status, _ = self.cloud.hosts[name].http("GET", f"http://{self.cloud.hosts[name].address}:8003/health", timeout_s=seconds)
+        port = 8002 if name.startswith("cc") else 8003
+        status, _ = self.cloud.hosts[name].http("GET", f"http://{self.cloud.hosts[name].address}:{port}/health", timeout_s=seconds)
         return status == 200
 
     def test_10_what_one_writes_on_one_node_is_there_on_the_other(self):
@@ -109,6 +111,19 @@ class Folders(Timed, unittest.TestCase):
         for name in ("passwd", "theirs", "up"):
             with self.assertRaises(OSError):
                 self.other.read("d", name)
+        # By virtiofs a link is the guest's own to follow: it leads nowhere, or to the guest's file.
+        hosts = pathlib.Path("/etc/hosts").read_text(encoding="utf-8").strip()
+        own = self.space / "prv-data/admin"
+        (own / "hosts").symlink_to("/etc/hosts")
+        (own / "theirs").symlink_to(self.space / "prv-data/bob/plan")
+        (own / "up").symlink_to("../bob/plan")
+        for name in ("theirs", "up"):
+            with self.assertRaises(OSError):
+                self.ann.read("d", name)
+        try:
+            self.assertNotEqual(self.ann.read("d", "hosts"), hosts)
+        except OSError:
+            pass  # the sample guest has none
 
     def test_40_the_server_gives_files_to_nodes_and_nothing_else(self):
         main, node = self.cloud.main, self.cloud.hosts["nc1"]
@@ -127,7 +142,7 @@ class Folders(Timed, unittest.TestCase):
         self.cloud.hosts["cc1"].link_down()
         cut = time.monotonic()
         while time.monotonic() - cut < 10:
-            for name in self.cloud.node_names:
+            for name in ("cc1", *self.cloud.node_names):
                 self.assertTrue(self.healthy_within(3, name), f"{name} must answer while its folders do not")
             time.sleep(0.2)
         self.cloud.hosts["cc1"].link_up()

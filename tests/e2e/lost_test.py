@@ -3,27 +3,24 @@
 import time
 import unittest
 
+from checks import Timed
 from cloud import Cloud
 from lab import injected, wait_until
 
 
-class Lost(unittest.TestCase):
+class Lost(Timed, unittest.TestCase):
     """One cloud for all; each test loses the node its desktop runs on, and gets it back."""
+
+    flow = "node lost"
 
     @classmethod
     def setUpClass(cls):
-        cls.report = []
+        super().setUpClass()
         cls.cloud = cls.enterClassContext(Cloud(nodes=2))
         cls.cli = cls.cloud.cli
         cls.image = cls.cli.import_image(cls.cloud.lab.sample_image(), "sample")
         cls.cli("image", "push", cls.image, "--cluster", "cc1", "--wait")  # what is measured is the loss, not the transfer
         cls.insid = cls.cli.define(cls.image, "moving")
-
-    @classmethod
-    def tearDownClass(cls):
-        print("\nREPORT nodes lost, on hosts main (clc, walrus), cc1, nc1, nc2; guests under TCG")
-        for line in cls.report:
-            print("  " + line)
 
     def setUp(self):
         vm = self.cli.run(self.insid)
@@ -45,7 +42,7 @@ class Lost(unittest.TestCase):
         took = time.monotonic() - self.began
         self.assertGreater(took, 50, "a node is not lost sooner")
         self.assertIn(self.other, self.where())
-        self.report.append(f"{self._testMethodName[8:]:<44} {took:6.1f} s until it runs on the other node")
+        self.tell(f"{self._testMethodName[8:].replace('_', ' ')}: runs on the other node", f"{took:6.1f} s")
         self.cloud.guest(self.insid)
 
     def wait_back(self):
@@ -53,7 +50,7 @@ class Lost(unittest.TestCase):
         log = [self.cloud.daemons["clc"].log, self.cloud.daemons[self.victim].log]
         wait_until(lambda: self.where() == [self.other], 120, f"the old VM on {self.victim} to be ended", log)
         took = time.monotonic() - began
-        self.report.append(f"{'':<44} {took:6.1f} s until nothing of it is on the old one")
+        self.tell(f"{self._testMethodName[8:].replace('_', ' ')}: back, nothing of it on the old one", f"{took:6.1f} s")
         wait_until(lambda: self.cli("node", "show", self.victim)["lost_at"] == 0, 120, f"{self.victim} to be back", log)
         folder = self.cloud.storage(self.victim) / "VMs" / self.insid
         wait_until(lambda: not folder.exists(), 120, f"{folder} to go", log)

@@ -56,6 +56,7 @@ class Moving(Timed, unittest.TestCase):
         # A guest mounts its SMB folder a moment after its page answers.
         wait_until(lambda: "d smb" in self.guest().disks(), 90, "its folder d:")
         self.guest().write("d", "own", "before")
+        self.cli("vm", "limit", self.vm, "--disk-iops", 777, "--wait")
         began = time.monotonic()
         after = self.cli("vm", "migrate", self.vm, "--to", to, "--wait", timeout_s=300)
         moved_s = time.monotonic() - began
@@ -72,6 +73,8 @@ class Moving(Timed, unittest.TestCase):
         self.guest().write("d", "own", "after")
         folder_s = time.monotonic() - began
         wait_until(lambda: self.running_on() == [to], 60, "the VM to be on one node only")
+        self.assertIn("total_iops_sec : 777", self.cloud.libvirtd[to].virsh("blkdeviotune", self.vm, "vda"))
+        self.cli("vm", "limit", self.vm, "--disk-iops", 0, "--wait")
         self.tell("moved, its page answers, its folder too", f"{moved_s:6.1f} s, {answers_s:.1f} s, {folder_s:.1f} s")
 
     def begin_slowly(self, to, rate="24mbit"):

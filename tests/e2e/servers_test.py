@@ -155,9 +155,15 @@ class Servers(unittest.TestCase):
             guest.write("d", "row-1", "ada-1815")
             self.assertEqual(subprocess.run(["grep", "-qaF", "ada-1815", self.disk_file(self.vs)], check=False).returncode, 0)
             guest.add_note("scribble")
-        with self.checks("server run", "stop and start: c: reverted, the row is there"):
+        with self.checks("server run", "stop, and start on the other node: c: reverted, the row is there"):
+            here = self.cli("vm", "show", self.vs)["task"]["node"]
             self.cli.stop(self.vs)
-            _, guest = self.start(self.vs)
+            self.cli("node", "no-new", here)
+            try:
+                vm, guest = self.start(self.vs)
+            finally:
+                self.cli("node", "enable", here)
+            self.assertNotEqual(vm["task"]["node"], here)
             self.assertNotIn("scribble", guest.notes())
             self.assertEqual(guest.read("d", "row-1"), "ada-1815")
 
