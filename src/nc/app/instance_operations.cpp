@@ -145,12 +145,9 @@ Operations::Final Operations::limit_vm(const Call& call) {
 
 /// Of the VM that runs, as its guest sees it; 0: it does not run.
 Result<std::uint64_t> Operations::memory_of(const InstanceId& insid) {
-  auto vms = hypervisor_.list();
-  if (!vms) return fail(vms.error());
-  for (const auto& vm : *vms) {
-    if (vm.insid == insid) return static_cast<std::uint64_t>(vm.memory_mib) << 20;
-  }
-  return 0;
+  auto vm = find_vm(insid);
+  if (!vm) return fail(vm.error());
+  return *vm ? static_cast<std::uint64_t>((*vm)->memory_mib) << 20 : 0;
 }
 
 Operations::Final Operations::on_snapshot(const Call& call) {

@@ -5,11 +5,11 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#include <condition_variable>
 #include <tuple>
 
 #include "common/msg/codec.hpp"
 #include "common/obs/log.hpp"
+#include "common/sys/pause.hpp"
 #include "common/transfer/grant.hpp"
 
 namespace educloud::nc {
@@ -48,6 +48,7 @@ struct MoveDesk::Arrival {
   std::optional<Error> error;              // under mutex
   std::atomic<std::int64_t> heard_at = 0;  ///< boot_ms
   std::atomic<bool> over = false;          ///< taken over or dropped
+  std::stop_source unwanted;               ///< what is made ready for it
   std::jthread worker;
 
   http::Response describe() {
@@ -209,7 +210,17 @@ void MoveDesk::attend(Arrival& arrival, const std::stop_token& stop) {
     arrival.done = done;
     arrival.total = total;
   };
-  auto ready = operations_.receive(arrival.command, tell, stop);
+  const std::stop_callback asked(stop, [&arrival] { arrival.unwanted.request_stop(); });
+  Result<> ready;
+  {
+    // Who is not asked for does not go on for an hour.
+    const std::jthread watch([&](const std::stop_token& done) {
+      while (sys::pause(kLook, done)) {
+        if (clock_.boot_ms() - arrival.heard_at >= kSilenceMs) arrival.unwanted.request_stop();
+      }
+    });
+    ready = operations_.receive(arrival.command, tell, arrival.unwanted.get_token());
+  }
   {
     const std::lock_guard lock(arrival.mutex);
     arrival.state = ready ? "ready" : "failed";
@@ -222,11 +233,7 @@ void MoveDesk::attend(Arrival& arrival, const std::stop_token& stop) {
     return;
   }
   if (arrival.over) return give_up(arrival.insid, "it was dropped meanwhile");
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  while (!stop.stop_requested() && !arrival.over) {
-    never.wait_for(lock, stop, kLook, [] { return false; });
+  while (sys::pause(kLook, stop) && !arrival.over) {
     if (clock_.boot_ms() - arrival.heard_at < kSilenceMs) continue;
     auto arrived = hypervisor_.has_arrived(arrival.insid);
     // All of it is here: then the other node may have promised it to us, and clc decides.

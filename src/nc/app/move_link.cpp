@@ -108,13 +108,10 @@ Result<> MoveLink::open_channel(const std::filesystem::path& socket, std::string
 }
 
 void MoveLink::show_life() {
-  const auto now = std::chrono::steady_clock::now();
-  if (now - shown_ < kShowEvery) return;
-  shown_ = now;
-  http::ClientOptions quick;
-  quick.connect_timeout = quick.io_timeout = std::chrono::seconds{2};
-  quick.tls_ca_file = options_.tls_ca_file;
-  (void)http::Client(url_, std::move(quick)).send({.target = target("")});
+  // The guest may stand still: whoever sends it does not wait for an answer to this.
+  life_ = std::jthread([this](const std::stop_token& stop) {
+    while (sys::pause(kShowEvery, stop)) (void)client().send({.target = target("")}, stop);
+  });
 }
 
 Result<> MoveLink::take_over(const std::stop_token& stop) {
@@ -130,8 +127,10 @@ Result<> MoveLink::drop() {
 }
 
 void MoveLink::close() {
+  life_.request_stop();
   for (auto& channel : channels_) channel.request_stop();
   channels_.clear();
+  life_ = {};
 }
 
 }  // namespace educloud::nc

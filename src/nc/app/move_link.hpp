@@ -41,13 +41,13 @@ class MoveLink {
   /// Who connects to `socket`, made by this, speaks to the socket of the same purpose there ("memory",
   /// "disks").
   Result<> open_channel(const std::filesystem::path& socket, std::string_view purpose);
-  /// So that the other node does not take us for dead. Never waits long.
+  /// From now on until close(), so that the other node does not take us for dead. Waits for nothing.
   void show_life();
   /// The VM goes on there. Errors: not_found (it is not there, for good), conflict; anything else: not known.
   Result<> take_over(const std::stop_token& stop);
   /// It does not come. Success: nothing of it is there, for good.
   Result<> drop();
-  /// Cuts the channels. Idempotent.
+  /// Cuts the channels, and shows no life any more. Idempotent.
   void close();
 
  private:
@@ -58,8 +58,8 @@ class MoveLink {
   const InstanceId insid_;
   http::Url url_;
   const std::string grant_;
-  std::chrono::steady_clock::time_point shown_ = {};
   std::vector<std::jthread> channels_;
+  std::jthread life_;
 };
 
 }  // namespace educloud::nc

@@ -111,14 +111,12 @@ Result<> Operations::may_leave(const Call& call) {
 Result<> Operations::leave(const Call& call, MoveLink& link) {
   const auto& insid = call.tid.instance;
   const auto& to = call.command.move->nid;
-  auto vms = hypervisor_.list();
-  if (!vms) return fail(vms.error());
-  const auto vm =
-      std::find_if(vms->begin(), vms->end(), [&](const VmInfo& one) { return one.insid == insid; });
-  if (vm == vms->end()) return fail(ErrorCode::not_found, "VM " + insid.str() + " does not run");
+  auto vm = find_vm(insid);
+  if (!vm) return fail(vm.error());
+  if (!*vm) return fail(ErrorCode::not_found, "VM " + insid.str() + " does not run");
   const auto getting_ready = teller(call, Event::migrating, kMigrating, to + " gets ready");
   getting_ready(0, 0);
-  if (auto ok = link.prepare(for_target(call.command, *vm), getting_ready, call.stop); !ok)
+  if (auto ok = link.prepare(for_target(call.command, **vm), getting_ready, call.stop); !ok)
     return fail(ok.error(), "node " + to + " does not take it");
   if (auto ok = make_move_folder(insid); !ok) return ok;
   const auto at = places(insid);
@@ -128,8 +126,8 @@ Result<> Operations::leave(const Call& call, MoveLink& link) {
   const auto memory = teller(call, Event::migrating, kMigrating, "copying its memory to " + to);
   const auto moved = [&](const MoveProgress& now) {
     (now.step == MoveStep::disks ? disks : memory)(now.done, now.total);
-    link.show_life();
   };
+  link.show_life();
   return hypervisor_.send_away(insid, at, moved, call.stop);
 }
 

@@ -6,43 +6,56 @@
 
 namespace educloud::nc {
 
+namespace {
+constexpr std::chrono::seconds kAnswerPatience{10};  ///< less than who asks has
+}
+
 Result<> Operations::receive(const msg::Command& command, const OnCopied& tell, std::stop_token stop) {
   auto tid = TaskId::parse(command.tid);
   if (!tid) return fail(tid.error());
-  const Call call{command, std::move(*tid), std::move(stop)};
-  const auto& insid = call.tid.instance;
-  if (!command.source || command.source->imgid != call.tid.source.str() || keeps_overlay(insid))
+  const auto insid = tid->instance;
+  if (!command.source || command.source->imgid != tid->source.str() || keeps_overlay(insid))
     return fail(ErrorCode::invalid_argument, "not a VM that can come from another node", "source");
-  auto spec = make_spec(command, call.tid, options_.layout, options_.limits);
+  auto spec = make_spec(command, *tid, options_.layout, options_.limits);
   if (!spec) return fail(spec.error());
   if (auto ok = is_free(insid); !ok) return ok;
-  if (auto ok = may_start(call); !ok) return ok;
+  if (auto ok = may_start({command, *tid, stop}); !ok) return ok;
   auto request = make_fill_request(*command.source, command.source_grant, "user");
   if (!request) return fail(request.error());
   if (!images_.base(request->imgid, request->version)) {
     if (auto ok = need_room(*request); !ok) return ok;
   }
-  if (auto ok = images_.fetch(*request, tell, call.stop); !ok) return ok;
+  if (auto ok = images_.fetch(*request, tell, stop); !ok) return ok;
   if (auto ok = need_disk(0, "taking a VM"); !ok) return ok;
   // The image may have taken an hour, in which it was stopped and started here.
+  auto hold = owners_.receive(insid, command.epoch);
+  if (!hold) return fail(hold.error());
+  auto ours = hold->stop();
+  const std::stop_callback asked(stop, [ours]() mutable { ours.request_stop(); });
   if (auto ok = is_free(insid); !ok) return ok;
-  if (auto ok = make_disk(call, *spec); !ok) return ok;
-  if (auto ok = make_scratch(*spec); !ok) return ok;
-  if (auto ok = make_seed(call, *spec); !ok) return ok;
+  return make_ready({command, std::move(*tid), ours.get_token()}, *spec);
+}
+
+/// All but the image, and the VM that waits.
+Result<> Operations::make_ready(const Call& call, VmSpec& spec) {
+  const auto& insid = call.tid.instance;
+  if (auto ok = make_disk(call, spec); !ok) return ok;
+  if (auto ok = make_scratch(spec); !ok) return ok;
+  if (auto ok = make_seed(call, spec); !ok) return ok;
   for (const auto& mark : {options_.layout.move_mark(insid), options_.layout.taken_mark(insid)}) {
     if (auto ok = remove_file(mark); !ok) return ok;
   }
-  if (auto ok = remove_file(spec->console_log); !ok) return ok;
-  if (auto ok = join_database(call, *spec); !ok) return ok;
-  if (auto ok = prepare_folders(call, *spec); !ok) return fail(ok.error());
+  if (auto ok = remove_file(spec.console_log); !ok) return ok;
+  if (auto ok = join_database(call, spec); !ok) return ok;
+  if (auto ok = prepare_folders(call, spec); !ok) return fail(ok.error());
   if (auto ok = make_move_folder(insid); !ok) return ok;
   update_in_use();
   if (call.stop.stop_requested()) return fail(ErrorCode::cancelled, "interrupted");
   if (auto ok = may_start(call); !ok) return ok;
-  if (spec->exclusive && !options_.state_dir.empty()) {
+  if (spec.exclusive && !options_.state_dir.empty()) {
     if (auto ok = note_exclusive(options_.state_dir, insid); !ok) return ok;
   }
-  return hypervisor_.receive(*spec, places(insid));
+  return hypervisor_.receive(spec, places(insid));
 }
 
 Result<> Operations::is_no_task_of_ours(const InstanceId& insid) const {
@@ -65,6 +78,8 @@ Result<> Operations::is_free(const InstanceId& insid) {
 }
 
 Result<> Operations::take_over(const InstanceId& insid) {
+  auto hold = owners_.take(insid, 0, {}, kAnswerPatience);
+  if (!hold) return fail(hold.error());
   const auto taken = options_.layout.taken_mark(insid);
   auto arrived = hypervisor_.has_arrived(insid);
   if (!arrived) {
@@ -87,6 +102,8 @@ Result<> Operations::take_over(const InstanceId& insid) {
 }
 
 Result<> Operations::give_up(const InstanceId& insid) {
+  auto hold = owners_.take(insid, 0, {}, kAnswerPatience);
+  if (!hold) return fail(hold.error());
   auto state = hypervisor_.state(insid);
   if (!state && state.error().code != ErrorCode::not_found) return fail(state.error());
   if (state && *state != VmState::paused)
@@ -95,7 +112,7 @@ Result<> Operations::give_up(const InstanceId& insid) {
   if (auto ok = hypervisor_.destroy(insid); !ok) return ok;
   if (!options_.state_dir.empty()) strike_exclusive(options_.state_dir, insid);
   close_database(insid, {}, {});
-  return forget(insid);
+  return remove_instance(insid);
 }
 
 }  // namespace educloud::nc

@@ -16,6 +16,9 @@ using task::State;
 
 namespace {
 
+/// With another node that is sending the VM that a command is about.
+constexpr std::chrono::minutes kOwnedPatience{3};
+
 void count(const std::string& op, std::string_view result, std::chrono::steady_clock::time_point begun) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   obs::metrics().count("educloud_nc_operations_total", "Operations by kind and result", 1,
@@ -47,6 +50,16 @@ task::TaskState Operations::after_failure(const msg::Command& command) {
 }
 
 void Operations::run(const Job& job, std::stop_token stop) {
+  auto tid = TaskId::parse(job.command.tid);
+  if (!tid) return report_failure(job.command, tid.error());
+  auto hold = owners_.take(tid->instance, job.command.epoch, stop, kOwnedPatience);
+  if (hold) return run_owned(job, std::move(stop));
+  // Redone after the next start; and what became of a VM is found again.
+  if (stop.stop_requested() || !job.is_command()) return;
+  report_failure(job.command, hold.error());
+}
+
+void Operations::run_owned(const Job& job, std::stop_token stop) {
   if (job.vm_ended) return vm_ended(job);
   if (job.vm_changed) return vm_changed(job);
   const auto& command = job.command;
@@ -230,6 +243,13 @@ Result<> Operations::need_disk(std::uint64_t bytes, std::string_view what) {
 }
 
 Result<> Operations::forget(const InstanceId& insid) {
+  auto hold = owners_.take(insid, 0, {}, {});
+  if (!hold) return fail(ErrorCode::conflict, hold.error().message);
+  if (auto ok = is_free(insid); !ok) return ok;
+  return remove_instance(insid);
+}
+
+Result<> Operations::remove_instance(const InstanceId& insid) {
   lazy_.drop(insid);
   return remove_tree(options_.layout.instance(insid));
 }

@@ -12,6 +12,7 @@
 #include "common/inbox/inbox.hpp"
 #include "nc/app/cc_disks.hpp"
 #include "nc/app/image_tools.hpp"
+#include "nc/app/instance_owners.hpp"
 #include "nc/app/instance_record.hpp"
 #include "nc/app/lazy_disks.hpp"
 #include "nc/app/move_link.hpp"
@@ -65,7 +66,8 @@ class Operations {
   void run(const Job& job, std::stop_token stop);
   /// For a command that cannot be begun: reports `error` as the operation would.
   void report_failure(const msg::Command& command, const Error& error);
-  /// Removes the folder and the sockets of an instance without a task and without a VM.
+  /// Removes the folder and the sockets of an instance without a task and without a VM. Errors: conflict, if
+  /// it has one by now.
   Result<> forget(const InstanceId& insid);
   /// The VM began again; from the hypervisor's event thread.
   void rebooted(const std::string& insid);
@@ -121,6 +123,11 @@ class Operations {
   Result<> may_start(const Call& call) const;
   /// Ends a VM of this name that an earlier epoch of the task left running. True: there was one.
   Result<bool> end_older(const Call& call);
+  /// True if the VM that is here came from another node by a command later than this one.
+  Result<bool> is_outdone(const Call& call);
+  /// It was received, and its other node has not let it go yet.
+  bool is_arriving(const VmInfo& vm) const;
+  Result<std::optional<VmInfo>> find_vm(const InstanceId& insid);
   Final stop(const Call& call);
   Final submit(const Call& call);
   Result<SubmitJob> submit_job(const Call& call);
@@ -137,6 +144,7 @@ class Operations {
   std::string limit_network(const Call& call, const msg::Limits& limits);
   // move_source.cpp
   Final move_vm(const Call& call);
+  Result<> make_ready(const Call& call, VmSpec& spec);
   Result<> is_free(const InstanceId& insid);
   /// Errors: conflict, if a task of this node's has the VM.
   Result<> is_no_task_of_ours(const InstanceId& insid) const;
@@ -145,6 +153,8 @@ class Operations {
   Final hand_over(const Call& call, MoveLink& link);
   Result<> stay(const InstanceId& insid, MoveLink& link);
   Result<> make_move_folder(const InstanceId& insid) const;
+  Result<> remove_instance(const InstanceId& insid);
+  void run_owned(const Job& job, std::stop_token stop);
   /// Another node may have it: it must not run here until that is known.
   bool is_handed_over(const InstanceId& insid) const;
   Final on_snapshot(const Call& call);
@@ -180,6 +190,7 @@ class Operations {
   LazyDisks lazy_;
   Snapshots snapshots_;
   NetShaper networks_;
+  InstanceOwners owners_;
   std::mutex room_mutex_;  ///< held while versions are evicted
   std::mutex reboot_mutex_;
   std::condition_variable_any rebooted_;

@@ -136,14 +136,40 @@ Result<> Operations::may_start(const Call& call) const {
   return options_.may_start ? options_.may_start(call.stop) : Result<>{};
 }
 
-// clc has given that run up, with its ports and its password, while we were away.
-Result<bool> Operations::end_older(const Call& call) {
+Result<std::optional<VmInfo>> Operations::find_vm(const InstanceId& insid) {
   auto vms = hypervisor_.list();
   if (!vms) return fail(vms.error());
+  const auto at = std::ranges::find(*vms, insid, &VmInfo::insid);
+  return at == vms->end() ? std::nullopt : std::optional(std::move(*at));
+}
+
+bool Operations::is_arriving(const VmInfo& vm) const {
+  std::error_code ignored;
+  return vm.incoming && !std::filesystem::exists(options_.layout.taken_mark(vm.insid), ignored);
+}
+
+Result<bool> Operations::is_outdone(const Call& call) {
+  auto state = state_of(call);
+  if (!state && state.error().code != ErrorCode::not_found) return fail(state.error());
+  auto vm = state ? find_vm(call.tid.instance) : std::optional<VmInfo>();
+  if (!vm) return fail(vm.error());
+  return *vm && (*vm)->incoming && (*vm)->epoch > call.command.epoch;
+}
+
+// clc has given that run up, with its ports and its password, while we were away.
+Result<bool> Operations::end_older(const Call& call) {
   const auto& insid = call.tid.instance;
-  const auto at = std::find_if(vms->begin(), vms->end(), [&](const VmInfo& vm) { return vm.insid == insid; });
-  if (at == vms->end() || at->epoch == 0 || at->epoch >= call.command.epoch) return false;
-  obs::warn("vm.older_ended", {{"tid", call.tid.str()}, {"epoch", at->epoch}, {"now", call.command.epoch}});
+  auto vm = find_vm(insid);
+  if (!vm) return fail(vm.error());
+  if (!*vm) return false;
+  const auto epoch = (*vm)->epoch;
+  if (epoch == 0 || epoch >= call.command.epoch) {
+    // Neither booted nor all here: to keep it would be to tell of a guest that nobody has.
+    if (is_arriving(**vm))
+      return fail(ErrorCode::conflict, "VM " + insid.str() + " is on its way here from another node");
+    return false;
+  }
+  obs::warn("vm.older_ended", {{"tid", call.tid.str()}, {"epoch", epoch}, {"now", call.command.epoch}});
   auto ended = end_vm(call, std::chrono::milliseconds{0});
   if (!ended) return fail(ended.error());
   if (auto ok = drop_overlay(insid); !ok) return fail(ok.error());
@@ -232,6 +258,9 @@ Result<bool> Operations::end_vm(const Call& call, std::chrono::milliseconds grac
 }
 
 Operations::Final Operations::stop(const Call& call) {
+  auto outdone = is_outdone(call);
+  if (!outdone) return fail(outdone.error());
+  if (*outdone) return final_report(call, Event::stopped, kStopped, "the VM here is a later one");
   auto hard = end_vm(call, options_.stop_grace);
   if (!hard) return fail(hard.error());
   close_database(call);
@@ -245,6 +274,9 @@ Operations::Final Operations::stop(const Call& call) {
 
 Operations::Final Operations::remove(const Call& call) {
   const auto& layout = options_.layout;
+  auto outdone = is_outdone(call);
+  if (!outdone) return fail(outdone.error());
+  if (*outdone) return final_report(call, Event::deleted, kDeleting, "the VM here is a later one");
   auto ended = end_vm(call, std::chrono::milliseconds{0});
   if (!ended) return fail(ended.error());
   if (auto ok = remove_database(call); !ok) return fail(ok.error());

@@ -282,6 +282,13 @@ void add_devices(Node domain, const VmSpec& spec) {
   attribute(child(devices, "memballoon"), "model", "virtio");
 }
 
+bool is_incoming(Node domain) {
+  const auto args = domain.child("qemu:commandline").children("qemu:arg");
+  return std::any_of(args.begin(), args.end(), [](Node arg) {
+    return std::string_view(arg.attribute("value").value()) == kIncoming[0];
+  });
+}
+
 }  // namespace
 
 std::string domain_xml(const VmSpec& spec, const HostTraits& host) {
@@ -361,7 +368,8 @@ Result<DomainTask> task_of_domain(const std::string& xml) {
       if (std::string_view(item.name()).starts_with("xmlns") &&
           std::string_view(item.value()) == kTaskNamespace) {
         return DomainTask{node.attribute("tid").value(), node.attribute("cmdid").value(),
-                          node.attribute("epoch").as_llong(), node.attribute("exclusive").as_int() == 1};
+                          node.attribute("epoch").as_llong(), node.attribute("exclusive").as_int() == 1,
+                          is_incoming(document.child("domain"))};
       }
     }
   }

@@ -23,6 +23,7 @@ struct DomainTask {
   std::string cmdid;
   std::int64_t epoch = 0;
   bool exclusive = false;
+  bool incoming = false;  ///< see VmSpec
 };
 /// Errors: not_found if it is not a domain of ours.
 Result<DomainTask> task_of_domain(const std::string& xml);

@@ -67,6 +67,7 @@ Result<> FakeHypervisor::define_and_start(const VmSpec& spec) {
     info.cmdid = spec.cmdid;
     info.epoch = spec.epoch;
     info.exclusive = spec.exclusive;
+    info.incoming = spec.incoming;
     info.uuid = "00000000-0000-0000-0000-000000000000";
     info.memory_mib = spec.memory_mib;
     info.cpus = spec.cpus;

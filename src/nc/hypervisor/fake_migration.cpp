@@ -8,7 +8,9 @@ Result<> FakeHypervisor::receive(const VmSpec& spec, const MovePlaces&) {
     if (vms_.contains(spec.insid.str()))
       return fail(ErrorCode::conflict, "a VM named " + spec.insid.str() + " runs already");
   }
-  if (auto ok = define_and_start(spec); !ok) return ok;
+  VmSpec waiting = spec;
+  waiting.incoming = true;
+  if (auto ok = define_and_start(waiting); !ok) return ok;
   return pause(spec.insid);
 }
 

@@ -25,6 +25,7 @@ struct VmInfo {
   std::string cmdid;       ///< command that started it
   std::int64_t epoch = 0;  ///< of that command; 0: started by a version that did not note it
   bool exclusive = false;  ///< see VmSpec
+  bool incoming = false;   ///< see VmSpec; for as long as it lives
   std::string uuid;
   std::int64_t memory_mib = 0;
   std::int64_t resident_mib = 0;  ///< what its process holds now; 0: not known

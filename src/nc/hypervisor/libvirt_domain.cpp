@@ -178,6 +178,7 @@ std::optional<VmInfo> describe_domain(virDomainPtr domain, const std::filesystem
   vm.cmdid = task->cmdid;
   vm.epoch = task->epoch;
   vm.exclusive = task->exclusive;
+  vm.incoming = task->incoming;
   std::array<char, VIR_UUID_STRING_BUFLEN> uuid{};
   if (virDomainGetUUIDString(domain, uuid.data()) == 0) vm.uuid = uuid.data();
   vm.memory_mib = static_cast<std::int64_t>(info.maxMem / 1024);
