@@ -152,6 +152,7 @@ Result<bus::Outgoing> Inbox::Impl::store_report(Live& live, const Report& report
   status.tid = report.tid;
   status.cmdid = report.cmdid;
   status.prompt = cut(report.prompt, kTextBytes);
+  status.errormsg = cut(report.warning, kTextBytes);
   if (report.error) {
     status.failed = 1;
     status.errormsg = cut(report.error->message, kTextBytes);

@@ -52,6 +52,7 @@ struct Report {
   std::int64_t bytes_total = 0;
   std::string prompt = {};          ///< one line for a person
   std::optional<Error> error = {};  ///< set: failed = 1, errormsg = its message
+  std::string warning = {};         ///< without an error: what its user has to know all the same, as errormsg
   std::string receipt = {};
   std::string database_receipt = {};
   std::string snapshot = {};  ///< of snapshot/...: the one it is about

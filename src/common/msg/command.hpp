@@ -204,14 +204,15 @@ struct Command {
   std::optional<ImageVersion> database;  ///< server: what the VM's database disk is first made from
   std::string database_mode = "iscsi";   ///< how the node reaches it
   std::string database_grant;  ///< query string that opens that disk at the cc, for this node and epoch
-  std::string database_source_grant;  ///< query string that reads `database`
-  std::string database_target_imgid;  ///< image/submit: which image gets a version of the database disk
-  int database_target_version = 0;    ///< and its number
-  std::string database_target_grant;  ///< query string that makes it
-  std::optional<Limits> limits;       ///< instance/limit
-  std::string snapshot;               ///< snapshot/...: its id, `snap-` and 8 hex
-  int with_memory = 0;                ///< snapshot/take: 1: the guest's memory too
-  std::optional<Move> move;           ///< instance/migrate
+  std::vector<std::string> database_lost;  ///< nodes that are lost: the disk's newer copy there is given up
+  std::string database_source_grant;       ///< query string that reads `database`
+  std::string database_target_imgid;       ///< image/submit: which image gets a version of the database disk
+  int database_target_version = 0;         ///< and its number
+  std::string database_target_grant;       ///< query string that makes it
+  std::optional<Limits> limits;            ///< instance/limit
+  std::string snapshot;                    ///< snapshot/...: its id, `snap-` and 8 hex
+  int with_memory = 0;                     ///< snapshot/take: 1: the guest's memory too
+  std::optional<Move> move;                ///< instance/migrate
 
   static constexpr auto fields() {
     using T = Command;
@@ -238,6 +239,7 @@ struct Command {
         option("database_mode", &T::database_mode, choice("iscsi|copy|nbd")),
         option("disk_bytes", &T::disk_bytes, range(0, 9.0e15)),
         option("database_grant", &T::database_grant, text(0, 512)),
+        option("database_lost", &T::database_lost, list(1000)),
         option("database_source_grant", &T::database_source_grant, text(0, 512)),
         option("database_target_imgid", &T::database_target_imgid, text(0, 11)),
         option("database_target_version", &T::database_target_version, range(0, 1e9)),

@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "common/msg/codec.hpp"
+#include "nc/app/disk_transfer.hpp"
 
 namespace educloud::nc {
 namespace {
@@ -18,8 +19,10 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kAgain{300};
 constexpr std::chrono::seconds kConnect{3};
 constexpr std::chrono::seconds kAnswer{10};  // the cc answers within half a second
+constexpr std::chrono::seconds kBlock{60};   // of a copy; most of it may be under way when all is sent
 constexpr std::size_t kIqnBytes = 223;
 constexpr std::size_t kLeastSecret = 12, kMostSecret = 64;
+constexpr std::size_t kCopyDigits = 16;
 constexpr int kAccepted = 202;
 
 bool is_made_of(std::string_view text, std::string_view others) {
@@ -36,23 +39,47 @@ bool is_address(const std::string& host) {
 }
 
 struct OpenAnswer {
-  std::string portal, iqn, name, user, secret, mode = "iscsi";
+  std::string portal, iqn, name, user, secret, left, mode = "iscsi";
   int lun = 1;
 
   static constexpr auto fields() {
     using T = OpenAnswer;
-    return std::make_tuple(msg::field("portal", &T::portal, msg::text(3, 64)),
-                           msg::option("mode", &T::mode, msg::choice("iscsi|nbd")),
-                           msg::option("iqn", &T::iqn, msg::text(5, kIqnBytes)),
-                           msg::option("export", &T::name, msg::text(1, 40)),
-                           msg::field("user", &T::user, msg::text(1, 40)),
-                           msg::field("secret", &T::secret, msg::text(kLeastSecret, kMostSecret)),
-                           msg::field("lun", &T::lun, msg::range(0, 255)));
+    return std::make_tuple(
+        msg::field("portal", &T::portal, msg::text(3, 64)),
+        msg::option("mode", &T::mode, msg::choice("iscsi|nbd")),
+        msg::option("iqn", &T::iqn, msg::text(5, kIqnBytes)),
+        msg::option("export", &T::name, msg::text(1, 40)), msg::field("user", &T::user, msg::text(1, 40)),
+        msg::field("secret", &T::secret, msg::text(kLeastSecret, kMostSecret)),
+        msg::option("left", &T::left, msg::text(0, 64)), msg::field("lun", &T::lun, msg::range(0, 255)));
+  }
+};
+
+struct CopyAnswer {
+  std::string copy, left;
+  std::int64_t disk_bytes = 0, data_bytes = 0;
+
+  static constexpr auto fields() {
+    using T = CopyAnswer;
+    return std::make_tuple(msg::field("copy", &T::copy, msg::text(kCopyDigits, kCopyDigits)),
+                           msg::option("left", &T::left, msg::text(0, 64)),
+                           msg::field("disk_bytes", &T::disk_bytes, msg::range(1, 9.0e15)),
+                           msg::field("data_bytes", &T::data_bytes, msg::range(0, 9.0e15)));
   }
 };
 
 /// Only what QEMU may be told to connect to.
 Result<CcDisks::Opened> read_opened(const json& body) {
+  if (body.is_object() && body.value("mode", json()) == json("copy")) {
+    auto told = msg::from_json<CopyAnswer>(body);
+    if (!told) return fail(told.error(), "the cc's answer about a copy of a database disk");
+    if (!is_made_of(told->copy, ""))
+      return fail(ErrorCode::corrupt, "the cc's name of a copy has strange characters", "copy");
+    CcDisks::Opened out;
+    out.copy = CcDisks::Copy{told->copy, static_cast<std::uint64_t>(told->disk_bytes),
+                             static_cast<std::uint64_t>(told->data_bytes)};
+    out.left = std::move(told->left);
+    return out;
+  }
   auto answer = msg::from_json<OpenAnswer>(body);
   if (!answer) return fail(answer.error(), "the cc's answer about a database disk");
   const auto colon = answer->portal.rfind(':');
@@ -69,9 +96,15 @@ Result<CcDisks::Opened> read_opened(const json& body) {
                         (is_nbd ? !answer->name.empty() && is_made_of(answer->name, "")
                                 : answer->iqn.starts_with("iqn.") && is_made_of(answer->iqn, ".:-"));
   if (!is_clean) return fail(ErrorCode::corrupt, "the cc's target has strange characters", "iqn");
-  if (is_nbd) return CcDisks::Opened{{}, answer->secret, NbdDisk{host, port, answer->name, answer->user}};
-  return CcDisks::Opened{
-      {std::move(host), port, answer->iqn, answer->lun, answer->user}, answer->secret, std::nullopt};
+  CcDisks::Opened out;
+  out.secret = answer->secret;
+  out.left = std::move(answer->left);
+  if (is_nbd) {
+    out.nbd = NbdDisk{host, port, answer->name, answer->user};
+  } else {
+    out.disk = {std::move(host), port, answer->iqn, answer->lun, answer->user};
+  }
+  return out;
 }
 
 std::uint64_t number(const json& body, const char* key) {
@@ -91,6 +124,8 @@ class HttpCcDisks : public CcDisks {
                  {"digest", request.source.digest},      {"disk_bytes", request.source.disk_bytes},
                  {"source_grant", request.source_grant}, {"mode", request.mode}};
     if (!request.build_imgid.empty()) body["build_imgid"] = request.build_imgid;
+    if (request.writes) body["writes"] = 1;
+    if (!request.lost.empty()) body["lost"] = request.lost;
     auto answer = ask(post(request.leave, "/open", body), progress, options_.patience, stop);
     if (!answer) return fail(answer.error());
     return read_opened(*answer);
@@ -128,6 +163,16 @@ class HttpCcDisks : public CcDisks {
     return fail(ErrorCode::corrupt, "the cc's answer to a submit has no receipt", "receipt");
   }
 
+  Result<> fetch(const Held& held, std::uint64_t data_bytes, const OnCopied& progress,
+                 std::stop_token stop) override {
+    return transfer(held, options_.patience).fetch(held.file, data_bytes, progress, stop);
+  }
+
+  Result<> give_back(const Held& held, const std::string& give, const OnCopied& progress,
+                     std::stop_token stop) override {
+    return transfer(held, options_.close_patience).give_back(held.file, give, progress, stop);
+  }
+
   Result<> remove(const Leave& leave, std::stop_token stop) override {
     auto request = post(leave, "", nullptr);
     request.method = "DELETE";
@@ -137,11 +182,25 @@ class HttpCcDisks : public CcDisks {
  private:
   static Result<> done(const Result<json>& answer) { return answer ? Result<>{} : fail(answer.error()); }
 
+  static std::string path_of(const Leave& leave) {
+    return "/disks/" + leave.instance.str() + "/" + std::to_string(leave.epoch);
+  }
+
+  DiskTransfer transfer(const Held& held, std::chrono::milliseconds patience) const {
+    auto client = options_.client;
+    client.io_timeout = kBlock;
+    return DiskTransfer({.cc = options_.cc,
+                         .client = std::move(client),
+                         .path = path_of(held.leave),
+                         .grant = held.leave.grant,
+                         .copy = held.copy,
+                         .patience = patience});
+  }
+
   static http::ClientRequest post(const Leave& leave, const std::string& what, const json& body) {
     http::ClientRequest request;
     request.method = "POST";
-    request.target =
-        "/disks/" + leave.instance.str() + "/" + std::to_string(leave.epoch) + what + "?" + leave.grant;
+    request.target = path_of(leave) + what + "?" + leave.grant;
     request.headers["Content-Type"] = "application/json";
     if (!body.is_null()) request.body = body.dump();
     request.repeatable = true;

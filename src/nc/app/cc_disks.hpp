@@ -32,11 +32,25 @@ class CcDisks {
     std::string source_grant;
     std::string build_imgid;  ///< of a BUILD's TMP; else empty
     std::string mode = "iscsi";
+    bool writes = false;                 ///< copy: the VM starts
+    std::vector<std::string> lost = {};  ///< nodes whose newer copies are not waited for
+  };
+  /// Mode copy: the disk is to be fetched, or is here.
+  struct Copy {
+    std::string name;  ///< the same for as long as this node holds it
+    std::uint64_t disk_bytes = 0, data_bytes = 0;
   };
   struct Opened {
     IscsiDisk disk;
     std::string secret;
     std::optional<NbdDisk> nbd = {};  ///< set: it comes over NBD instead, and the secret is its key
+    std::optional<Copy> copy = {};    ///< set: nothing of the above
+    std::string left = {};            ///< lost node that had a newer copy, which this disk has not
+  };
+  struct Held {
+    Leave leave;
+    std::string copy;
+    std::filesystem::path file;
   };
   struct Submission {
     Leave leave;
@@ -61,6 +75,12 @@ class CcDisks {
   /// Of a closed one. Returns the receipt.
   virtual Result<std::string> submit(const Submission& request, const OnCopied& progress,
                                      std::stop_token stop) = 0;
+  /// `data_bytes`: as it was opened. Errors as of DiskTransfer, and so below.
+  virtual Result<> fetch(const Held& held, std::uint64_t data_bytes, const OnCopied& progress,
+                         std::stop_token stop) = 0;
+  /// Waits for some seconds only, if nothing moves.
+  virtual Result<> give_back(const Held& held, const std::string& give, const OnCopied& progress,
+                             std::stop_token stop) = 0;
   virtual Result<> remove(const Leave& leave, std::stop_token stop) = 0;
 };
 

@@ -19,40 +19,9 @@ namespace {
 constexpr task::TaskState kBooting{Phase::editing, State::booting};
 constexpr task::TaskState kCloning{Phase::preparing, State::cloning};
 constexpr task::TaskState kUploading{Phase::submitting, State::uploading};
-constexpr unsigned kSecret = 0600;
 constexpr unsigned kReadable = 0644;  // QEMU may run as another user
-constexpr std::size_t kTicketBytes = 4096;
 
-/// VMs/<insid>/database.json.
-struct Ticket {
-  std::int64_t epoch = 0;
-  std::string grant;
-  std::string secret;  ///< of CHAP; empty: not told yet, or it comes over NBD
-  int joining = 0;     ///< 1: the VM is on its way here, and its disk another node's as yet
-
-  static constexpr auto fields() {
-    using T = Ticket;
-    return std::make_tuple(msg::field("epoch", &T::epoch, msg::range(0, 9.0e15)),
-                           msg::field("grant", &T::grant, msg::text(1, 512)),
-                           msg::option("secret", &T::secret, msg::text(0, 64)),
-                           msg::option("joining", &T::joining, msg::range(0, 1)));
-  }
-};
-
-Result<std::optional<Ticket>> read_ticket(const Layout& layout, const InstanceId& insid) {
-  const auto file = layout.database_ticket(insid);
-  auto text = sys::read_file(file, kTicketBytes);
-  if (!text && text.error().code == ErrorCode::not_found) return std::nullopt;
-  if (!text) return fail(text.error());
-  auto ticket = msg::parse<Ticket>(*text);
-  if (!ticket) return fail(ticket.error(), file.string());
-  return std::optional(std::move(*ticket));
-}
-
-Result<> write_ticket(const Layout& layout, const InstanceId& insid, const Ticket& ticket) {
-  if (auto ok = sys::make_directories(layout.instance(insid)); !ok) return ok;
-  return sys::write_file_atomically(layout.database_ticket(insid), msg::serialize(ticket), kSecret);
-}
+using Ticket = DatabaseTicket;
 
 CcDisks::Leave leave_of(const InstanceId& insid, const msg::Command& command) {
   return {insid, command.epoch, command.database_grant};
@@ -77,24 +46,44 @@ Result<CcDisks*> Operations::cc_disks() const {
   return fail(ErrorCode::internal, "this node has no way to the database disks of its cc");
 }
 
-Result<CcDisks::Opened> Operations::open_database(const Call& call, const OnCopied& tell) {
+Result<CcDisks::Opened> Operations::open_database(const Call& call, const OnCopied& tell, bool writes) {
   const auto& command = call.command;
   auto disks = cc_disks();
   if (!disks) return fail(disks.error());
   if (!command.database || command.database_grant.empty())
     return fail(ErrorCode::invalid_argument, "no leave to open the database disk", "database_grant");
-  Ticket ticket{command.epoch, command.database_grant, {}};
+  const auto& insid = call.tid.instance;
+  auto found = read_ticket(options_.layout, insid);
+  // One that cannot be read may be of a copy that is newer.
+  if (!found && has_newer_copy(insid)) return fail(found.error());
+  Ticket before = found && *found ? **found : Ticket{};
+  const bool copies = command.database_mode == "copy";
+  if (!copies && !before.copy.empty()) {
+    // Its cluster does it another way by now.
+    if (auto ok = bring_back(call, std::nullopt, false); !ok) return fail(ok.error());
+    if (auto ok = drop_copy(insid); !ok) return fail(ok.error());
+    before = {};
+  }
+  Ticket ticket{command.epoch, command.database_grant, {}, 0, before.copy, before.newer, before.give};
   // First: whoever finds it closes what was opened.
-  if (auto ok = write_ticket(options_.layout, call.tid.instance, ticket); !ok) return fail(ok.error());
-  CcDisks::Opening request{.leave = leave_of(call.tid.instance, command),
+  if (auto ok = write_ticket(options_.layout, insid, ticket); !ok) return fail(ok.error());
+  CcDisks::Opening request{.leave = leave_of(insid, command),
                            .source = *command.database,
                            .source_grant = command.database_source_grant,
                            .build_imgid = call.tid.is_build() ? call.tid.target.str() : "",
-                           .mode = command.database_mode};
+                           .mode = command.database_mode,
+                           .writes = writes,
+                           .lost = command.database_lost};
   auto opened = (*disks)->open(request, tell, call.stop);
   if (!opened) return opened;
+  if (copies != opened->copy.has_value())
+    return fail(ErrorCode::corrupt, "the cc opened the database disk in another way than it was asked to");
+  if (copies) {
+    auto here = have_copy(call, before, *opened->copy, tell);
+    return here ? opened : fail(here.error());
+  }
   if (!opened->nbd) ticket.secret = opened->secret;
-  if (auto ok = write_ticket(options_.layout, call.tid.instance, ticket); !ok) return fail(ok.error());
+  if (auto ok = write_ticket(options_.layout, insid, ticket); !ok) return fail(ok.error());
   return opened;
 }
 
@@ -109,20 +98,37 @@ Result<> Operations::prepare_database(const Call& call) {
   return opened ? Result<>{} : fail(opened.error());
 }
 
-Result<> Operations::connect_database(const Call& call, VmSpec& spec) {
-  if (!has_database(spec)) return {};
-  auto opened = open_database(call, teller(call, Event::booting, kBooting, "opening the database disk"));
+Result<std::string> Operations::connect_database(const Call& call, VmSpec& spec) {
+  if (!has_database(spec)) return std::string();
+  const auto tell = teller(call, Event::booting, kBooting, "opening the database disk");
+  auto opened = open_database(call, tell);
   if (!opened) return fail(opened.error());
-  const auto at = std::ranges::find(spec.extra, ExtraDisk::Kind::database, &ExtraDisk::kind);
-  if (!opened->nbd) {
-    at->iscsi = opened->disk;
-    return hypervisor_.set_disk_secret(spec.insid, opened->secret);
-  }
   const auto& layout = options_.layout;
-  const auto socket = layout.database_socket(spec.insid);
-  at->layers = {{socket, "raw", true}};
-  return start_nbd_disk(*opened->nbd, opened->secret, layout.database_keys(spec.insid), socket,
-                        options_.lazy.group);
+  const auto warning = opened->left.empty()
+                           ? ""
+                           : "d: lacks what was written on node " + opened->left +
+                                 " since its VM started there: that node was lost with the newest copy "
+                                 "and keeps it below lost/ when it is back";
+  const auto at = std::ranges::find(spec.extra, ExtraDisk::Kind::database, &ExtraDisk::kind);
+  Result<> ready;
+  if (opened->copy) {
+    at->layers = {{layout.database_copy(spec.insid), "raw"}};
+    // Here before there, so that what the cc waits for is known here.
+    ready = note_newer(spec.insid);
+    if (ready) {
+      auto again = open_database(call, tell, true);
+      if (!again) ready = fail(again.error());
+    }
+  } else if (opened->nbd) {
+    const auto socket = layout.database_socket(spec.insid);
+    at->layers = {{socket, "raw", true}};
+    ready = start_nbd_disk(*opened->nbd, opened->secret, layout.database_keys(spec.insid), socket,
+                           options_.lazy.group);
+  } else {
+    at->iscsi = opened->disk;
+    ready = hypervisor_.set_disk_secret(spec.insid, opened->secret);
+  }
+  return ready ? Result<std::string>(warning) : fail(ready.error());
 }
 
 /// connect_database() for a VM that is on its way here.
@@ -132,7 +138,7 @@ Result<> Operations::join_database(const Call& call, VmSpec& spec) {
   if (!disks) return fail(disks.error());
   if (call.command.database_grant.empty())
     return fail(ErrorCode::invalid_argument, "no leave to open the database disk", "database_grant");
-  Ticket ticket{call.command.epoch, call.command.database_grant, {}, 1};
+  Ticket ticket{call.command.epoch, call.command.database_grant, {}, 1, {}, 0, {}};
   if (auto ok = write_ticket(options_.layout, spec.insid, ticket); !ok) return ok;
   auto opened = (*disks)->join(leave_of(spec.insid, call.command), call.stop);
   if (!opened) return fail(opened.error());
@@ -161,8 +167,7 @@ void Operations::note_leave(const Call& call) {
   const auto& insid = call.tid.instance;
   const auto& grant = call.command.database_grant;
   auto ticket = read_ticket(options_.layout, insid);
-  const bool is_ours =
-      ticket && *ticket && (*ticket)->joining == 0 && (*ticket)->epoch == call.command.epoch;
+  const bool is_ours = ticket && *ticket && (*ticket)->joining == 0 && (*ticket)->epoch == call.command.epoch;
   if (!is_ours || grant.empty() || (*ticket)->grant == grant) return;
   (*ticket)->grant = grant;
   // It runs all the same, and its stop brings leave of its own.
@@ -189,6 +194,7 @@ void Operations::close_database(const InstanceId& insid, const msg::Command& com
   auto ticket = read_ticket(options_.layout, insid);
   if (ticket && !*ticket) return;
   disconnect_database(insid);
+  if (has_newer_copy(insid)) return obs::warn("database.copy_kept", {{"insid", insid.str()}});
   auto disks = cc_disks();
   Result<> closed = disks ? Result<>{} : fail(disks.error());
   if (closed && ticket && (*ticket)->joining == 1) {
@@ -200,6 +206,7 @@ void Operations::close_database(const InstanceId& insid, const msg::Command& com
   } else if (closed) {
     closed = fail(ticket.error());
   }
+  if (closed) closed = drop_copy(insid);
   if (closed) closed = remove_file(options_.layout.database_ticket(insid));
   if (!closed) obs::warn("database.not_closed", {{"insid", insid.str()}, {"reason", closed.error().message}});
 }
@@ -207,6 +214,7 @@ void Operations::close_database(const InstanceId& insid, const msg::Command& com
 /// Only who is given leave for it: a farewell to a node whose server is elsewhere now brings none.
 Result<> Operations::remove_database(const Call& call) {
   if (call.command.database_grant.empty()) {
+    if (auto ok = return_copy(call, std::nullopt); !ok) return ok;
     close_database(call);
     return {};
   }
@@ -234,8 +242,11 @@ Result<std::string> Operations::submit_database(const Call& call) {
   const auto leave = leave_of(insid, command);
   const auto tell = teller(call, Event::uploading, kUploading, "uploading the database disk");
   tell(0, 0);
+  if (auto ok = bring_back(call, std::pair(Event::uploading, kUploading), false); !ok)
+    return fail(ok.error());
   // It may be open still since it was prepared, or since a stop while the cc was away.
   if (auto ok = (*disks)->close(leave, call.stop); !ok) return fail(ok.error());
+  if (auto ok = drop_copy(insid); !ok) return fail(ok.error());
   if (auto ok = remove_file(options_.layout.database_ticket(insid)); !ok) return fail(ok.error());
   const auto parent =
       command.database ? transfer::make_parent(command.database->imgid, command.database->version) : "";

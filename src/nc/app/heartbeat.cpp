@@ -14,6 +14,18 @@ constexpr std::size_t kReportedVms = 200;
 constexpr std::size_t kReportedWarnings = 20;
 constexpr std::chrono::seconds kExpiration{30};  ///< a heartbeat older than that says nothing
 
+/// Copies of servers' disks that an operator has to decide about (docs/operations.md).
+void add_lost_copies(const Layout& layout, std::vector<std::string>& warnings) {
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(layout.lost(), error), end; !error && it != end;
+       it.increment(error)) {
+    if (warnings.size() >= kReportedWarnings) return;
+    warnings.push_back(it->path().string() +
+                       " holds what a server wrote here before it began elsewhere without it: keep or remove "
+                       "it, see \"A copy that stayed behind\" in operations.md");
+  }
+}
+
 }  // namespace
 
 Heartbeat::Heartbeat(const Config& config, Parts parts, int data_port)
@@ -80,6 +92,7 @@ msg::NodeStatus Heartbeat::sample() {
   status.vm_data = sample_vms();
   if (!vm_warning_.empty()) warnings.push_back(vm_warning_);
   for (auto& warning : parts_.folders.warnings()) warnings.push_back(std::move(warning));
+  add_lost_copies(Layout(config_.common.prefix), warnings);
   if (warnings.size() > kReportedWarnings) warnings.resize(kReportedWarnings);
   status.images = parts_.images.cached();
   return status;

@@ -41,7 +41,10 @@ Operations::Final Operations::operate(const Call& call) {
   // Not what another node or the cc could not find, but the VM.
   const auto state = state_of(call);
   const bool is_gone = !state && state.error().code == ErrorCode::not_found;
-  if (is_gone && !is_handed_over(call.tid.instance)) return gone_report(call);
+  if (is_gone && !is_handed_over(call.tid.instance)) {
+    if (auto ok = return_copy(call, std::pair(Event::running, kRunning)); !ok) return fail(ok.error());
+    return gone_report(call);
+  }
   if (done.error().code == ErrorCode::not_found) return fail(ErrorCode::unavailable, done.error().message);
   return done;
 }

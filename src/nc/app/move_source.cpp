@@ -97,6 +97,7 @@ Result<> Operations::may_leave(const Call& call) {
     return fail(ErrorCode::conflict,
                 "a VM with folders by virtiofs cannot move: define it with --folders smb and start it again");
   }
+  if (auto ok = has_no_copy(insid); !ok) return ok;
   auto record = read_record(options_.layout, insid);
   if (!record) return fail(record.error());
   if (*record && (*record)->lazy)

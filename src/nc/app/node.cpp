@@ -126,8 +126,9 @@ void Node::reconcile() {
 
 bool Node::run(std::optional<TaskQueue::Started> next) {
   if (!next) return false;
+  std::optional<Job> rest;
   try {
-    operations_.run(next->job, next->stop);
+    rest = operations_.run(next->job, next->stop);
   } catch (const std::exception& e) {
     obs::error("operation.exception", {{"tid", next->job.command.tid}, {"what", e.what()}});
     operations_.report_failure(next->job.command,
@@ -135,7 +136,7 @@ bool Node::run(std::optional<TaskQueue::Started> next) {
   }
   {
     std::lock_guard lock(mutex_);
-    queue_.finish(next->job.command.tid);
+    queue_.finish(next->job.command.tid, std::move(rest));
   }
   changed_.notify_all();
   return true;
@@ -168,6 +169,7 @@ void Node::start(const Workers& workers) {
   add(Lane::copies, workers.copies);
   add(Lane::background, workers.background);
   add(Lane::machines, workers.machines);
+  add(Lane::returns, workers.returns);
 }
 
 void Node::stop() {

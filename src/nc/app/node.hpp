@@ -45,6 +45,7 @@ class Node {
     int copies = 4;
     int background = 2;
     int machines = 16;  ///< a stop may wait a minute for its guest
+    int returns = 8;
   };
   /// Without it, tests call `run_one`.
   void start(const Workers& workers);

@@ -26,6 +26,11 @@ void count(const std::string& op, std::string_view result, std::chrono::steady_c
   obs::metrics().observe("educloud_nc_operation_seconds", "Duration of operations", seconds, {{"op", op}});
 }
 
+std::optional<Job> put_off(Job job) {
+  job.gives_back = true;
+  return job;
+}
+
 }  // namespace
 
 bool is_up(const inbox::Entry& entry) {
@@ -49,27 +54,37 @@ task::TaskState Operations::after_failure(const msg::Command& command) {
   return {Phase::editing, gone ? State::stopped : State::running};
 }
 
-void Operations::run(const Job& job, std::stop_token stop) {
+std::optional<Job> Operations::run(const Job& job, std::stop_token stop) {
   auto tid = TaskId::parse(job.command.tid);
-  if (!tid) return report_failure(job.command, tid.error());
+  if (!tid) {
+    report_failure(job.command, tid.error());
+    return std::nullopt;
+  }
   auto hold = owners_.take(tid->instance, job.command.epoch, stop, kOwnedPatience);
   if (hold) return run_owned(job, std::move(stop));
   // Redone after the next start; and what became of a VM is found again.
-  if (stop.stop_requested() || !job.is_command()) return;
-  report_failure(job.command, hold.error());
+  if (!stop.stop_requested() && job.is_command()) report_failure(job.command, hold.error());
+  return std::nullopt;
 }
 
-void Operations::run_owned(const Job& job, std::stop_token stop) {
-  if (job.vm_ended) return vm_ended(job);
-  if (job.vm_changed) return vm_changed(job);
+std::optional<Job> Operations::run_owned(const Job& job, std::stop_token stop) {
+  if (job.vm_ended) return vm_ended(job, std::move(stop));
+  if (job.vm_changed) {
+    vm_changed(job);
+    return std::nullopt;
+  }
   const auto& command = job.command;
   auto tid = TaskId::parse(command.tid);
-  if (!tid) return report_failure(command, tid.error());
+  if (!tid) {
+    report_failure(command, tid.error());
+    return std::nullopt;
+  }
   const auto begun = std::chrono::steady_clock::now();
   obs::info("operation.begun", {{"tid", command.tid}, {"op", command.op}, {"cmdid", command.cmdid}});
   // Our command is in the inbox, so evictions from now on spare its version; one under way is waited for.
   update_in_use();
-  const Call call{command, std::move(*tid), stop};
+  bool is_put_off = false;
+  const Call call{command, std::move(*tid), stop, job.gives_back, &is_put_off};
   Final done = fail(ErrorCode::invalid_argument, "this node does not know op '" + command.op + "'", "op");
   if (command.op == "image/prepare") done = prepare(call);
   if (command.op == "image/run") done = start(call);
@@ -77,14 +92,17 @@ void Operations::run_owned(const Job& job, std::stop_token stop) {
   if (command.op == "image/submit") done = submit(call);
   if (command.op == "task/delete") done = remove(call);
   if (is_operation(command.op)) done = operate(call);
+  if (is_put_off) return put_off(job);
   if (!done && done.error().code == ErrorCode::cancelled && stop.stop_requested()) {
     obs::info("operation.interrupted", {{"tid", command.tid}, {"op", command.op}});
-    return count(command.op, "interrupted", begun);
+    count(command.op, "interrupted", begun);
+    return std::nullopt;
   }
   count(command.op, done ? "ok" : "failed", begun);
   if (!done) {
     report_failure(command, done.error());
-    return update_in_use();
+    update_in_use();
+    return std::nullopt;
   }
   obs::info("operation.done", {{"tid", command.tid}, {"op", command.op}, {"cmdid", command.cmdid}});
   if (auto told = inbox_.report(*done); !told) {
@@ -92,6 +110,7 @@ void Operations::run_owned(const Job& job, std::stop_token stop) {
               {{"tid", command.tid}, {"op", command.op}, {"reason", told.error().message}});
   }
   update_in_use();
+  return std::nullopt;
 }
 
 void Operations::report_failure(const msg::Command& command, const Error& error) {

@@ -11,6 +11,7 @@
 #include "common/base/clock.hpp"
 #include "common/inbox/inbox.hpp"
 #include "nc/app/cc_disks.hpp"
+#include "nc/app/database_ticket.hpp"
 #include "nc/app/image_tools.hpp"
 #include "nc/app/instance_owners.hpp"
 #include "nc/app/instance_record.hpp"
@@ -32,9 +33,12 @@ struct OperationOptions {
   std::filesystem::path state_dir = {};  ///< VMs that end with the lease are noted there; empty: nowhere
   /// Whether something new may start by the node's lease; may wait a while.
   std::function<Result<>(std::stop_token)> may_start = {};
+  /// True, once, if the VM was ended for want of a lease; none: none is.
+  std::function<bool(const InstanceId&)> was_fenced = {};
   /// Folders::prepare; none: VMs get no folders.
   std::function<Result<std::string>(VmSpec&, std::stop_token)> folders = {};
   MoveLinkOptions moves = {};
+  std::chrono::milliseconds give_back_again{5'000};  ///< between attempts to give a database disk back
   CcDisks* disks = nullptr;  ///< outlives the operations; null: VMs with a database disk are refused
 };
 
@@ -63,7 +67,8 @@ class Operations {
   /// Once a second: network limits that came off hold again.
   void tend_networks() { networks_.tend(); }
 
-  void run(const Job& job, std::stop_token stop);
+  /// What is returned is to be run in its lane: it was put off.
+  std::optional<Job> run(const Job& job, std::stop_token stop);
   /// For a command that cannot be begun: reports `error` as the operation would.
   void report_failure(const msg::Command& command, const Error& error);
   /// Removes the folder and the sockets of an instance without a task and without a VM. Errors: conflict, if
@@ -89,6 +94,8 @@ class Operations {
     const msg::Command& command;
     TaskId tid;
     std::stop_token stop;
+    bool may_wait = false;       ///< for a cc, for as long as it takes
+    bool* is_put_off = nullptr;  ///< set if it had to
   };
   using Final = Result<inbox::Report>;
 
@@ -104,9 +111,10 @@ class Operations {
   Result<> make_disk(const Call& call, VmSpec& spec);
   Result<> make_scratch(VmSpec& spec);
   Result<CcDisks*> cc_disks() const;
-  Result<CcDisks::Opened> open_database(const Call& call, const OnCopied& tell);
+  Result<CcDisks::Opened> open_database(const Call& call, const OnCopied& tell, bool writes = false);
   Result<> prepare_database(const Call& call);
-  Result<> connect_database(const Call& call, VmSpec& spec);
+  /// What is to be told of it, if anything.
+  Result<std::string> connect_database(const Call& call, VmSpec& spec);
   Result<> join_database(const Call& call, VmSpec& spec);
   Result<> keep_database(const InstanceId& insid);
   void note_leave(const Call& call);
@@ -117,6 +125,21 @@ class Operations {
   Result<> check_database_target(const msg::Command& command) const;
   Result<std::string> submit_database(const Call& call);
   bool has_open_database(const InstanceId& insid) const;
+  // local_database.cpp: mode copy
+  /// Event and state that tell how it gets on; none: nothing may be told.
+  using Telling = std::optional<std::pair<task::Event, task::TaskState>>;
+  Result<> have_copy(const Call& call, const DatabaseTicket& before, const CcDisks::Copy& copy,
+                     const OnCopied& tell);
+  Result<> note_newer(const InstanceId& insid);
+  bool has_newer_copy(const InstanceId& insid) const;
+  /// A copy that may be newer than the cc's disk is back there, or set aside since another node has the disk.
+  /// Only a call that may wait does it.
+  Result<> return_copy(const Call& call, const Telling& telling);
+  Result<> bring_back(const Call& call, const Telling& telling, bool is_patient);
+  Result<> set_aside(const InstanceId& insid, std::int64_t epoch);
+  Result<> drop_copy(const InstanceId& insid) const;
+  /// Errors: conflict, if its VM runs on a copy.
+  Result<> has_no_copy(const InstanceId& insid) const;
   Result<> renew_disk_secret(const InstanceId& insid);
   Result<> make_seed(const Call& call, VmSpec& spec) const;
   Result<std::string> prepare_folders(const Call& call, VmSpec& spec) const;
@@ -132,7 +155,7 @@ class Operations {
   Final submit(const Call& call);
   Result<SubmitJob> submit_job(const Call& call);
   Final remove(const Call& call);
-  void vm_ended(const Job& job);
+  std::optional<Job> vm_ended(const Job& job, std::stop_token stop);
   void vm_changed(const Job& job);
 
   Final operate(const Call& call);
@@ -154,7 +177,7 @@ class Operations {
   Result<> stay(const InstanceId& insid, MoveLink& link);
   Result<> make_move_folder(const InstanceId& insid) const;
   Result<> remove_instance(const InstanceId& insid);
-  void run_owned(const Job& job, std::stop_token stop);
+  std::optional<Job> run_owned(const Job& job, std::stop_token stop);
   /// Another node may have it: it must not run here until that is known.
   bool is_handed_over(const InstanceId& insid) const;
   Final on_snapshot(const Call& call);

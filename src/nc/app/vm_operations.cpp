@@ -203,7 +203,8 @@ Operations::Final Operations::start(const Call& call) {
   if (auto ok = remove_file(spec->console_log); !ok) return fail(ok.error());
   auto folders = prepare_folders(call, *spec);
   if (!folders) return fail(folders.error());
-  if (auto ok = connect_database(call, *spec); !ok) return fail(ok.error());
+  auto warning = connect_database(call, *spec);
+  if (!warning) return fail(warning.error());
   if (call.stop.stop_requested()) return interrupted();
   update_in_use();
   // Again: this process may have been stopped for minutes in between.
@@ -223,8 +224,10 @@ Operations::Final Operations::start(const Call& call) {
   if (!state && state.error().code == ErrorCode::not_found) {
     return fail(ErrorCode::unavailable, "the VM ended right after its start; see its console log");
   }
-  return final_report(call, Event::running, kRunning,
-                      "the VM runs" + limit_network(call, spec->limits) + *folders);
+  auto report = final_report(call, Event::running, kRunning,
+                             "the VM runs" + limit_network(call, spec->limits) + *folders);
+  report.warning = std::move(*warning);
+  return report;
 }
 
 Result<bool> Operations::end_vm(const Call& call, std::chrono::milliseconds grace) {
@@ -263,6 +266,7 @@ Operations::Final Operations::stop(const Call& call) {
   if (*outdone) return final_report(call, Event::stopped, kStopped, "the VM here is a later one");
   auto hard = end_vm(call, options_.stop_grace);
   if (!hard) return fail(hard.error());
+  if (auto ok = return_copy(call, std::pair(Event::running, kRunning)); !ok) return fail(ok.error());
   close_database(call);
   if (auto ok = drop_overlay(call.tid.instance); !ok) return fail(ok.error());
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(options_.stop_grace).count();
@@ -291,15 +295,23 @@ Operations::Final Operations::remove(const Call& call) {
   return final_report(call, Event::deleted, kDeleting, "nothing of the task is left on the node");
 }
 
-void Operations::vm_ended(const Job& job) {
+std::optional<Job> Operations::vm_ended(const Job& job, std::stop_token stop) {
   const auto entry = inbox_.find(job.command.tid);
   // A command that came meanwhile sees for itself; a task that is not up has nothing to lose.
-  if (!entry || entry->command.cmdid != job.command.cmdid || !is_up(*entry)) return;
+  if (!entry || entry->command.cmdid != job.command.cmdid || !is_up(*entry)) return std::nullopt;
   auto tid = TaskId::parse(job.command.tid);
-  if (!tid) return;
+  if (!tid) return std::nullopt;
   auto state = hypervisor_.state(tid->instance);
-  if (state || state.error().code != ErrorCode::not_found) return;
+  if (state || state.error().code != ErrorCode::not_found) return std::nullopt;
   const Call call{job.command, std::move(*tid), {}};
+  if (has_newer_copy(call.tid.instance)) {
+    Job rest = job;
+    rest.gives_back = true;
+    if (!job.gives_back) return rest;
+    const Call waiting{job.command, call.tid, std::move(stop), true};
+    // Interrupted: a newer command sees to it, or the next start of this daemon.
+    if (!return_copy(waiting, std::pair(Event::running, kRunning))) return std::nullopt;
+  }
   close_database(call);
   if (auto ok = drop_overlay(call.tid.instance); !ok) {
     obs::warn("overlay.not_removed", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
@@ -311,6 +323,7 @@ void Operations::vm_ended(const Job& job) {
     obs::warn("operation.not_told", {{"tid", call.tid.str()}, {"reason", told.error().message}});
   }
   update_in_use();
+  return std::nullopt;
 }
 
 }  // namespace educloud::nc

@@ -35,6 +35,10 @@ class Layout {
   std::filesystem::path data_overlay(const InstanceId& id) const { return instance(id) / "data.qcow2"; }
   /// How its database disk was opened at the cc, 0600; there for as long as it is not closed.
   std::filesystem::path database_ticket(const InstanceId& id) const { return instance(id) / "database.json"; }
+  /// The disk itself, 0600, where its cluster has the node copy it; and copies of servers that began
+  /// elsewhere.
+  std::filesystem::path database_copy(const InstanceId& id) const { return instance(id) / "database"; }
+  std::filesystem::path lost() const { return prefix_ / "lost"; }
   /// Folders that guests share, and those once more that virtiofs is to serve read-only.
   std::filesystem::path space() const { return prefix_ / "space"; }
   std::filesystem::path read_only_space() const { return space() / ".read-only"; }

@@ -13,6 +13,7 @@ bool is_operation(std::string_view op) {
 
 namespace {
 Lane lane_of(const Job& job) {
+  if (job.gives_back) return Lane::returns;
   return job.is_command() ? nc::lane_of(job.command) : Lane::machines;
 }
 }  // namespace
@@ -56,10 +57,14 @@ std::optional<TaskQueue::Started> TaskQueue::next(Lane lane) {
   return std::nullopt;
 }
 
-void TaskQueue::finish(const std::string& tid) {
+void TaskQueue::finish(const std::string& tid, std::optional<Job> next) {
   const auto found = slots_.find(tid);
   if (found == slots_.end()) return;
   found->second.running.reset();
+  if (next && !found->second.waiting && !closed_) {
+    found->second.waiting = std::move(next);
+    found->second.order = next_order_++;
+  }
   if (found->second.waiting) {
     ready_[found->second.order] = tid;
   } else {
@@ -68,6 +73,7 @@ void TaskQueue::finish(const std::string& tid) {
 }
 
 void TaskQueue::close() {
+  closed_ = true;
   ready_.clear();
   for (auto at = slots_.begin(); at != slots_.end();) {
     at->second.waiting.reset();

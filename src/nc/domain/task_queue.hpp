@@ -14,7 +14,12 @@ namespace educloud::nc {
 
 /// Lanes, so that stopping a VM never waits behind long copies, nor a user's copy behind those that nobody
 /// waits for.
-enum class Lane { copies, background, machines };
+enum class Lane {
+  copies,
+  background,
+  machines,
+  returns,  ///< copies of database disks on their way back, which wait for a cc for as long as it takes
+};
 /// image/prepare and image/submit copy, in the background unless a user waits; the rest is about the VM.
 Lane lane_of(const msg::Command& command);
 /// instance/... and snapshot/...: done to a VM that stays what it is.
@@ -27,6 +32,7 @@ struct Job {
   std::string detail = {};  ///< of vm_ended and vm_changed: how
   bool crashed = false;     ///< of vm_ended
   bool vm_changed = false;  ///< not a command: the VM was paused or goes on, and not by one
+  bool gives_back = false;  ///< the same once more, now that it may wait for its database disk
   bool is_command() const { return !vm_ended && !vm_changed; }
 };
 
@@ -45,7 +51,8 @@ class TaskQueue {
   };
   /// The next job of `lane` whose task is free; it must be ended by `finish`.
   std::optional<Started> next(Lane lane);
-  void finish(const std::string& tid);
+  /// `next`: what is left of it to do, unless something newer waits.
+  void finish(const std::string& tid, std::optional<Job> next = {});
   /// Asks every running job to stop and drops the waiting ones (they are redone after the next start).
   void close();
 
@@ -63,6 +70,7 @@ class TaskQueue {
   std::map<std::string, Slot> slots_;
   std::map<std::uint64_t, std::string> ready_;  ///< order -> tid: waiting and nothing runs
   std::uint64_t next_order_ = 1;
+  bool closed_ = false;
 };
 
 }  // namespace educloud::nc

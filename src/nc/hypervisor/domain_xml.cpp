@@ -103,7 +103,8 @@ void add_target(Node disk, const VmSpec& spec, std::size_t n) {
   attribute(target, "bus", spec.disk_bus);
 }
 
-void add_file_disk(Node devices, const VmSpec& spec, const std::vector<DiskLayer>& layers, std::size_t n) {
+void add_file_disk(Node devices, const VmSpec& spec, const std::vector<DiskLayer>& layers, std::size_t n,
+                   bool is_database = false) {
   Node disk = child(devices, "disk");
   attribute(disk, "type", "file");
   attribute(disk, "device", "disk");
@@ -111,14 +112,14 @@ void add_file_disk(Node devices, const VmSpec& spec, const std::vector<DiskLayer
   attribute(driver, "name", "qemu");
   attribute(driver, "type", layers.front().format);
   // The guest's flushes reach the disk, and it needs no O_DIRECT, which tmpfs and some others refuse.
-  attribute(driver, "cache", "writeback");
+  attribute(driver, "cache", is_database ? "writethrough" : "writeback");
   attribute(driver, "discard", "unmap");
   attribute(driver, "detect_zeroes", "unmap");
   attribute(child(disk, "source"), "file", layers.front().file.string());
   add_layers(disk, layers);
   add_target(disk, spec, n);
   add_io_limits(disk, spec.limits);
-  if (n > 0) text(disk, "serial", "data");
+  if (n > 0) text(disk, "serial", is_database ? "database" : "data");
 }
 
 /// Raw, and on the other host's disk before the guest is told that it is written.
@@ -171,7 +172,7 @@ void add_disks(Node devices, const VmSpec& spec) {
     } else if (extra.layers.front().is_nbd) {
       add_nbd_disk(devices, spec, extra.layers.front(), n);
     } else {
-      add_file_disk(devices, spec, extra.layers, n);
+      add_file_disk(devices, spec, extra.layers, n, extra.kind == ExtraDisk::Kind::database);
     }
   }
 }

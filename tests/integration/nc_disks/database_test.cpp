@@ -57,10 +57,12 @@ class DatabaseGuest : public LibvirtGuest {
     return {*InstanceId::parse(kServer), epoch, test::grant_for("nc1", "PUT", path)};
   }
   std::unique_ptr<CcDisks> cc() const { return make_cc_disks({.cc = host_->url()}); }
-  Result<CcDisks::Opened> open(std::int64_t epoch, const std::string& mode = "iscsi") const {
+  Result<CcDisks::Opened> open(std::int64_t epoch, const std::string& mode = "iscsi",
+                               bool writes = false) const {
     CcDisks::Opening request;
     request.leave = leave(epoch);
     request.mode = mode;
+    request.writes = writes;
     request.source = {kDatabase, 1, receipt_.digest, 0, static_cast<std::int64_t>(kDiskBytes), "raw"};
     request.source_grant = test::grant_for("nc1", "GET", transfer::version_path(kDatabase, 1));
     return cc()->open(request, [](auto, auto) {}, {});
@@ -91,7 +93,9 @@ class DatabaseGuest : public LibvirtGuest {
     made.disk = {{folder / "overlay.qcow2", "qcow2"}, {image, "qcow2"}};
     made.extra = {{.kind = ExtraDisk::Kind::database, .iscsi = opened->disk},
                   {.kind = ExtraDisk::Kind::data, .layers = {{scratch, "qcow2"}, {empty, "raw"}}}};
-    auto secret = hypervisor_->set_disk_secret(made.insid, opened->secret);
+    auto secret =
+        opened->copy ? fetch(epoch, *opened->copy) : hypervisor_->set_disk_secret(made.insid, opened->secret);
+    if (opened->copy) made.extra[0] = {.kind = ExtraDisk::Kind::database, .layers = {{held_.file, "raw"}}};
     if (opened->nbd) {
       made.extra[0] = {.kind = ExtraDisk::Kind::database, .layers = {{socket(), "raw", true}}};
       secret = start_nbd_disk(*opened->nbd, opened->secret, dir_ / "keys", socket(), std::nullopt);
@@ -99,6 +103,13 @@ class DatabaseGuest : public LibvirtGuest {
     if (!secret) return fail(secret.error());
     if (auto ok = hypervisor_->define_and_start(made); !ok) return fail(ok.error());
     return made;
+  }
+  /// Here, and noted there as what counts.
+  Result<> fetch(std::int64_t epoch, const CcDisks::Copy& copy) {
+    held_ = {leave(epoch), copy.name, dir_ / "local.raw"};
+    if (auto ok = cc()->fetch(held_, copy.data_bytes, [](auto, auto) {}, {}); !ok) return ok;
+    auto again = open(epoch, "copy", true);
+    return again ? Result<>{} : fail(again.error());
   }
   std::filesystem::path socket() const { return dir_ / "database.nbd"; }
   bool is_ready(const VmSpec& vm) {
@@ -123,6 +134,7 @@ class DatabaseGuest : public LibvirtGuest {
   const int port_ = test::free_port();
   std::optional<test::DiskHost> host_;
   std::string secret_;
+  CcDisks::Held held_{leave(0), {}, {}};
 };
 
 TEST_F(DatabaseGuest, DrivesHaveTheirOrderAndDOutlivesTheVm) {
@@ -242,6 +254,32 @@ TEST_F(DatabaseGuest, OverNbdWithTlsItIsTheSameDisk) {
   ASSERT_TRUE(vm) << vm.error().message;
   ASSERT_TRUE(is_ready(*vm)) << console(*vm);
   EXPECT_THAT(get("disk?name=d&file=row"), HasSubstr("200 secure"));
+  EXPECT_TRUE(hypervisor_->destroy(vm->insid));
+  EXPECT_TRUE(hypervisor_->drop_disk_secret(vm->insid));
+}
+
+TEST_F(DatabaseGuest, ACopyNeedsNoCcWhileItsGuestRuns) {
+  auto vm = server(1, "copy");
+  ASSERT_TRUE(vm) << vm.error().message;
+  host_.reset();
+  ASSERT_TRUE(is_ready(*vm)) << console(*vm);
+  EXPECT_THAT(get("disks"), ::testing::ContainsRegex("d device [0-9]+ vdb\ne device [0-9]+ vdc"));
+  EXPECT_THAT(get("disk-write?name=d&file=row&text=local"), HasSubstr("200 local"));
+  const auto xml = sys::run_checked({.argv = {"virsh", "-c", shared_->uri(), "dumpxml", kServer}});
+  ASSERT_TRUE(xml);
+  EXPECT_THAT(*xml, HasSubstr("cache='writethrough'"));
+  // Killed, not shut down: what the guest was told is written comes back.
+  kill(shared_->guest_pid(kServer), SIGKILL);
+  ASSERT_TRUE(events_.wait(VmEvent::Kind::crashed, kServer));
+  host_.emplace(dir_.path(), walrus_, port_);
+  auto given = cc()->give_back(held_, "00000000000000ab", [](auto, auto) {}, {});
+  ASSERT_TRUE(given) << given.error().message;
+  ASSERT_TRUE(cc()->close(leave(1), {}));
+
+  vm = server(2);  // by iSCSI
+  ASSERT_TRUE(vm) << vm.error().message;
+  ASSERT_TRUE(is_ready(*vm)) << console(*vm);
+  EXPECT_THAT(get("disk?name=d&file=row"), HasSubstr("200 local"));
   EXPECT_TRUE(hypervisor_->destroy(vm->insid));
   EXPECT_TRUE(hypervisor_->drop_disk_secret(vm->insid));
 }

@@ -55,6 +55,10 @@ class FakeCcDisks : public CcDisks {
   }
   Result<> give_back(const Held& held, const std::string& give, const OnCopied& progress,
                      std::stop_token) override {
+    if (away > 0) {
+      --away;
+      return fail(ErrorCode::unavailable, "the cc is away");
+    }
     if (error) return fail(*error);
     auto& master = masters[held.leave.instance.str()];
     const auto at = disks.find(held.leave.instance.str());
@@ -124,6 +128,7 @@ class FakeCcDisks : public CcDisks {
   std::map<std::string, Master> masters;  ///< mode copy
   std::string left;
   int copies = 0, fetches = 0;
+  int away = 0;             ///< so many attempts to give back fail
   std::int64_t joined = 0;  ///< epoch of the node that a VM moves to
   std::optional<Error> error;
   std::optional<Opening> last;

@@ -62,6 +62,8 @@ class NodeTest : public ::testing::Test {
     operations.disks = &disks_;
     operations.stop_grace = grace_;
     operations.lazy.proxy = false;
+    operations.was_fenced = [this](const InstanceId&) { return std::exchange(fenced_, false); };
+    operations.give_back_again = std::chrono::milliseconds{1};
     node_ = std::make_unique<Node>(operations, "nc1", *inbox_, hypervisor_, *images_, clock_);
     ASSERT_TRUE(hypervisor_.start([this](const VmEvent& event) { node_->on_vm_event(event); }));
     node_->recover();
@@ -93,7 +95,7 @@ class NodeTest : public ::testing::Test {
   }
   void work() {
     while (node_->run_one(Lane::copies) || node_->run_one(Lane::background) ||
-           node_->run_one(Lane::machines)) {
+           node_->run_one(Lane::machines) || node_->run_one(Lane::returns)) {
     }
     broker_.deliver_all();
   }
@@ -116,6 +118,7 @@ class NodeTest : public ::testing::Test {
 
   std::filesystem::path prefix_;
   std::chrono::milliseconds grace_{0};
+  bool fenced_ = false;  ///< the next VM that ends does so for want of a lease
   ManualClock clock_;
   bus::MemoryBroker broker_;
   FakeHypervisor hypervisor_;
