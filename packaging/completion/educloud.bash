@@ -96,7 +96,7 @@ _educloud() {
     --disk) mapfile -t COMPREPLY < <(compgen -W "virtio sata ide" -- "$word"); return ;;
     --nic) mapfile -t COMPREPLY < <(compgen -W "virtio e1000 rtl8139" -- "$word"); return ;;
     --folders) mapfile -t COMPREPLY < <(compgen -W "virtiofs smb" -- "$word"); return ;;
-    --database-mode) mapfile -t COMPREPLY < <(compgen -W "iscsi nbd" -- "$word"); return ;;
+    --database-mode) mapfile -t COMPREPLY < <(compgen -W "iscsi nbd copy" -- "$word"); return ;;
     --sound) mapfile -t COMPREPLY < <(compgen -W "none ac97 ich6 ich9" -- "$word"); return ;;
     --accel) mapfile -t COMPREPLY < <(compgen -W "auto kvm tcg" -- "$word"); return ;;
     --hypervisor) mapfile -t COMPREPLY < <(compgen -W "libvirt fake" -- "$word"); return ;;

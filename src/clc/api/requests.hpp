@@ -87,7 +87,7 @@ struct ClusterBody {
 
   static constexpr auto fields() {
     return std::make_tuple(
-        msg::field("database_mode", &ClusterBody::database_mode, msg::choice("iscsi|nbd")));
+        msg::field("database_mode", &ClusterBody::database_mode, msg::choice("iscsi|nbd|copy")));
   }
 };
 

@@ -97,8 +97,8 @@ Result<NodeView> Cloud::set_node_state(const Principal& who, std::string_view ho
 Result<ClusterView> Cloud::set_database_mode(const Principal& who, std::string_view host,
                                              std::string_view mode) {
   if (auto name = HostName::parse(host); !name) return fail(name.error());
-  if (mode != "iscsi" && mode != "nbd")
-    return fail(ErrorCode::invalid_argument, "'database_mode' must be iscsi or nbd", "database_mode");
+  if (mode != "iscsi" && mode != "nbd" && mode != "copy")
+    return fail(ErrorCode::invalid_argument, "'database_mode' must be iscsi, nbd or copy", "database_mode");
   auto changed = impl_->store.write([&](store::Sql& sql) -> Result<> {
     if (auto ok = check(who, Deed::change_nodes, "", "cluster " + std::string(host)); !ok) return ok;
     if (!store::find_cluster(sql, host))

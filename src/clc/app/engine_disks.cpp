@@ -13,6 +13,8 @@ using task::Event;
 namespace {
 
 constexpr std::string_view kWho = "clc";
+/// Names in one command, which has to stay small.
+constexpr std::size_t kMostLost = 500;
 
 /// To read or make a version, or to move: long enough for the largest disk over a slow link.
 constexpr std::int64_t kVersionSeconds = 6 * 3600;
@@ -66,6 +68,12 @@ Result<> Engine::add_database(store::Sql& sql, const Task& task, std::string_vie
   if (op == "task/delete" && !disk_goes(sql, task)) return {};
   DatabaseParts parts;
   if (const auto cluster = store::find_cluster(sql, task.cluster)) parts.mode = cluster->database_mode;
+  if (starts) {
+    for (const auto& one : store::list_nodes(sql)) {
+      if (one.cluster == task.cluster && one.lost_at > 0 && parts.lost.size() < kMostLost)
+        parts.lost.push_back(one.host);
+    }
+  }
   // The node that it comes to is given its own.
   if (!moves) parts.grant = disk_grant(task.insid, task.epoch, task.node);
   const std::string node = moves && operation_ && operation_->move ? operation_->move->nid : task.node;

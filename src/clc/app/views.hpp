@@ -105,7 +105,7 @@ struct NodeView {
 
 struct ClusterView {
   std::string host;
-  std::string database_mode;  ///< iscsi | nbd
+  std::string database_mode;  ///< iscsi | nbd | copy
   bool alive = false;
   std::int64_t age_ms = -1;
   std::string version, address;  ///< address: "host:port" of its data port

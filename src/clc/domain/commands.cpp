@@ -35,6 +35,7 @@ msg::ImageVersion named(const Version& version) {
 void add_database(msg::Command& command, const DatabaseParts& parts) {
   if (parts.source) command.database = named(*parts.source);
   command.database_mode = parts.mode;
+  command.database_lost = parts.lost;
   command.database_grant = parts.grant;
   command.database_source_grant = parts.source_grant;
   command.database_target_imgid = parts.target_imgid;

@@ -22,6 +22,7 @@ struct DatabaseParts {
   std::optional<Version> source;  ///< prepare, run, submit: what it was first made from
   std::string source_grant;       ///< prepare, run
   std::string mode = "iscsi";     ///< as Cluster says
+  std::vector<std::string> lost;  ///< prepare, run: nodes of its cluster that are lost
   std::string grant;              ///< opens, closes and submits it; with task/delete it goes
   std::string target_imgid;       ///< submit
   int target_version = 0;

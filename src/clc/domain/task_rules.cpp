@@ -198,7 +198,10 @@ Task after_event(Task task, const task::Transition& transition, const msg::TaskS
     case Event::refused:  // the VM is as well as it was
       if (status) task.errormsg = status->errormsg.substr(0, 2000);
       break;
-    default: task.failed = false; task.errormsg.clear();
+    default:
+      task.failed = false;
+      // It went well, but for something that its user has to know.
+      task.errormsg = status ? status->errormsg.substr(0, 2000) : "";
   }
   // An operation tells the VM's state all the while; its last word is its answer.
   const bool answered =

@@ -72,7 +72,7 @@ struct OsType {
 
 struct Cluster {
   std::string host;                     ///< name of the cc's host
-  std::string database_mode = "iscsi";  ///< iscsi | nbd: how its nodes reach database disks
+  std::string database_mode = "iscsi";  ///< iscsi | nbd | copy: how its nodes reach database disks
 };
 
 /// What an administrator lets a node do. Whether it is up is another thing: its lease.

@@ -16,7 +16,7 @@ void add_cluster_commands(CLI::App& app, Context& context) {
   set->add_option("CLUSTER", a->host, "Host name of its cluster controller")->required();
   set->add_option("--database-mode", a->mode, "From the next start of a server on")
       ->required()
-      ->check(CLI::IsMember({"iscsi", "nbd"}));
+      ->check(CLI::IsMember({"iscsi", "nbd", "copy"}));
   on_command(*set, context, [&context, a](Session& session) -> Result<> {
     auto changed = session.patch("/clusters/" + http::url_encode(a->host), {{"database_mode", a->mode}});
     if (!changed) return fail(changed.error());

@@ -112,6 +112,8 @@ TEST_F(Servers, ALostNodesServerGoesOnUnderAHigherEpoch) {
   EXPECT_NE(prepare.nid, first.nid);
   EXPECT_GT(prepare.epoch, first.epoch);
   EXPECT_THAT(prepare.database_grant, HasSubstr("node=" + prepare.nid));
+  EXPECT_TRUE(first.database_lost.empty());
+  EXPECT_EQ(prepare.database_lost, std::vector{first.nid}) << "a newer copy there is not waited for";
   EXPECT_EQ(farewell.nid, first.nid);
   EXPECT_EQ(farewell.database_grant, "") << "it must not remove its successor's disk";
 }

@@ -117,6 +117,8 @@ TEST_F(ServerApi, HowDisksAreReachedIsTheAdministratorsToSay) {
             "database_mode");
   EXPECT_EQ(json_of(call("PATCH", "/clusters/cc1", admin_, body))["database_mode"], "nbd");
   EXPECT_EQ(json_of(call("GET", "/status", admin_))["clusters"][0]["database_mode"], "nbd");
+  const std::string copy = R"({"database_mode":"copy"})";
+  EXPECT_EQ(json_of(call("PATCH", "/clusters/cc1", admin_, copy))["database_mode"], "copy");
 }
 
 }  // namespace

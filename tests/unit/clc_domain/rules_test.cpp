@@ -184,6 +184,18 @@ TEST(TaskRules, FailureIsShownUntilSomethingHappens) {
   EXPECT_EQ(task.errormsg, "");
 }
 
+TEST(TaskRules, AWarningIsShownUntilSomethingHappens) {
+  auto task = task_at(TaskKind::run, {Phase::editing, State::booting});
+  auto status = status_of(Event::running);
+  status.errormsg = "d: lacks what was written on node nc7";
+  task = after_event(task, *task::step(task.state, Event::running), &status, 1000);
+  EXPECT_FALSE(task.failed);
+  EXPECT_EQ(task.errormsg, status.errormsg);
+  status.errormsg.clear();
+  task = after_event(task, *task::step(task.state, Event::paused), &status, 2000);
+  EXPECT_EQ(task.errormsg, "");
+}
+
 TEST(Format, AVersionFromBeforeChunksIsNotSentToANode) {
   Version version;
   version.imgid = "IMG00000001";
@@ -249,6 +261,7 @@ TEST(Commands, NameTheDatabaseDisk) {
   parts.database->source =
       Version{"IMG00000009", 5, std::string(64, 'd'), 1000, 2000, "raw", 0, 0, false, 0, ""};
   parts.database->mode = "nbd";
+  parts.database->lost = {"nc7"};
   parts.database->grant = "node=nc1&expires=1&sig=a";
   parts.database->target_imgid = "IMG00000009";
   parts.database->target_version = 6;
@@ -259,6 +272,7 @@ TEST(Commands, NameTheDatabaseDisk) {
   EXPECT_EQ(command->database->version, 5);
   EXPECT_EQ(command->database->disk_bytes, 2000);
   EXPECT_EQ(command->database_mode, "nbd");
+  EXPECT_EQ(command->database_lost, std::vector<std::string>{"nc7"});
   EXPECT_EQ(command->database_grant, "node=nc1&expires=1&sig=a");
   EXPECT_EQ(command->database_target_imgid, "IMG00000009");
   EXPECT_EQ(command->database_target_version, 6);
