@@ -103,7 +103,6 @@ Result<> IscsiTargets::admit(Made& made, const std::vector<std::string>& keep) {
 Result<> IscsiTargets::set_initiators(const InstanceId& instance, const std::string& address,
                                       const std::string& also) {
   const std::lock_guard control(control_mutex_);
-  Made now;
   {
     const std::lock_guard lock(mutex_);
     const auto it = wanted_.find(instance);
@@ -111,11 +110,20 @@ Result<> IscsiTargets::set_initiators(const InstanceId& instance, const std::str
       return fail(ErrorCode::not_found, "the disk of " + instance.str() + " is not exported");
     it->second.target.address = address;
     it->second.target.also = also;
-    now = it->second;
-    // A tgtd that is away is told all of it when it comes.
-    if (!runs_ || !now.is_made) return {};
   }
-  auto done = admit(now, {address, also});
+  return admit_wanted(instance);
+}
+
+Result<> IscsiTargets::admit_wanted(const InstanceId& instance) {
+  Made now;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = wanted_.find(instance);
+    // A tgtd that is away is told all of it when it comes.
+    if (it == wanted_.end() || !runs_ || !it->second.is_made) return {};
+    now = it->second;
+  }
+  auto done = admit(now, {now.target.address, now.target.also});
   const std::lock_guard lock(mutex_);
   // A tgtd that was started meanwhile is not made anything yet: that sets it again.
   if (const auto it = wanted_.find(instance); it != wanted_.end()) it->second.bound = std::move(now.bound);

@@ -221,6 +221,7 @@ Result<> IscsiTargets::open(const IscsiTarget& target) {
   if (auto made = sys::make_directories(options_.run_dir, 0700); !made) return made;
   const std::lock_guard control(control_mutex_);
   std::int32_t tid = 0;
+  bool was_made = false;
   {
     const std::lock_guard lock(mutex_);
     if (stopped_) return fail(ErrorCode::cancelled, "the iSCSI targets are being stopped");
@@ -230,11 +231,14 @@ Result<> IscsiTargets::open(const IscsiTarget& target) {
     }
     if (it == wanted_.end()) wanted_[target.instance] = {.target = target, .tid = next_tid_++};
     tid = wanted_[target.instance].tid;
+    was_made = wanted_[target.instance].is_made;
   }
   if (!supervisor_.joinable()) {
     supervisor_ = std::jthread([this](const std::stop_token& stop) { supervise(stop); });
   }
   auto ok = make_all();
+  // A change of who may log in may have been done by half.
+  if (ok && was_made) ok = admit_wanted(target.instance);
   const std::lock_guard lock(mutex_);
   const auto it = wanted_.find(target.instance);
   if (ok && it == wanted_.end()) {

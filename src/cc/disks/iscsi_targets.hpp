@@ -49,7 +49,8 @@ class IscsiTargets {
   static std::string iqn(const InstanceId& instance) { return "iqn.2026-11.educloud:" + instance.str(); }
 
   /// The target is there when it returns, and will be again after a restart of tgtd. Idempotent for the same
-  /// target; conflict if another is open for the instance. Errors: unavailable, timeout, cancelled.
+  /// target, of which it sees to who may log in; conflict if another is open for the instance. Errors:
+  /// unavailable, timeout, cancelled.
   Result<> open(const IscsiTarget& target);
   /// No initiator reaches the file any more when it returns: the target is gone with its sessions, or tgtd
   /// is (killed, if it does not let go within 5 s; the other targets are made again). Idempotent.
@@ -82,6 +83,8 @@ class IscsiTargets {
   Result<> remove(const Made& made);
   /// Makes `keep` the only ones in made.bound, and ends the others' sessions.
   Result<> admit(Made& made, const std::vector<std::string>& keep);
+  /// What tgtd has not done yet of who may log in to a target that is open.
+  Result<> admit_wanted(const InstanceId& instance);
   /// `keep`: addresses whose sessions stay.
   void kick_sessions(const Made& made, const std::vector<std::string>& keep = {});
   /// Ends tgtd and waits until it is gone.

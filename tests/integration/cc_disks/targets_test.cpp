@@ -237,6 +237,21 @@ TEST_F(Targets, WhatTgtdWasToldInVainIsDoneByTheNextTry) {
   EXPECT_FALSE(here.io({"read 0 64k"}));
 }
 
+TEST_F(Targets, OpenedAgainOnlyWhoMayIsIn) {
+  auto disk = target("VS00000001");
+  ASSERT_TRUE(targets_->open(disk));
+  const auto here = initiator("VS00000001");
+  const auto socket = dir_ / "run/tgtd.0", away = dir_ / "run/away";
+  std::filesystem::rename(socket, away);
+  EXPECT_FALSE(targets_->set_initiators(disk.instance, "127.0.0.9", ""));
+  std::filesystem::rename(away, socket);
+  EXPECT_TRUE(here.io({"read 0 64k"})) << "tgtd has not heard of it";
+  disk.address = "127.0.0.9";
+  const auto again = targets_->open(disk);
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_FALSE(here.io({"read 0 64k"}));
+}
+
 TEST_F(Targets, AFileThatIsNotThereIsAnErrorAndHarmsNoOther) {
   ASSERT_TRUE(targets_->open(target("VS00000001")));
   auto missing = target("VS00000002");
