@@ -191,7 +191,14 @@ struct VmChangeBody : VmChange {
     return std::make_tuple(
         msg::option("name", static_cast<Text>(&T::name), msg::text(1, 80)),
         msg::option("autostart", static_cast<std::optional<bool> T::*>(&T::autostart)),
-        msg::option("folder_protocol", static_cast<Text>(&T::folder_protocol), msg::choice("virtiofs|smb")));
+        msg::option("folder_protocol", static_cast<Text>(&T::folder_protocol), msg::choice("virtiofs|smb")),
+        msg::option("cluster", static_cast<Text>(&T::cluster), msg::text(0, 40)),
+        msg::option("node", static_cast<Text>(&T::node), msg::text(0, 40)),
+        msg::option("vmtype", static_cast<Text>(&T::vmtype), msg::text(1, 40)),
+        msg::option("memory_mib", static_cast<std::optional<std::int64_t> T::*>(&T::memory_mib),
+                    msg::range(0, kMostMemoryMib)),
+        msg::option("cpus", static_cast<std::optional<int> T::*>(&T::cpus), msg::range(0, 256)),
+        msg::option("version", static_cast<std::optional<int> T::*>(&T::version), msg::range(0, 1e9)));
   }
 };
 

@@ -84,6 +84,12 @@ struct VmChange {
   std::optional<std::string> name;
   std::optional<bool> autostart;
   std::optional<std::string> folder_protocol;  ///< virtiofs | smb; empty: its OS type's
+  // From its next start on:
+  std::optional<std::string> cluster, node;  ///< pins; empty: any
+  std::optional<std::string> vmtype;         ///< its memory and cpus too, unless they are given
+  std::optional<std::int64_t> memory_mib;    ///< 0: the type's
+  std::optional<int> cpus;                   ///< 0: the type's
+  std::optional<int> version;                ///< 0: the one in use at each start
 };
 
 /// What can be done to a VM that runs, without an argument.
@@ -206,8 +212,10 @@ class Cloud {
   /// A VS of a server's image, a VD or TVD of a desktop's. Errors: conflict naming the remedy (the image is
   /// for the other, or its disk for data is not made yet), invalid_argument.
   Result<VmView> define_vm(const Principal& who, const NewVm& request);
-  /// A VM that runs takes how folders reach it at its next start. Errors: invalid_argument, conflict (an
-  /// edit's, or a temporary desktop that is to start by itself).
+  /// What runs goes on as it is: size, version, pins and how folders reach it hold from its next start on.
+  /// Errors: invalid_argument, not_found (cluster, node or version), conflict (it boots; its database disk is
+  /// in another cluster; an edit's or a temporary desktop's that has no next start), permission_denied (its
+  /// own limits are more than the new type allows, and no administrator asks).
   Result<VmView> change_vm(const Principal& who, std::string_view insid, const VmChange& change);
   /// `lazy`: the VM may start while its image still arrives. Errors: conflict (already under way), exhausted
   /// naming each node's reason.

@@ -68,7 +68,11 @@ struct Cloud::Impl {
   /// Fills an instance's vmtype, memory and cpus. Errors: invalid_argument naming the key.
   Result<> size(store::Sql& sql, Instance& instance, std::string_view usage, const std::string& vmtype,
                 std::int64_t memory_mib, int cpus);
+  /// Errors: not_found, conflict (the node is in another cluster).
   Result<> check_pins(store::Sql& sql, const std::string& cluster, const std::string& node);
+  /// Whether a VM may be of this version, 0: of the one in use. Errors: not_found naming the key, conflict
+  /// (no version yet, or one without a disk for a server's data).
+  Result<> check_version(store::Sql& sql, const Image& image, int version, bool for_server);
   /// An instance id nobody has (32 random bits do collide some day).
   InstanceId free_instance_id(store::Sql& sql, InstanceKind kind);
   UploadTarget upload_target(const Task& task, const std::string& format);

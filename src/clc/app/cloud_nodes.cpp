@@ -37,21 +37,22 @@ Result<Page<NodeView>> Cloud::nodes(const Principal& who) {
   auto& impl = *impl_;
   return impl.store.read([&](store::Sql& sql) -> Result<Page<NodeView>> {
     Page<NodeView> page;
-    const auto reserved = store::reservations(sql);
     const auto max_age_ms = impl.options.placement.max_age_ms;
+    const auto nodes = store::list_nodes(sql);
+    std::map<std::string, NodeFacts> facts;
+    for (auto& one :
+         facts_of(impl.heartbeats.snapshots(nodes, "", 0, max_age_ms), store::reservations(sql), ""))
+      facts.emplace(one.host, one);
     std::map<std::pair<std::string, std::string>, bool> known;
-    for (const auto& node : store::list_nodes(sql)) {
+    for (const auto& node : nodes) {
       known[{node.cluster, node.host}] = true;
       auto view =
           node_view(node.host, node.cluster, impl.heartbeats.node(node.host, node.cluster), max_age_ms);
       view.state = node.state;
       view.lost_at = node.lost_at;
       view.lease_epoch = node.lease_epoch;
-      for (const auto& one : reserved) {
-        if (one.node != node.host) continue;
-        view.committed_mib += one.memory_mib;
-        view.committed_cpus += one.cpus;
-      }
+      view.committed_mib = facts[node.host].committed_mib;
+      view.committed_cpus = facts[node.host].committed_cpus;
       page.items.push_back(std::move(view));
     }
     // Whoever knocks without being registered is shown, so that the operator sees why it gets no work.

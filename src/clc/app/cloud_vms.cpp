@@ -1,6 +1,5 @@
 #include "clc/app/cloud_impl.hpp"
 #include "clc/app/passwords.hpp"
-#include "clc/domain/vm_disks.hpp"
 #include "common/transfer/grant.hpp"
 
 namespace educloud::clc {
@@ -32,10 +31,26 @@ Result<> Cloud::Impl::check_pins(store::Sql& sql, const std::string& cluster, co
         std::any_of(all.begin(), all.end(), [&](const auto& one) { return one.host == cluster; });
     if (!known) return fail(ErrorCode::not_found, "there is no cluster of that name", "cluster");
   }
-  if (!node.empty() && !store::find_node(sql, node)) {
-    return fail(ErrorCode::not_found, "there is no node of that name", "node");
+  const auto pinned = store::find_node(sql, node);
+  if (!node.empty() && !pinned) return fail(ErrorCode::not_found, "there is no node of that name", "node");
+  if (!cluster.empty() && pinned && pinned->cluster != cluster) {
+    return fail(ErrorCode::conflict,
+                "node " + node + " is in cluster " + pinned->cluster + ", not " + cluster, "node");
   }
   return {};
+}
+
+Result<> Cloud::Impl::check_version(store::Sql& sql, const Image& image, int version, bool for_server) {
+  if (version < 0) return fail(ErrorCode::invalid_argument, "'version' must not be negative", "version");
+  const auto found = store::find_version(sql, image.imgid, version == 0 ? image.current_version : version);
+  if (version != 0 && (!found || found->pruning)) {
+    return fail(ErrorCode::not_found, "image " + image.name + " has no version " + std::to_string(version),
+                "version");
+  }
+  if (!for_server) return {};
+  if (!found) return fail(ErrorCode::conflict, "image " + image.name + " has no version yet");
+  auto disk = engine.database_version(sql, image, *found);
+  return disk ? Result<>{} : fail(disk.error());
 }
 
 VmView Cloud::Impl::vm_view(store::Sql& sql, const Principal& who, const Instance& instance) {
@@ -135,18 +150,7 @@ Result<> check_image_for(store::Sql& sql, Cloud::Impl& impl, const Image& image,
                            : "image " + image.name + " is for servers: educloud vm define --server",
                 "kind");
   }
-  if (request.version < 0)
-    return fail(ErrorCode::invalid_argument, "'version' must not be negative", "version");
-  const auto version =
-      store::find_version(sql, image.imgid, request.version == 0 ? image.current_version : request.version);
-  if (request.version != 0 && (!version || version->pruning)) {
-    return fail(ErrorCode::not_found,
-                "image " + image.name + " has no version " + std::to_string(request.version), "version");
-  }
-  if (!for_server) return {};
-  if (!version) return fail(ErrorCode::conflict, "image " + image.name + " has no version yet");
-  auto disk = impl.engine.database_version(sql, image, *version);
-  return disk ? Result<>{} : fail(disk.error());
+  return impl.check_version(sql, image, request.version, for_server);
 }
 
 Instance instance_of(const NewVm& request, InstanceId insid, const Principal& who) {
@@ -161,11 +165,6 @@ Instance instance_of(const NewVm& request, InstanceId insid, const Principal& wh
   instance.folder_protocol = request.folder_protocol;
   instance.autostart = request.autostart.value_or(request.kind == "VS");
   return instance;
-}
-
-Result<> check_folder_protocol(std::string_view text) {
-  if (text.empty() || text == "virtiofs" || text == "smb") return {};
-  return fail(ErrorCode::invalid_argument, "'folder_protocol' must be virtiofs or smb", "folder_protocol");
 }
 
 Result<InstanceKind> kind_asked(const NewVm& request) {
@@ -209,28 +208,6 @@ Result<VmView> Cloud::define_vm(const Principal& who, const NewVm& request) {
       if (!begun) return fail(begun.error());
     }
     return impl.vm_view(sql, who, instance);
-  });
-}
-
-Result<VmView> Cloud::change_vm(const Principal& who, std::string_view insid, const VmChange& change) {
-  auto& impl = *impl_;
-  if (auto ok = check_folder_protocol(change.folder_protocol.value_or("")); !ok) return fail(ok.error());
-  if (change.name) {
-    if (auto ok = check_name(*change.name, "name"); !ok) return fail(ok.error());
-  }
-  return impl.store.write([&](store::Sql& sql) -> Result<VmView> {
-    auto instance = impl.instance(sql, who, Deed::control_vm, insid);
-    if (!instance) return fail(instance.error());
-    if (change.autostart == true && !outlives_its_task(instance->insid)) {
-      return fail(ErrorCode::conflict, instance->insid + " ends with its run: it cannot start again",
-                  "autostart");
-    }
-    instance->name = change.name.value_or(instance->name);
-    instance->autostart = change.autostart.value_or(instance->autostart);
-    instance->folder_protocol = change.folder_protocol.value_or(instance->folder_protocol);
-    store::update_instance(sql, *instance);
-    impl.audit(sql, who, "vm.change", instance->insid, instance->name);
-    return impl.vm_view(sql, who, *instance);
   });
 }
 

@@ -68,9 +68,16 @@ Result<NodeFacts> Engine::choose_target(store::Sql& sql, const Task& task, const
   request.cluster_pin = task.cluster;
   request.node_pin = wanted;
   request.disk_cluster = instance->disk_cluster;
-  auto nodes = facts_of(
-      heartbeats_.snapshots(store::list_nodes(sql), task.src, task.source_version, limits.max_age_ms),
-      store::reservations(sql), task.insid);
+  const auto snapshots =
+      heartbeats_.snapshots(store::list_nodes(sql), task.src, task.source_version, limits.max_age_ms);
+  for (const auto& one : snapshots) {
+    const auto real = one.sizes.find(task.insid);
+    if (one.host != task.node || real == one.sizes.end()) continue;
+    // It comes along as it runs, also if its definition is another for its next start.
+    request.memory_mib = std::max(request.memory_mib, real->second.memory_mib);
+    request.cpus = std::max(request.cpus, real->second.cpus);
+  }
+  auto nodes = facts_of(snapshots, store::reservations(sql), task.insid);
   std::erase_if(nodes, [&](const NodeFacts& one) { return one.host == task.node; });
   if (const auto* chosen = choose(nodes, request, limits)) return *chosen;
   return fail(refusal(decide(nodes, request, limits), request));

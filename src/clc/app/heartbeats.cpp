@@ -167,7 +167,10 @@ std::vector<NodeSnapshot> Heartbeats::snapshots(const std::vector<Node>& nodes, 
       for (const auto& image : status.images) {
         one.has_image = one.has_image || (image.imgid == imgid && image.version == version);
       }
-      for (const auto& vm : status.vm_data) one.resident_mib[vm.insid] = vm.phy_mem;
+      for (const auto& vm : status.vm_data) {
+        one.resident_mib[vm.insid] = vm.phy_mem;
+        one.sizes[vm.insid] = {vm.mem, vm.vcpu};
+      }
     }
     out.push_back(std::move(one));
   }

@@ -102,12 +102,16 @@ std::vector<NodeFacts> facts_of(const std::vector<NodeSnapshot>& nodes,
     ++entry.facts.seats;
     if (!one.runs) continue;
     ++entry.facts.vms;
-    entry.facts.committed_mib += one.memory_mib;
-    entry.facts.committed_cpus += one.cpus;
+    // Its definition may have become smaller than what it was started with, or larger for its next start.
+    const auto size = entry.node->sizes.find(one.insid);
+    const VmSize real = size == entry.node->sizes.end() ? VmSize{} : size->second;
+    const std::int64_t memory_mib = std::max(one.memory_mib, real.memory_mib);
+    entry.facts.committed_mib += memory_mib;
+    entry.facts.committed_cpus += std::max(one.cpus, real.cpus);
     // A guest takes its memory little by little: what it has not taken yet is spoken for all the same.
     const auto resident = entry.node->resident_mib.find(one.insid);
     const std::int64_t taken = resident == entry.node->resident_mib.end() ? 0 : resident->second;
-    entry.not_resident_mib += std::max<std::int64_t>(0, one.memory_mib - taken);
+    entry.not_resident_mib += std::max<std::int64_t>(0, memory_mib - taken);
   }
   std::vector<NodeFacts> out;
   out.reserve(by_name.size());

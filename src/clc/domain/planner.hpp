@@ -33,6 +33,11 @@ struct PlacementLimits {
 /// What a server wants instead: it may share a busier node, and needs room to grow.
 PlacementLimits server_limits(PlacementLimits limits);
 
+struct VmSize {
+  std::int64_t memory_mib = 0;
+  int cpus = 0;
+};
+
 /// What is known of one node: its registration and its last heartbeat.
 struct NodeSnapshot {
   std::string host, cluster;
@@ -46,6 +51,7 @@ struct NodeSnapshot {
   std::int64_t disk_mib = 0, disk_usage_mib = 0;
   bool has_image = false;                            ///< the version wanted is in its cache
   std::map<std::string, std::int64_t> resident_mib;  ///< insid -> memory its VM has really taken
+  std::map<std::string, VmSize> sizes;               ///< insid -> what its VM was started with
 };
 
 /// What is promised to a task that is open.

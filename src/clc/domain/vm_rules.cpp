@@ -134,6 +134,11 @@ Result<> check_type_name(std::string_view name) {
   return refuse("name", "a-z, 0-9, '-' and '_', at most 40, a letter first");
 }
 
+Result<> check_folder_protocol(std::string_view text) {
+  if (text.empty() || text == "virtiofs" || text == "smb") return {};
+  return refuse("folder_protocol", "virtiofs or smb");
+}
+
 Result<> check_snapshot_id(std::string_view text) {
   constexpr std::string_view kPrefix = "snap-";
   bool ok = text.size() == kPrefix.size() + 8 && text.starts_with(kPrefix);

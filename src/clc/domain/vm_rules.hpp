@@ -37,6 +37,9 @@ Result<> check_first_boot(const NewFirstBoot& wanted);
 /// Name of a VM type or OS type: a-z, 0-9, '-' and '_', at most 40, a letter first. Errors: invalid_argument.
 Result<> check_type_name(std::string_view name);
 
+/// virtiofs, smb, or empty: its OS type's. Errors: invalid_argument.
+Result<> check_folder_protocol(std::string_view text);
+
 /// `snap-` and 8 hex digits. Errors: invalid_argument.
 Result<> check_snapshot_id(std::string_view text);
 

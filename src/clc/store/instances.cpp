@@ -75,8 +75,11 @@ void set_instance_limits(Sql& sql, std::string_view insid, const msg::Limits& li
 }
 
 void update_instance(Sql& sql, const Instance& one) {
-  sql.run("UPDATE instances SET name = ?, autostart = ?, folder_protocol = ? WHERE insid = ?",
-          {one.name, one.autostart, one.folder_protocol, one.insid});
+  sql.run(
+      "UPDATE instances SET name = ?, version = ?, vmtype = ?, memory_mib = ?, cpus = ?, cluster_pin = ?, "
+      "node_pin = ?, autostart = ?, folder_protocol = ? WHERE insid = ?",
+      {one.name, one.version, one.vmtype, one.memory_mib, one.cpus, one.cluster_pin, one.node_pin,
+       one.autostart, one.folder_protocol, one.insid});
 }
 
 void set_instance_deleting(Sql& sql, std::string_view insid) {

@@ -39,7 +39,7 @@ std::optional<Instance> find_instance(Sql& sql, std::string_view insid);
 std::vector<Listed<Instance>> list_instances(Sql& sql, std::int64_t after, int limit, std::string_view owner);
 std::vector<Instance> instances_of_image(Sql& sql, std::string_view imgid);
 void add_instance(Sql& sql, const Instance& instance);
-/// Its name, autostart and folder_protocol.
+/// Its name, size, version, pins, autostart and folder_protocol.
 void update_instance(Sql& sql, const Instance& instance);
 void set_instance_deleting(Sql& sql, std::string_view insid);
 /// Its database disk lies there from now on.

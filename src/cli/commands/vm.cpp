@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "cli/commands/context.hpp"
+#include "cli/commands/vm_set.hpp"
 #include "cli/commands/vm_view.hpp"
 #include "cli/commands/wait.hpp"
 #include "cli/core/text.hpp"
@@ -11,10 +12,6 @@
 namespace educloud::cli {
 namespace {
 
-constexpr const char* kAutostartHelp =
-    "Start it again when its node comes back after a reboot (servers do unless told otherwise)";
-constexpr const char* kFoldersHelp =
-    "How shared folders reach it from its next start on, instead of its OS type's way";
 constexpr const char* kLazyHelp = "Let it start while its image still arrives on the node";
 
 std::string path_of(const std::string& insid) {
@@ -149,13 +146,6 @@ Result<> save_screenshot(Context& context, Session& session, const std::string& 
   return {};
 }
 
-/// Not given: not said, which is something else than no.
-CLI::Option* add_autostart(CLI::App& command, std::optional<bool>& autostart) {
-  return command.add_flag_function(
-      "--autostart,!--no-autostart", [&autostart](std::int64_t count) { autostart = count > 0; },
-      kAutostartHelp);
-}
-
 void add_define(CLI::App& vm, Context& context) {
   auto* define = vm.add_subcommand(
       "define", "Define a desktop or a server; with --temporary run one that is gone when it stops");
@@ -163,7 +153,7 @@ void add_define(CLI::App& vm, Context& context) {
   auto& a = *arguments;
   define->add_option("--image", a.image, "Image id")->required();
   define->add_option("--name", a.name, "Name, for people");
-  define->add_option("--type", a.vmtype, "VM type (GET /vmtypes)");
+  define->add_option("--type", a.vmtype, "VM type (educloud vmtype list): its memory and cpus are copied");
   define->add_option("--memory-mib", a.memory_mib, "Memory instead of the type's")
       ->check(CLI::Range(16, 4'000'000));
   define->add_option("--cpus", a.cpus, "CPUs instead of the type's")->check(CLI::Range(1, 256));
@@ -181,35 +171,10 @@ void add_define(CLI::App& vm, Context& context) {
   define->add_flag("--server", a.server, "A server: it has a disk for data that outlives its runs")
       ->excludes(temporary);
   add_autostart(*define, a.autostart)->excludes(temporary);
-  define->add_option("--folders", a.folders, kFoldersHelp)->check(CLI::IsMember({"virtiofs", "smb"}));
+  add_folders(*define, a.folders);
   add_wait_options(*define, a.wait);
   on_command(*define, context,
              [&context, arguments](Session& session) { return define_vm(context, session, *arguments); });
-}
-
-void add_set(CLI::App& vm, Context& context) {
-  struct Arguments {
-    std::string insid, name, folders;
-    std::optional<bool> autostart;
-  };
-  auto* set = vm.add_subcommand("set", "Change its name, or how it starts");
-  auto a = std::make_shared<Arguments>();
-  set->add_option("VM", a->insid, "Instance id")->required();
-  set->add_option("--name", a->name, "New name");
-  add_autostart(*set, a->autostart);
-  set->add_option("--folders", a->folders, kFoldersHelp)->check(CLI::IsMember({"virtiofs", "smb"}));
-  on_command(*set, context, [&context, a](Session& session) -> Result<> {
-    auto body = nlohmann::json::object();
-    if (!a->name.empty()) body["name"] = a->name;
-    if (!a->folders.empty()) body["folder_protocol"] = a->folders;
-    if (a->autostart) body["autostart"] = *a->autostart;
-    if (body.empty())
-      return fail(ErrorCode::invalid_argument, "give --name, --autostart, --no-autostart or --folders",
-                  "name");
-    auto changed = session.patch(path_of(a->insid), body);
-    if (!changed) return fail(changed.error());
-    return show_vm(context, session, a->insid);
-  });
 }
 
 }  // namespace
@@ -225,7 +190,7 @@ void add_vm_commands(CLI::App& app, Context& context) {
     return command;
   };
   add_define(*vm, context);
-  add_set(*vm, context);
+  add_vm_set_command(*vm, context);
   auto* list = vm->add_subcommand("list", "All desktops and servers");
   on_command(*list, context, [&context](Session& session) { return list_vms(context, session); });
   auto* show = add("show", "One of them: state, screen address and password");

@@ -31,9 +31,10 @@ void add_addresses(nlohmann::json& vm) {
 
 std::string describe_vm(const nlohmann::json& vm) {
   std::vector<std::vector<std::string>> rows;
-  for (const char* key : {"insid", "name", "state", "imgid", "image_name", "version", "vmtype", "memory_mib",
-                          "cpus", "owner", "autostart", "folder_protocol", "disk_cluster", "hostname", "ip",
-                          "display_address", "display_password", "web_url"}) {
+  for (const char* key :
+       {"insid",        "name",     "state", "imgid",           "image_name",       "version",     "vmtype",
+        "memory_mib",   "cpus",     "owner", "autostart",       "folder_protocol",  "cluster_pin", "node_pin",
+        "disk_cluster", "hostname", "ip",    "display_address", "display_password", "web_url"}) {
     const std::string value = cell(vm, key);
     if (value != "-") rows.push_back({key, value});
   }

@@ -99,6 +99,20 @@ TEST(Planner, DoesNotCountMemoryTwiceThatAGuestHasTaken) {
   EXPECT_EQ(text, "placed");
 }
 
+TEST(Planner, CountsWhatAVmWasStartedWithThoughItsDefinitionIsSmallerNow) {
+  const std::vector<Reservation> promised{{"nc1", "VD0000000a", 512, 1}};
+  EXPECT_EQ(refusal([](auto&) {}, desktop(), promised), "placed");
+  const auto text = refusal([](auto& n) { n.sizes["VD0000000a"] = {12'288, 2}; }, desktop(), promised);
+  EXPECT_THAT(text, HasSubstr("(1 VMs hold 12288)"));
+  const std::vector<Reservation> larger{{"nc1", "VD0000000a", 12'288, 1}};
+  EXPECT_THAT(refusal(
+                  [](auto& n) {
+                    n.sizes["VD0000000a"] = {512, 1};
+                  },
+                  desktop(), larger),
+              HasSubstr("(1 VMs hold 12288)"));
+}
+
 TEST(Planner, IgnoresTheReservationOfTheInstanceItself) {
   auto request = desktop();
   request.memory_mib = 13'000;

@@ -10,6 +10,7 @@
 #include "cli/commands/program.hpp"
 #include "cli/commands/roll.hpp"
 #include "cli/commands/upload_target.hpp"
+#include "cli/commands/vm_set.hpp"
 #include "cli/commands/vm_view.hpp"
 #include "cli/commands/wait.hpp"
 #include "support/paths.hpp"
@@ -119,6 +120,8 @@ TEST(Program, TellsWrongUsageByItsExitCode) {
   EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--temporary", "--autostart"}), 2);
   EXPECT_EQ(run({"vm", "define", "--image", "IMG00000000", "--folders", "nfs"}), 2);
   EXPECT_EQ(run({"vm", "set", "VD01234567", "--folders", "nfs"}), 2);
+  EXPECT_EQ(run({"vm", "set", "VD01234567", "--memory-mib", "0"}), 2);
+  EXPECT_EQ(run({"vm", "set", "--node", "any"}), 2);
   EXPECT_EQ(run({"cluster", "set", "cc1"}), 2);
   EXPECT_EQ(run({"cluster", "set", "cc1", "--database-mode", "ftp"}), 2);
   EXPECT_EQ(run({"image", "set", "IMG00000000", "--database-gib", "5"}), 2) << "of a server only";
@@ -282,6 +285,26 @@ TEST(UploadTarget, IsTakenApartAndChecked) {
     EXPECT_FALSE(parse_upload_target(changed)) << bad;
   }
   EXPECT_FALSE(parse_upload_target(json::object()));
+}
+
+TEST(VmSet, SaysOnlyWhatIsGiven) {
+  VmSetArguments given;
+  EXPECT_EQ(vm_change(given).error().code, ErrorCode::invalid_argument);
+  given.autostart = false;
+  EXPECT_EQ(*vm_change(given), json({{"autostart", false}}));
+  EXPECT_FALSE(waits_for_start(*vm_change(given)));
+  given = {};
+  given.node = given.cluster = "any", given.version = "latest";
+  EXPECT_EQ(*vm_change(given), json({{"node", ""}, {"cluster", ""}, {"version", 0}}));
+  EXPECT_TRUE(waits_for_start(*vm_change(given)));
+  given = {};
+  given.node = "nc2", given.vmtype = "vdlarge", given.memory_mib = 512, given.cpus = 3, given.version = "7";
+  EXPECT_EQ(*vm_change(given),
+            json({{"node", "nc2"}, {"vmtype", "vdlarge"}, {"memory_mib", 512}, {"cpus", 3}, {"version", 7}}));
+  for (const char* bad : {"0", "-1", "7x", "newest", " 7"}) {
+    given.version = bad;
+    EXPECT_EQ(vm_change(given).error().key, "version") << bad;
+  }
 }
 
 TEST(VmView, ShowsAddressesOnlyWhileThereAreSome) {
