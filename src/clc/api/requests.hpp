@@ -245,6 +245,20 @@ struct VmTypeBody {
   }
 };
 
+struct VmTypeChangeBody {
+  std::optional<std::int64_t> memory_mib;
+  std::optional<int> cpus;
+  LimitsBody limits;
+
+  VmTypeChange change() const { return {memory_mib, cpus, limits}; }
+  static constexpr auto fields() {
+    using T = VmTypeChangeBody;
+    return std::make_tuple(msg::option("memory_mib", &T::memory_mib, msg::range(64, kMostMemoryMib)),
+                           msg::option("cpus", &T::cpus, msg::range(1, 256)),
+                           msg::option("limits", &T::limits));
+  }
+};
+
 struct OsTypeBody {
   std::string disk, nic, sound = "none", folders = "virtiofs";
 
@@ -254,6 +268,18 @@ struct OsTypeBody {
                            msg::field("nic_type", &T::nic, msg::choice("virtio|e1000|rtl8139")),
                            msg::option("sound_type", &T::sound, msg::choice("none|ac97|ich6|ich9")),
                            msg::option("folder_protocol", &T::folders, msg::choice("virtiofs|smb")));
+  }
+};
+
+struct OsTypeChangeBody : OsTypeChange {
+  static constexpr auto fields() {
+    using T = OsTypeChangeBody;
+    using Text = std::optional<std::string> T::*;
+    return std::make_tuple(
+        msg::option("disk_type", static_cast<Text>(&T::disk_type), msg::choice("virtio|sata|ide")),
+        msg::option("nic_type", static_cast<Text>(&T::nic_type), msg::choice("virtio|e1000|rtl8139")),
+        msg::option("sound_type", static_cast<Text>(&T::sound_type), msg::choice("none|ac97|ich6|ich9")),
+        msg::option("folder_protocol", static_cast<Text>(&T::folder_protocol), msg::choice("virtiofs|smb")));
   }
 };
 

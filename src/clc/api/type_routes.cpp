@@ -17,6 +17,18 @@ http::Response put_ostype(Context& c, const Principal& who, const http::Request&
   });
 }
 
+http::Response change_vmtype(Context& c, const Principal& who, const http::Request& request) {
+  return with_body<VmTypeChangeBody>(request, [&](const VmTypeChangeBody& body) {
+    return answer(c.cloud.change_vmtype(who, request.param("name"), body.change()));
+  });
+}
+
+http::Response change_ostype(Context& c, const Principal& who, const http::Request& request) {
+  return with_body<OsTypeChangeBody>(request, [&](const OsTypeChangeBody& body) {
+    return answer(c.cloud.change_ostype(who, request.param("name"), body));
+  });
+}
+
 }  // namespace
 
 void add_type_routes(http::Router& router, const Shared& context) {
@@ -27,6 +39,7 @@ void add_type_routes(http::Router& router, const Shared& context) {
         return answer(c.cloud.vmtype(who, request.param("name")));
       });
   add(router, context, "PUT", "/vmtypes/{name}", put_vmtype);
+  add(router, context, "PATCH", "/vmtypes/{name}", change_vmtype);
   add(router, context, "DELETE", "/vmtypes/{name}",
       [](Context& c, const Principal& who, const http::Request& request) {
         return answer(c.cloud.delete_vmtype(who, request.param("name")));
@@ -38,6 +51,7 @@ void add_type_routes(http::Router& router, const Shared& context) {
         return answer(c.cloud.ostype(who, request.param("name")));
       });
   add(router, context, "PUT", "/ostypes/{name}", put_ostype);
+  add(router, context, "PATCH", "/ostypes/{name}", change_ostype);
   add(router, context, "DELETE", "/ostypes/{name}",
       [](Context& c, const Principal& who, const http::Request& request) {
         return answer(c.cloud.delete_ostype(who, request.param("name")));

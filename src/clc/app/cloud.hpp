@@ -64,6 +64,16 @@ struct PruneRequest {
   int keep = 0;  ///< all but the newest `keep` (>= 1), the one in use, and those an instance needs
 };
 
+/// What is not given stays as it is.
+struct VmTypeChange {
+  std::optional<std::int64_t> memory_mib;
+  std::optional<int> cpus;
+  LimitsChange limits;  ///< 0: no limit
+};
+struct OsTypeChange {
+  std::optional<std::string> disk_type, nic_type, sound_type, folder_protocol;
+};
+
 struct NewVm {
   std::string name;
   std::string imgid;
@@ -164,13 +174,19 @@ class Cloud {
   // -- types ------------------------------------------------------------------------------------
   Result<Page<VmType>> vmtypes(const Principal& who);
   Result<VmType> vmtype(const Principal& who, std::string_view name);
-  /// Makes or replaces it; VMs take it at their next start. Errors: invalid_argument.
+  /// Makes or replaces it. VMs take its limits at their next start; memory and cpus were copied when they
+  /// were defined, and stay. Errors: invalid_argument.
   Result<VmType> put_vmtype(const Principal& who, const VmType& type);
+  /// Errors: not_found, invalid_argument.
+  Result<VmType> change_vmtype(const Principal& who, std::string_view name, const VmTypeChange& change);
   /// Returns what it was. Errors: conflict naming an instance that has it.
   Result<VmType> delete_vmtype(const Principal& who, std::string_view name);
   Result<Page<OsType>> ostypes(const Principal& who);
   Result<OsType> ostype(const Principal& who, std::string_view name);
+  /// Makes or replaces it; VMs take it at their next start. Errors: invalid_argument.
   Result<OsType> put_ostype(const Principal& who, const OsType& type);
+  /// Errors: not_found, invalid_argument.
+  Result<OsType> change_ostype(const Principal& who, std::string_view name, const OsTypeChange& change);
   /// Returns what it was. Errors: conflict naming an image that has it.
   Result<OsType> delete_ostype(const Principal& who, std::string_view name);
 

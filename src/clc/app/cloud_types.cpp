@@ -13,6 +13,25 @@ Result<> check_vmtype(const VmType& type) {
   return check_limits(type.limits);
 }
 
+Result<> check_choice(const std::string& value, std::string_view key,
+                      std::initializer_list<std::string_view> choices) {
+  std::string all;
+  for (const auto one : choices) {
+    if (value == one) return {};
+    all += (all.empty() ? "" : ", ") + std::string(one);
+  }
+  return fail(ErrorCode::invalid_argument, "'" + std::string(key) + "' must be one of " + all,
+              std::string(key));
+}
+
+Result<> check_ostype(const OsType& type) {
+  if (auto ok = check_type_name(type.name); !ok) return ok;
+  if (auto ok = check_choice(type.disk_type, "disk_type", {"virtio", "sata", "ide"}); !ok) return ok;
+  if (auto ok = check_choice(type.nic_type, "nic_type", {"virtio", "e1000", "rtl8139"}); !ok) return ok;
+  if (auto ok = check_choice(type.sound_type, "sound_type", {"none", "ac97", "ich6", "ich9"}); !ok) return ok;
+  return check_choice(type.folder_protocol, "folder_protocol", {"virtiofs", "smb"});
+}
+
 Result<VmType> find(store::Sql& sql, std::string_view name) {
   if (auto ok = check_type_name(name); !ok) return fail(ok.error());
   auto type = store::find_vmtype(sql, name);
@@ -51,6 +70,21 @@ Result<VmType> Cloud::put_vmtype(const Principal& who, const VmType& type) {
   });
 }
 
+Result<VmType> Cloud::change_vmtype(const Principal& who, std::string_view name, const VmTypeChange& change) {
+  if (auto ok = check(who, Deed::change_vmtypes, "", name); !ok) return fail(ok.error());
+  return impl_->store.write([&](store::Sql& sql) -> Result<VmType> {
+    auto type = find(sql, name);
+    if (!type) return type;
+    type->memory_mib = change.memory_mib.value_or(type->memory_mib);
+    type->cpus = change.cpus.value_or(type->cpus);
+    type->limits = changed(type->limits, change.limits);
+    if (auto ok = check_vmtype(*type); !ok) return fail(ok.error());
+    store::put_vmtype(sql, *type);
+    impl_->audit(sql, who, "vmtype.change", name, to_json(*type).dump());
+    return type;
+  });
+}
+
 Result<VmType> Cloud::delete_vmtype(const Principal& who, std::string_view name) {
   if (auto ok = check(who, Deed::change_vmtypes, "", name); !ok) return fail(ok.error());
   return impl_->store.write([&](store::Sql& sql) -> Result<VmType> {
@@ -80,10 +114,26 @@ Result<OsType> Cloud::ostype(const Principal& who, std::string_view name) {
 
 Result<OsType> Cloud::put_ostype(const Principal& who, const OsType& type) {
   if (auto ok = check(who, Deed::change_vmtypes, "", type.name); !ok) return fail(ok.error());
-  if (auto ok = check_type_name(type.name); !ok) return fail(ok.error());
+  if (auto ok = check_ostype(type); !ok) return fail(ok.error());
   return impl_->store.write([&](store::Sql& sql) -> Result<OsType> {
     store::put_ostype(sql, type);
     impl_->audit(sql, who, "ostype.put", type.name, to_json(type).dump());
+    return type;
+  });
+}
+
+Result<OsType> Cloud::change_ostype(const Principal& who, std::string_view name, const OsTypeChange& change) {
+  if (auto ok = check(who, Deed::change_vmtypes, "", name); !ok) return fail(ok.error());
+  return impl_->store.write([&](store::Sql& sql) -> Result<OsType> {
+    auto type = find_os(sql, name);
+    if (!type) return type;
+    type->disk_type = change.disk_type.value_or(type->disk_type);
+    type->nic_type = change.nic_type.value_or(type->nic_type);
+    type->sound_type = change.sound_type.value_or(type->sound_type);
+    type->folder_protocol = change.folder_protocol.value_or(type->folder_protocol);
+    if (auto ok = check_ostype(*type); !ok) return fail(ok.error());
+    store::put_ostype(sql, *type);
+    impl_->audit(sql, who, "ostype.change", name, to_json(*type).dump());
     return type;
   });
 }

@@ -92,6 +92,38 @@ TEST_F(OperationTest, WhatAGuestIsToldIsCheckedAndItsPasswordNeverShown) {
   }
 }
 
+TEST_F(OperationTest, AChangeOfATypeLeavesTheRest) {
+  ASSERT_EQ(call("PUT", "/ostypes/bsd", admin_,
+                 R"({"disk_type":"ide","nic_type":"rtl8139","sound_type":"ac97","folder_protocol":"smb"})")
+                .status,
+            200);
+  EXPECT_EQ(call("PATCH", "/ostypes/bsd", anna_, R"({"nic_type":"e1000"})").status, 403);
+  EXPECT_EQ(call("PATCH", "/ostypes/nosuch", admin_, R"({"nic_type":"e1000"})").status, 404);
+  EXPECT_EQ(error_of(call("PATCH", "/ostypes/bsd", admin_, R"({"nic_type":"token ring"})"))["key"],
+            "nic_type");
+  const auto os = json_of(call("PATCH", "/ostypes/bsd", admin_, R"({"nic_type":"e1000"})"));
+  EXPECT_EQ(os["nic_type"], "e1000");
+  EXPECT_EQ(os["disk_type"], "ide");
+  EXPECT_EQ(os["sound_type"], "ac97");
+  EXPECT_EQ(os["folder_protocol"], "smb");
+
+  ASSERT_EQ(call("PUT", "/vmtypes/lab", admin_,
+                 R"({"memory_mib":512,"cpus":2,"limits":{"cpu_percent":100,"disk_iops":500}})")
+                .status,
+            200);
+  EXPECT_EQ(call("PATCH", "/vmtypes/lab", anna_, R"({"cpus":1})").status, 403);
+  EXPECT_EQ(call("PATCH", "/vmtypes/nosuch", admin_, R"({"cpus":1})").status, 404);
+  EXPECT_EQ(error_of(call("PATCH", "/vmtypes/lab", admin_, R"({"cpus":0})"))["key"], "cpus");
+  EXPECT_EQ(error_of(call("PATCH", "/vmtypes/lab", admin_, R"({"limits":{"cpu_percent":5}})"))["key"],
+            "cpu_percent");
+  const auto lab = json_of(call("PATCH", "/vmtypes/lab", admin_, R"({"cpus":1,"limits":{"disk_iops":0}})"));
+  EXPECT_EQ(lab["memory_mib"], 512);
+  EXPECT_EQ(lab["cpus"], 1);
+  EXPECT_EQ(lab["limits"]["cpu_percent"], 100);
+  EXPECT_EQ(lab["limits"]["disk_iops"], 0);
+  EXPECT_EQ(json_of(call("GET", "/vmtypes/lab", anna_)), lab);
+}
+
 TEST_F(OperationTest, TypesAreReadByAllAndChangedByAdministrators) {
   for (const std::string path : {"/vmtypes", "/ostypes"}) {
     const bool vm = path == "/vmtypes";

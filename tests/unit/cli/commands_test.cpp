@@ -127,7 +127,9 @@ TEST(Program, TellsWrongUsageByItsExitCode) {
   EXPECT_EQ(run({"image", "set", "IMG00000000", "--database-gib", "5"}), 2) << "of a server only";
   EXPECT_EQ(run({"vm", "limit", "VD01234567", "--cpu-percent", "-1"}), 2);
   EXPECT_EQ(run({"vm", "snapshot", "restore", "VD01234567"}), 2);
-  EXPECT_EQ(run({"vmtype", "set", "lab", "--cpus", "2"}), 2);
+  EXPECT_EQ(run({"vmtype", "set", "lab", "--cpus", "0"}), 2);
+  EXPECT_EQ(run({"image", "import", "disk.raw", "--name", "x", "--database-gib", "5"}), 2)
+      << "of a server only";
   EXPECT_EQ(run({"ostype", "set", "bsd", "--disk", "floppy", "--nic", "e1000"}), 2);
   EXPECT_EQ(run({"init", "--host", "../x", "--cluster", "cc1"}), 2);
   EXPECT_EQ(run({"--help"}), 0);
