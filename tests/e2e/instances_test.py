@@ -126,6 +126,23 @@ class Instances(Timed, unittest.TestCase):
         self.cli("vmtype", "delete", "tiny")
         self.cli("ostype", "delete", "oldbox")
 
+    def test_70_a_definition_holds_from_the_next_start_on(self):
+        def memory_mib():
+            info = self.cloud.libvirtd["nc1"].virsh("dominfo", self.vm)
+            return int(re.search(r"Max memory: +(\d+) KiB", info).group(1)) // 1024
+
+        self.refuse(4, "no node", "vm", "set", self.vm, "--node", "nc7")
+        self.refuse(4, "no version 7", "vm", "set", self.vm, "--version", 7)
+        changed = self.cli("vm", "set", self.vm, "--memory-mib", 192, "--node", "nc1", "--version", 1)
+        self.assertEqual((changed["memory_mib"], changed["node_pin"], changed["version"]), (192, "nc1", 1))
+        self.assertEqual((changed["state"], memory_mib()), ("running", 160))
+        self.cli.stop(self.vm)
+        self.cli.run(self.vm)
+        self.assertEqual(memory_mib(), 192)
+        free = self.cli("vm", "set", self.vm, "--node", "any", "--version", "latest")
+        self.assertEqual((free["node_pin"], free["version"]), ("", 0))
+        self.assertEqual([one["nodes_alive"] for one in self.cli("cluster", "list")["items"]], [1])
+
     def test_90_stop_while_paused(self):
         self.cli("vm", "pause", self.vm, "--wait")
         self.cli.stop(self.vm)

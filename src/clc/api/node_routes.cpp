@@ -20,6 +20,10 @@ http::Response change_node(Context& c, const Principal& who, const http::Request
   });
 }
 
+http::Response list_clusters(Context& c, const Principal& who, const http::Request&) {
+  return answer(c.cloud.clusters(who));
+}
+
 http::Response change_cluster(Context& c, const Principal& who, const http::Request& request) {
   return with_body<ClusterBody>(request, [&](const ClusterBody& body) {
     return answer(c.cloud.set_database_mode(who, request.param("host"), body.database_mode));
@@ -36,6 +40,7 @@ void add_node_routes(http::Router& router, const Shared& context) {
   add(router, context, "GET", "/nodes", list_nodes);
   add(router, context, "GET", "/nodes/{host}", show_node);
   add(router, context, "PATCH", "/nodes/{host}", change_node);
+  add(router, context, "GET", "/clusters", list_clusters);
   add(router, context, "PATCH", "/clusters/{host}", change_cluster);
   add(router, context, "POST", "/plan", plan);
 }

@@ -31,7 +31,9 @@ struct ImageBody : NewImage {
         msg::option("description", static_cast<std::string T::*>(&T::description), msg::text(0, 1000)),
         msg::option("filename", static_cast<std::string T::*>(&T::filename), msg::text(0, 255)),
         msg::option("size_bytes", static_cast<std::int64_t T::*>(&T::size_bytes), msg::range(0, 9.0e15)),
-        msg::option("format", static_cast<std::string T::*>(&T::format), msg::text(0, 10)));
+        msg::option("format", static_cast<std::string T::*>(&T::format), msg::text(0, 10)),
+        msg::option("database_gib", static_cast<int T::*>(&T::database_gib),
+                    msg::range(1, kMostDatabaseGib)));
   }
 };
 
@@ -54,7 +56,7 @@ struct ImageChangeBody {
                            msg::option("description", &T::description, msg::text(0, 1000)),
                            msg::option("clear_description", &T::clear_description),
                            msg::option("usage", &T::usage, msg::choice("desktop|server")),
-                           msg::option("database_gib", &T::database_gib, msg::range(1, 2048)));
+                           msg::option("database_gib", &T::database_gib, msg::range(1, kMostDatabaseGib)));
   }
 };
 

@@ -127,23 +127,10 @@ Result<StatusView> Cloud::status(const Principal& who) {
     view.outbox = store::outbox_size(sql);
     view.dead_letters = store::count_dead_letters(sql);
     view.backup_at = impl.safety.last_backup_at();
-    const auto max_age_ms = impl.options.placement.max_age_ms;
-    for (const auto& node : store::list_nodes(sql)) {
-      ++view.nodes;
-      const auto beat = impl.heartbeats.node(node.host, node.cluster);
-      if (beat && beat->age_ms <= max_age_ms) ++view.nodes_alive;
-    }
-    for (const auto& cluster : store::list_clusters(sql)) {
-      ClusterView one;
-      one.host = cluster.host;
-      one.database_mode = cluster.database_mode;
-      if (const auto beat = impl.heartbeats.cluster(cluster.host)) {
-        one.age_ms = beat->age_ms;
-        one.alive = beat->age_ms <= max_age_ms;
-        one.version = beat->status.service_data.version;
-        one.address = beat->status.net_data.ip0 + ":" + std::to_string(beat->status.service_data.data_port);
-      }
-      view.clusters.push_back(std::move(one));
+    view.clusters = impl.cluster_views(sql);
+    for (const auto& one : view.clusters) {
+      view.nodes += one.nodes;
+      view.nodes_alive += one.nodes_alive;
     }
     return view;
   });

@@ -40,6 +40,7 @@ struct NewImage {
   std::string name, ostype = "linux", usage = "desktop", description, filename;
   std::int64_t size_bytes = 0;  ///< of the file that will be uploaded; 0: unknown
   std::string format;           ///< qcow2 | raw | vdi | vmdk | vhdx; empty: walrus finds out
+  int database_gib = 0;         ///< usage server: of its disk for data; 0: kDatabaseGib
 };
 
 /// What is not given stays as it is.
@@ -47,7 +48,7 @@ struct ImageChange {
   std::optional<std::string> name, description, usage;
   int database_gib = 0;  ///< of the disk that a server image gets; 0: kDatabaseGib
 };
-inline constexpr int kDatabaseGib = 10;
+inline constexpr int kDatabaseGib = 10, kMostDatabaseGib = 2048;
 
 struct EditRequest {
   std::string name;             ///< build: of the new image
@@ -167,6 +168,7 @@ class Cloud {
   /// invalid_argument, conflict (no such version).
   Result<PlanView> plan(const Principal& who, const PlanRequest& request);
 
+  Result<Page<ClusterView>> clusters(const Principal& who);
   /// How the cluster's nodes reach database disks, from the next start of a server on. Errors: not_found,
   /// invalid_argument.
   Result<ClusterView> set_database_mode(const Principal& who, std::string_view host, std::string_view mode);

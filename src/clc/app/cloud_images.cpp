@@ -126,6 +126,12 @@ Result<ImageCreated> Cloud::create_image(const Principal& who, const NewImage& r
   if (request.usage != "desktop" && request.usage != "server") {
     return fail(ErrorCode::invalid_argument, "'usage' must be desktop or server", "usage");
   }
+  if (request.database_gib != 0 && request.usage != "server")
+    return fail(ErrorCode::invalid_argument, "'database_gib' goes with usage server", "database_gib");
+  if (request.database_gib < 0 || request.database_gib > kMostDatabaseGib) {
+    return fail(ErrorCode::invalid_argument,
+                "'database_gib' must be 1 to " + std::to_string(kMostDatabaseGib), "database_gib");
+  }
   if (request.size_bytes < 0 || request.size_bytes > static_cast<std::int64_t>(limits::kImageBytes)) {
     return fail(ErrorCode::too_large, "'size_bytes' must be at most " + std::to_string(limits::kImageBytes),
                 "size_bytes");
@@ -145,7 +151,8 @@ Result<ImageCreated> Cloud::create_image(const Principal& who, const NewImage& r
     image.owner = who.account;
     image.ostype = request.ostype;
     image.usage = request.usage;
-    if (image.usage == "server") image.database_gib = kDatabaseGib;
+    if (image.usage == "server")
+      image.database_gib = request.database_gib == 0 ? kDatabaseGib : request.database_gib;
     image.description = request.description;
     image.created_at = impl.clock.wall_ms();
     store::add_image(sql, image);

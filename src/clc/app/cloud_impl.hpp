@@ -75,6 +75,7 @@ struct Cloud::Impl {
   Result<> check_version(store::Sql& sql, const Image& image, int version, bool for_server);
   /// An instance id nobody has (32 random bits do collide some day).
   InstanceId free_instance_id(store::Sql& sql, InstanceKind kind);
+  std::vector<ClusterView> cluster_views(store::Sql& sql);
   UploadTarget upload_target(const Task& task, const std::string& format);
 };
 

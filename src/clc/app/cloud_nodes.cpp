@@ -95,6 +95,38 @@ Result<NodeView> Cloud::set_node_state(const Principal& who, std::string_view ho
   return node(who, host);
 }
 
+std::vector<ClusterView> Cloud::Impl::cluster_views(store::Sql& sql) {
+  const auto max_age_ms = options.placement.max_age_ms;
+  std::vector<ClusterView> out;
+  for (const auto& cluster : store::list_clusters(sql)) {
+    auto& one = out.emplace_back();
+    one.host = cluster.host;
+    one.database_mode = cluster.database_mode;
+    if (const auto beat = heartbeats.cluster(cluster.host)) {
+      one.age_ms = beat->age_ms;
+      one.alive = beat->age_ms <= max_age_ms;
+      one.version = beat->status.service_data.version;
+      one.address = beat->status.net_data.ip0 + ":" + std::to_string(beat->status.service_data.data_port);
+    }
+  }
+  for (const auto& node : store::list_nodes(sql)) {
+    const auto at =
+        std::find_if(out.begin(), out.end(), [&](const auto& one) { return one.host == node.cluster; });
+    if (at == out.end()) continue;
+    const auto beat = heartbeats.node(node.host, node.cluster);
+    ++at->nodes;
+    if (beat && beat->age_ms <= max_age_ms) ++at->nodes_alive;
+  }
+  return out;
+}
+
+Result<Page<ClusterView>> Cloud::clusters(const Principal& who) {
+  if (auto ok = check(who, Deed::see_nodes, "", "clusters"); !ok) return fail(ok.error());
+  return impl_->store.read([&](store::Sql& sql) -> Result<Page<ClusterView>> {
+    return Page<ClusterView>{impl_->cluster_views(sql), ""};
+  });
+}
+
 Result<ClusterView> Cloud::set_database_mode(const Principal& who, std::string_view host,
                                              std::string_view mode) {
   if (auto name = HostName::parse(host); !name) return fail(name.error());
@@ -109,9 +141,9 @@ Result<ClusterView> Cloud::set_database_mode(const Principal& who, std::string_v
     return {};
   });
   if (!changed) return fail(changed.error());
-  auto all = status(who);
+  auto all = clusters(who);
   if (!all) return fail(all.error());
-  for (auto& one : all->clusters) {
+  for (auto& one : all->items) {
     if (one.host == host) return std::move(one);
   }
   return fail(ErrorCode::not_found, "there is no cluster " + std::string(host));

@@ -181,7 +181,8 @@ json to_json(const NodeView& node) {
 json to_json(const ClusterView& cluster) {
   return {{"host", cluster.host},       {"database_mode", cluster.database_mode},
           {"alive", cluster.alive},     {"age_ms", cluster.age_ms},
-          {"version", cluster.version}, {"address", cluster.address}};
+          {"version", cluster.version}, {"address", cluster.address},
+          {"nodes", cluster.nodes},     {"nodes_alive", cluster.nodes_alive}};
 }
 
 json to_json(const StatusView& status) {

@@ -107,8 +107,9 @@ struct ClusterView {
   std::string host;
   std::string database_mode;  ///< iscsi | nbd | copy
   bool alive = false;
-  std::int64_t age_ms = -1;
+  std::int64_t age_ms = -1;      ///< since its cc was heard of; -1: not since clc started
   std::string version, address;  ///< address: "host:port" of its data port
+  int nodes = 0, nodes_alive = 0;
 };
 
 struct StatusView {

@@ -10,6 +10,7 @@ namespace {
 struct ImportArguments {
   std::filesystem::path file;
   std::string name, ostype = "linux", usage = "desktop", description, format = "auto", resume;
+  int database_gib = 0;
   WaitOptions wait;
 };
 
@@ -24,6 +25,7 @@ Result<nlohmann::json> open_import(Session& session, const ImportArguments& a, s
   body["filename"] = a.file.filename().string();
   if (!a.description.empty()) body["description"] = a.description;
   if (a.format != "auto") body["format"] = a.format;
+  if (a.database_gib > 0) body["database_gib"] = a.database_gib;
   return session.post("/images", body);
 }
 
@@ -33,6 +35,10 @@ Result<> import_image(Context& context, Session& session, const ImportArguments&
     return fail(ErrorCode::invalid_argument, "give --name, or --resume to continue an import", "name");
   if (!std::filesystem::is_regular_file(a.file, ignored)) {
     return fail(ErrorCode::invalid_argument, a.file.string() + " is not there or not a file", "FILE");
+  }
+  if (a.database_gib > 0 && (a.usage != "server" || !a.resume.empty())) {
+    return fail(ErrorCode::invalid_argument, "--database-gib goes with --usage server, of a new image",
+                "database_gib");
   }
   auto opened = open_import(session, a, std::filesystem::file_size(a.file, ignored));
   if (!opened) return fail(opened.error());
@@ -80,9 +86,13 @@ void add_image_import_command(CLI::App& image, Context& context) {
       ->check(CLI::IsMember({"auto", "qcow2", "raw", "vdi", "vmdk", "vhdx"}))
       ->capture_default_str();
   command->add_option("--ostype", a.ostype, "linux, windows, other")->capture_default_str();
-  command->add_option("--usage", a.usage, "desktop or server")
-      ->check(CLI::IsMember({"desktop", "server"}))
-      ->capture_default_str();
+  auto* usage =
+      command->add_option("--usage", a.usage, "server: it gets a disk for its data, see --database-gib")
+          ->check(CLI::IsMember({"desktop", "server"}))
+          ->capture_default_str();
+  command->add_option("--database-gib", a.database_gib, "Size of the disk for a server's data (default 10)")
+      ->check(CLI::Range(1, 2048))
+      ->needs(usage);
   command->add_option("--description", a.description, "For people");
   add_wait_options(*command, a.wait);
   on_command(*command, context,

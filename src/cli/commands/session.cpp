@@ -61,9 +61,12 @@ Result<> show_status(Context& context, Session& session) {
   std::string text = render_table(rows);
   const auto clusters = status->find("clusters");
   if (clusters != status->end() && clusters->is_array() && !clusters->empty()) {
-    std::vector<std::vector<std::string>> table = {{"CLUSTER", "ALIVE", "ADDRESS", "VERSION"}};
-    for (const auto& one : *clusters)
-      table.push_back({cell(one, "host"), cell(one, "alive"), cell(one, "address"), cell(one, "version")});
+    std::vector<std::vector<std::string>> table = {
+        {"CLUSTER", "ALIVE", "ADDRESS", "VERSION", "DATABASE MODE"}};
+    for (const auto& one : *clusters) {
+      table.push_back({cell(one, "host"), cell(one, "alive"), cell(one, "address"), cell(one, "version"),
+                       cell(one, "database_mode")});
+    }
     text += "\n" + render_table(table);
   }
   context.console.result(*status, text);

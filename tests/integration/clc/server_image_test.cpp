@@ -66,11 +66,13 @@ TEST_F(ServerImages, AnImportForServersGetsItsDiskAfterwards) {
   NewImage request;
   request.name = "wiki";
   request.usage = "server";
+  request.database_gib = 7;
   const auto made = cloud->create_image(admin, request);
   ASSERT_TRUE(made);
   ops();
   say_submitted();
   EXPECT_EQ(ops(), "image/blank task/delete");
+  EXPECT_EQ(commands[commands.size() - 2].disk_bytes, std::int64_t{7} << 30);
   NewVm vm;
   vm.imgid = made->imgid;
   vm.kind = "VS";

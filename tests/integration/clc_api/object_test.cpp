@@ -44,6 +44,66 @@ TEST_F(ObjectTest, AnotherUsersDesktopIsNotThere) {
   EXPECT_EQ(json_of(call("GET", "/vms", anna_))["items"].size(), 1u);
 }
 
+TEST_F(ObjectTest, ADefinitionIsChangedByItsOwner) {
+  const std::string path = "/vms/" + define(anna_);
+  EXPECT_EQ(call("PATCH", path, ben_, R"({"memory_mib":512})").status, 404);
+  const auto changed = call("PATCH", path, anna_, R"({"memory_mib":512,"node":"nc1","version":1})");
+  ASSERT_EQ(changed.status, 200) << changed.body;
+  EXPECT_EQ(json_of(changed)["memory_mib"], 512);
+  EXPECT_EQ(json_of(changed)["node_pin"], "nc1");
+  EXPECT_EQ(json_of(changed)["version"], 1);
+  EXPECT_EQ(json_of(changed)["name"], "desk") << "what is not spoken of stays";
+  const auto any = json_of(call("PATCH", path, anna_, R"({"node":"","version":0,"vmtype":"vdlarge"})"));
+  EXPECT_EQ(any["node_pin"], "");
+  EXPECT_EQ(any["vmtype"], "vdlarge");
+  EXPECT_GT(any["memory_mib"], 512) << "the type's";
+  for (const auto& [body, key, status] :
+       std::vector<std::tuple<std::string, std::string, int>>{{R"({"memory_mib":-1})", "memory_mib", 400},
+                                                              {R"({"memory_mib":32})", "memory_mib", 400},
+                                                              {R"({"cpus":257})", "cpus", 400},
+                                                              {R"({"vmtype":"nosuch"})", "vmtype", 400},
+                                                              {R"({"version":7})", "version", 404},
+                                                              {R"({"node":"nc7"})", "node", 404},
+                                                              {R"({"cluster":"cc7"})", "cluster", 404}}) {
+    const auto refused = call("PATCH", path, anna_, body);
+    EXPECT_EQ(refused.status, status) << body;
+    EXPECT_EQ(error_of(refused)["key"], key) << body;
+  }
+}
+
+TEST_F(ObjectTest, ClustersAreListedForAdministrators) {
+  EXPECT_EQ(call("GET", "/clusters", anna_).status, 403);
+  auto one = json_of(call("GET", "/clusters", admin_))["items"].at(0);
+  EXPECT_EQ(one["host"], "cc1");
+  EXPECT_EQ(one["age_ms"], -1) << "not heard of yet";
+  EXPECT_EQ(one["nodes"], 1);
+  EXPECT_EQ(one["nodes_alive"], 0);
+  beat(8002);
+  ASSERT_EQ(call("PATCH", "/clusters/cc1", admin_, R"({"database_mode":"nbd"})").status, 200);
+  one = json_of(call("GET", "/clusters", admin_))["items"].at(0);
+  EXPECT_EQ(one["database_mode"], "nbd");
+  EXPECT_EQ(one["alive"], true);
+  EXPECT_EQ(one["nodes_alive"], 1);
+  EXPECT_EQ(one["address"], "127.0.0.1:8002");
+  EXPECT_GE(one["age_ms"], 0);
+}
+
+TEST_F(ObjectTest, TheDiskOfANewServerImageHasTheSizeAskedFor) {
+  const auto make = [&](nlohmann::json body) {
+    body["name"] = "wiki";
+    return call("POST", "/images", admin_, body.dump());
+  };
+  EXPECT_EQ(error_of(make({{"usage", "desktop"}, {"database_gib", 5}}))["key"], "database_gib");
+  EXPECT_EQ(error_of(make({{"usage", "server"}, {"database_gib", 2049}}))["key"], "database_gib");
+  EXPECT_EQ(error_of(make({{"usage", "server"}, {"database_gib", 0}}))["key"], "database_gib");
+  const auto made = make({{"usage", "server"}, {"database_gib", 5}});
+  ASSERT_EQ(made.status, 201) << made.body;
+  const auto kept = store_->read([&](store::Sql& sql) -> Result<int> {
+    return store::find_image(sql, json_of(made)["imgid"].get<std::string>())->database_gib;
+  });
+  EXPECT_EQ(*kept, 5);
+}
+
 TEST_F(ObjectTest, OrdinaryUsersChangeNoImage) {
   const std::string path = std::string("/images/") + kImage;
   EXPECT_EQ(call("GET", path, anna_).status, 200);

@@ -51,19 +51,19 @@ TEST(Commands, AreThoseThatAreDocumented) {
   std::vector<std::string> names;
   for (const auto& [name, options] : commands()) names.push_back(name);
   EXPECT_THAT(
-      names,
-      testing::UnorderedElementsAre(
-          "init", "login", "logout", "status", "node list", "node show", "node enable", "node no-new",
-          "node drain", "node roll", "cluster set", "plan", "dead-letter list", "dead-letter show",
-          "dead-letter retry", "dead-letter drop", "backup", "restore", "task why", "image import",
-          "image list", "image set", "image show", "image build", "image modify", "image submit",
-          "image versions", "image rollback", "image prune", "image delete", "image push", "image export",
-          "image url", "image diff", "image compact", "walrus fsck", "walrus export", "walrus gc",
-          "walrus stats", "vm define", "vm run", "vm stop", "vm pause", "vm resume", "vm restart",
-          "vm migrate", "vm limit", "vm snapshot take", "vm snapshot list", "vm snapshot restore",
-          "vm snapshot delete", "vmtype list", "vmtype set", "vmtype delete", "ostype list", "ostype set",
-          "ostype delete", "vm delete", "vm set", "vm list", "vm show", "vm console", "vm screenshot",
-          "task list", "task show", "task watch", "task cancel", "task submit", "task start", "task stop"));
+      names, testing::UnorderedElementsAre(
+                 "init", "login", "logout", "status", "node list", "node show", "node enable", "node no-new",
+                 "node drain", "node roll", "cluster list", "cluster set", "plan", "dead-letter list",
+                 "dead-letter show", "dead-letter retry", "dead-letter drop", "backup", "restore", "task why",
+                 "image import", "image list", "image set", "image show", "image build", "image modify",
+                 "image submit", "image versions", "image rollback", "image prune", "image delete",
+                 "image push", "image export", "image url", "image diff", "image compact", "walrus fsck",
+                 "walrus export", "walrus gc", "walrus stats", "vm define", "vm run", "vm stop", "vm pause",
+                 "vm resume", "vm restart", "vm migrate", "vm limit", "vm snapshot take", "vm snapshot list",
+                 "vm snapshot restore", "vm snapshot delete", "vmtype list", "vmtype set", "vmtype delete",
+                 "ostype list", "ostype set", "ostype delete", "vm delete", "vm set", "vm list", "vm show",
+                 "vm console", "vm screenshot", "task list", "task show", "task watch", "task cancel",
+                 "task submit", "task start", "task stop"));
 }
 
 TEST(Roll, KnowsARestartFromAnEarlierStart) {
