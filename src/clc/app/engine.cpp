@@ -135,6 +135,7 @@ Result<> Engine::accepted(store::Sql& sql, Task task, const Judgement& judgement
                           const msg::TaskStatus& status) {
   task::Transition row = *judgement.transition;
   measure(task, row.event, status);
+  if (row.event == Event::lost) return fenced(sql, std::move(task), status);
   if (row.event == Event::failed && task.op == "image/stop" && task.state.phase == task::Phase::editing &&
       task.state.state != task::State::deleting) {
     return stop_failed(sql, std::move(task), status);

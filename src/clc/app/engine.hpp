@@ -171,7 +171,9 @@ class Engine {
   void release(store::Sql& sql, Task& task);
   void say_farewell(store::Sql& sql, Task was, std::int64_t patience_ms);
   void say_lost(store::Sql& sql, Task& task, const std::string& text);
-  Result<> start_rebooted(store::Sql& sql, std::int64_t row);
+  bool start_again(store::Sql& sql, std::int64_t row, const std::string& why);
+  Result<> fenced(store::Sql& sql, Task task, const msg::TaskStatus& status);
+  bool starts_by_itself(store::Sql& sql, const Task& task) const;
   Result<> stop_rebooted(store::Sql& sql, Task task);
   /// `task` is over on its lost node, as if that had said `event`; the node is told to forget it.
   Result<bool> leave_node(store::Sql& sql, Task task, task::Event event, const std::string& why = {});

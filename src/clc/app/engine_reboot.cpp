@@ -49,7 +49,10 @@ Result<> Engine::node_booted(store::Sql& sql, const std::string& host, std::int6
   }
   order_restarts(restarts);
   for (const auto& one : restarts) {
-    if (auto ok = start_rebooted(sql, one.row); !ok) return ok;
+    const std::string why = "node " + host + " was restarted: the VM starts again";
+    if (start_again(sql, one.row, why)) continue;
+    auto task = store::find_task_by_row(sql, one.row);
+    if (auto ok = task ? stop_rebooted(sql, std::move(*task)) : Result<>{}; !ok) return ok;
   }
   const std::string what =
       std::to_string(restarts.size()) + " VMs start again, " + std::to_string(stopped) + " are stopped";
@@ -59,20 +62,34 @@ Result<> Engine::node_booted(store::Sql& sql, const std::string& host, std::int6
   return {};
 }
 
-/// It begins again on the same node, which keeps what it was promised there.
-Result<> Engine::start_rebooted(store::Sql& sql, std::int64_t row) {
-  auto task = store::find_task_by_row(sql, row);
-  if (!task) return {};
-  const auto again = task::step(task->state, Event::lost);
-  if (!again) return fail(ErrorCode::internal, "a VM that cannot begin again");
+/// It begins again on the same node, which keeps what it was promised there. False: it does not.
+bool Engine::start_again(store::Sql& sql, std::int64_t row, const std::string& why) {
+  const auto task = store::find_task_by_row(sql, row);
+  const auto again = task ? task::step(task->state, Event::lost) : std::nullopt;
+  if (!again) return false;
   Task next = *task;
   store::free_ports(sql, next.insid);
   ++next.epoch;  // whatever the node still says of the VM that is gone is of the past
-  next.prompt = "node " + next.node + " was restarted: the VM starts again";
+  next.prompt = why;
   auto begun = apply(sql, next, *again, nullptr);
-  if (begun) return {};
-  obs::error("task.not_restarted", {{"tid", task->tid}, {"error", begun.error().message}});
-  return stop_rebooted(sql, std::move(*task));
+  if (!begun) obs::error("task.not_restarted", {{"tid", task->tid}, {"error", begun.error().message}});
+  return begun.has_value();
+}
+
+/// Its node had not heard of us for so long that it might have begun elsewhere. It has not.
+Result<> Engine::fenced(store::Sql& sql, Task task, const msg::TaskStatus& status) {
+  obs::warn("task.fenced", {{"tid", task.tid}, {"node", task.node}});
+  if (starts_by_itself(sql, task) &&
+      start_again(sql, task.id, "node " + task.node + " had lost touch and ended the VM: it starts again"))
+    return {};
+  const auto row = task::step(task.state, Event::failed);
+  if (!row) return fail(ErrorCode::internal, "a task that runs and cannot fail");
+  return apply(sql, task, *row, &status);
+}
+
+bool Engine::starts_by_itself(store::Sql& sql, const Task& task) const {
+  const auto instance = store::find_instance(sql, task.insid);
+  return task.kind == TaskKind::run && instance && instance->autostart && !instance->deleting;
 }
 
 Result<> Engine::stop_rebooted(store::Sql& sql, Task task) {

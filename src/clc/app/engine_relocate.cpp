@@ -38,6 +38,12 @@ Result<> Engine::node_back(store::Sql& sql, const std::string& host) {
   store::audit(sql, now(), kWho, "node.back", host);
   for (auto& task : store::open_tasks_of_node(sql, host)) {
     if (!task.failed || !task.errormsg.starts_with(lost_text(host))) continue;
+    if (task.state.state == task::State::stopped && starts_by_itself(sql, task)) {
+      // It could not start elsewhere; its user need not be there for it to start now.
+      const auto begun = user_event(sql, task, Event::start);
+      if (begun) continue;
+      obs::warn("task.not_restarted", {{"tid", task.tid}, {"error", begun.error().message}});
+    }
     // What had failed before, with nothing under way, does not go on by itself.
     const bool waits = task::is_transient(task.state) && !task.op_open;
     task.failed = waits;

@@ -28,6 +28,11 @@ tl::unexpected<Error> refuse(const Task& task, std::string_view what, std::strin
                                        std::string(what) + ": " + std::string(instead));
 }
 
+/// Its node has ended the VM, because it might have begun elsewhere for all that it knew.
+bool is_fenced(const Task& task, const msg::TaskStatus& status) {
+  return status.final == 1 && status.seq > 0 && (task.state == kRunning || task.state == kPaused);
+}
+
 bool edits_image(const Task& task) {
   return task.kind == TaskKind::modify || task.kind == TaskKind::build;
 }
@@ -146,7 +151,7 @@ Judgement judge_status(const Task& task, const msg::TaskStatus& status, std::str
   const auto event = task::parse_event(status.event);
   if (!event || *event == Event::start || *event == Event::submit || *event == Event::cancel ||
       *event == Event::stop || *event == Event::operate || *event == Event::timeout ||
-      *event == Event::fetched || *event == Event::lost) {
+      *event == Event::fetched || (*event == Event::lost && !is_fenced(task, status))) {
     return out;  // those are ours to say
   }
   out.event = *event;

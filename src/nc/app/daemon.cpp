@@ -175,6 +175,7 @@ Result<> Daemon::Impl::open_node() {
                    .socket_group = options.lazy.group};
   options.disks = disks.get();
   options.may_start = [this](std::stop_token stop) { return lease->may_start(std::move(stop)); };
+  options.was_fenced = [this](const InstanceId& insid) { return lease->has_ended(insid); };
   hypervisor = make_hypervisor(config);
   folders = std::make_unique<Folders>(folder_options(config), *hypervisor);
   options.folders = [this](VmSpec& spec, std::stop_token stop) {

@@ -25,7 +25,7 @@ Result<InstanceOwners::Hold> InstanceOwners::take(const InstanceId& insid, std::
   // A receiver that begins while we wait is asked too.
   const auto is_free = [&] {
     const auto at = owners_.find(insid.str());
-    if (at != owners_.end() && at->second.receives && at->second.epoch < epoch)
+    if (at != owners_.end() && at->second.receives && at->second.epoch <= epoch)
       at->second.stop.request_stop();
     return at == owners_.end();
   };

@@ -41,8 +41,8 @@ class InstanceOwners {
 
   /// For a VM that comes from another node by a command of `epoch`. Errors: conflict, if it has an owner.
   Result<Hold> receive(const InstanceId& insid, std::int64_t epoch);
-  /// Waits until it is free; whoever receives it by an older command is asked to end. Errors: cancelled,
-  /// unavailable after `patience`.
+  /// Waits until it is free; whoever receives it by a command that is not of a later epoch is asked to end.
+  /// Errors: cancelled, unavailable after `patience`.
   Result<Hold> take(const InstanceId& insid, std::int64_t epoch, const std::stop_token& stop,
                     std::chrono::milliseconds patience);
 

@@ -76,9 +76,18 @@ void LeaseKeeper::tick() {
     if (!vm.exclusive) continue;
     obs::error("lease.vm_ended", {{"insid", vm.insid.str()}, {"tid", vm.tid}, {"age_s", age_ms / 1000}});
     obs::metrics().count("educloud_nc_lease_vms_ended_total", "VMs ended because the lease had run out");
+    {
+      const std::lock_guard lock(mutex_);
+      ended_.insert(vm.insid.str());
+    }
     if (auto ok = hypervisor_.destroy(vm.insid); !ok)
       obs::error("lease.vm_not_ended", {{"insid", vm.insid.str()}, {"reason", ok.error().message}});
   }
+}
+
+bool LeaseKeeper::has_ended(const InstanceId& insid) {
+  const std::lock_guard lock(mutex_);
+  return ended_.erase(insid.str()) > 0 || !lease_.may_run_exclusive(clock_.boot_ms());
 }
 
 std::int64_t LeaseKeeper::epoch() const {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <mutex>
+#include <set>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -36,6 +37,9 @@ class LeaseKeeper {
   Result<> may_start(std::stop_token stop);
   /// Ends what may not run any more.
   void tick();
+  /// Of a VM with an exclusive disk that has ended. True, once, if tick() did that, or may have been the
+  /// watchdog.
+  bool has_ended(const InstanceId& insid);
   /// Of the last grant; 0: none since our start.
   std::int64_t epoch() const;
 
@@ -49,9 +53,10 @@ class LeaseKeeper {
   const Clock& clock_;
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
-  Lease lease_;               // under mutex_
-  bool is_warned_ = false;    // under mutex_: the file cannot be written
-  bool was_expired_ = false;  // tick's thread
+  Lease lease_;                  // under mutex_
+  bool is_warned_ = false;       // under mutex_: the file cannot be written
+  std::set<std::string> ended_;  // under mutex_
+  bool was_expired_ = false;     // tick's thread
   std::jthread thread_;
 };
 

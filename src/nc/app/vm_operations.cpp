@@ -318,7 +318,15 @@ std::optional<Job> Operations::vm_ended(const Job& job, std::stop_token stop) {
   }
   obs::info("vm.ended", {{"tid", call.tid.str()}, {"detail", job.detail}, {"crashed", job.crashed}});
   auto report = final_report(call, job.crashed ? Event::failed : Event::stopped, kStopped, job.detail);
-  if (job.crashed) report.error = Error{ErrorCode::unavailable, job.detail + "; start it again", {}};
+  if (call.command.database && options_.was_fenced && options_.was_fenced(call.tid.instance)) {
+    report.event = Event::lost;
+    report.error =
+        Error{ErrorCode::unavailable,
+              "this node had heard nothing of clc for 45 s, and a server must not run twice: start it again",
+              {}};
+  } else if (job.crashed) {
+    report.error = Error{ErrorCode::unavailable, job.detail + "; start it again", {}};
+  }
   if (auto told = inbox_.report(report); !told) {
     obs::warn("operation.not_told", {{"tid", call.tid.str()}, {"reason", told.error().message}});
   }

@@ -117,6 +117,12 @@ TEST_F(LeaseTest, AServerEndsWithTheLeaseAndADesktopRunsOn) {
   keeper_->tick();
   ASSERT_EQ(hypervisor_.list()->size(), 1u);
   EXPECT_EQ(hypervisor_.list()->front().insid.str(), "VD0000beef");
+  const auto server = *InstanceId::parse("VS0000beef");
+  grant(1);
+  EXPECT_TRUE(keeper_->has_ended(server));
+  EXPECT_FALSE(keeper_->has_ended(server)) << "its next end is another";
+  pass(46);
+  EXPECT_TRUE(keeper_->has_ended(server)) << "whoever ended it";
 }
 
 TEST_F(LeaseTest, CommandsAreRefusedWithoutALease) {

@@ -1,0 +1,47 @@
+// What is told of a server that ended because its node had no lease.
+#include "unit/nc/node_fixture.hpp"
+
+namespace educloud::nc {
+namespace {
+
+constexpr const char* kServer = "IMG00000001:IMG00000001:VS0000beef";
+
+class FenceTest : public NodeTest {
+ protected:
+  msg::Command server(const std::string& op) {
+    auto made = command(op, kServer);
+    made.epoch = ++epoch_;
+    made.database = msg::ImageVersion{"IMG000000db", 2, std::string(64, 'b'), 1000, 1 << 20, "raw"};
+    made.database_grant = "d";
+    made.database_source_grant = "s";
+    made.runtime_option->disks = {{"images/IMG00000001/machine", "multiattach"},
+                                  {"space/database/instances/VS0000beef/database", "writethrough"}};
+    return made;
+  }
+  void up() {
+    ASSERT_EQ(ask(server("image/prepare")).event, "prepared") << told_.back().errormsg;
+    ASSERT_EQ(ask(server("image/run")).event, "running") << told_.back().errormsg;
+  }
+  msg::TaskStatus end() {
+    told_.clear();
+    hypervisor_.end(vm(kServer), VmEvent::Kind::stopped);
+    work();
+    return told_.empty() ? msg::TaskStatus{} : told_.back();
+  }
+  std::int64_t epoch_ = 0;
+};
+
+TEST_F(FenceTest, OneThatEndsForWantOfALeaseIsLost) {
+  up();
+  fenced_ = true;
+  const auto lost = end();
+  EXPECT_EQ(lost.event, "lost");
+  EXPECT_EQ(lost.state, "stopped");
+  EXPECT_EQ(lost.final, 1);
+  EXPECT_THAT(lost.errormsg, ::testing::HasSubstr("nothing of clc"));
+  up();
+  EXPECT_EQ(end().event, "stopped") << "its guest did that";
+}
+
+}  // namespace
+}  // namespace educloud::nc
