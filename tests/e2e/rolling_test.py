@@ -56,7 +56,8 @@ class Rolling(unittest.TestCase):
         cls.cli("image", "set", server, "--usage", "server", "--database-gib", 1, "--wait")
         cls.vd = cls.cli("vm", "define", "--image", image, "--name", "lab", "--memory-mib", 160, "--folders", "smb")["insid"]
         cls.vs = cls.cli("vm", "define", "--image", server, "--server", "--name", "shop", "--memory-mib", 160, "--folders", "smb")["insid"]
-        for insid in (cls.vd, cls.vs):
+        cls.stays = cls.cli("vm", "define", "--image", image, "--name", "links", "--memory-mib", 160, "--folders", "virtiofs")["insid"]
+        for insid in (cls.vd, cls.vs, cls.stays):
             cls.cli.run(insid)
             cls.cloud.guest(insid)
         cls.cloud.guest(cls.vs).write("d", "row", "kept")
@@ -85,6 +86,7 @@ class Rolling(unittest.TestCase):
 
     def test_20_hosts(self):
         before = {insid: self.boots(insid) for insid in (self.vd, self.vs)}
+        stayed_on = self.cli("vm", "show", self.stays)["task"]["node"]
         with self.checks("rolling restart", "educloud node roll --reboot: each host in turn, desktop and server move"):
             done = Roller(self.cloud)(self.cloud.reboot, "--reboot", "--timeout", 180)
             self.assertEqual(done["restarted"], ["nc1", "nc2"])
@@ -92,6 +94,24 @@ class Rolling(unittest.TestCase):
                 self.assertEqual(self.cli("node", "show", node)["admin_state"], "enabled")
             self.assertEqual({insid: self.boots(insid) for insid in (self.vd, self.vs)}, before)
             self.assertEqual(self.cloud.guest(self.vs).read("d", "row"), "kept")
+        with self.checks("rolling restart", "what cannot move is stopped after a warning, and started again with its node"):
+            # Both times, if it was started again on the node whose turn was next.
+            self.assertIn(done["started"], ([self.stays], [self.stays] * 2), stayed_on)
+            self.assertEqual((done["ended"], done["not_started"]), ([], []))
+            self.assertEqual(self.cli("vm", "show", self.stays)["state"], "running")
+            self.cloud.guest(self.stays)
+
+    def test_30_a_drain_warns(self):
+        node = self.cli("vm", "show", self.stays)["task"]["node"]
+        self.cli("node", "drain", node)
+        with self.checks("rolling restart", "a drain tells when a VM that cannot move is stopped, and takes it back"):
+            task = self.cli("vm", "show", self.stays)["task"]
+            self.assertRegex(task["prompt"], rf"^node {node} is drained: this VM is stopped at \d\d:\d\d:\d\d UTC, save your work$")
+            self.assertGreater(task["stops_at"], 0)
+            self.cli("node", "enable", node)
+            task = self.cli("vm", "show", self.stays)["task"]
+            self.assertEqual((task["prompt"], task["stops_at"]), ("", 0))
+            self.assertEqual(self.cli("vm", "show", self.stays)["state"], "running")
 
 
 if __name__ == "__main__":

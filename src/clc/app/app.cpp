@@ -38,6 +38,8 @@ CloudOptions cloud_options(const Config& config, std::string version, std::strin
   out.web_port_last = config.web_port_last;
   out.backup = config.backup;
   out.max_snapshots = config.max_snapshots;
+  out.drain_warning_ms = std::int64_t{config.drain_warning_s} * 1000;
+  out.drain_idle_ms = std::int64_t{config.drain_idle_min} * 60'000;
   out.session_ms = std::int64_t{config.session_hours} * 3'600'000;
   return out;
 }

@@ -32,7 +32,9 @@ struct CloudOptions {
   int display_port_first = 5900, display_port_last = 5999;
   int web_port_first = 20000, web_port_last = 20999;
   std::int64_t session_ms = 12 * 3600 * 1000;
-  int max_snapshots = 10;  ///< of one instance
+  int max_snapshots = 10;                  ///< of one instance
+  std::int64_t drain_warning_ms = 60'000;  ///< until what cannot leave a drained node is stopped; 0: at once
+  std::int64_t drain_idle_ms = 10 * 60'000;  ///< a desktop idle for so long is stopped too; 0: none is
   BackupOptions backup;
 };
 

@@ -183,14 +183,21 @@ Result<> check_usage_change(store::Sql& sql, const Image& image, const std::stri
     return fail(ErrorCode::invalid_argument, "'usage' must be desktop or server", "usage");
   if (image.current_version == 0)
     return fail(ErrorCode::conflict, "image " + image.name + " has no version yet: its import has not ended");
+  constexpr std::size_t kNamed = 50;
+  std::vector<std::string> in_the_way;
   for (const auto& instance : store::instances_of_image(sql, image.imgid)) {
-    const bool in_the_way =
-        usage == "server" || instance.insid.starts_with("VS") || instance.insid.starts_with("TMP");
-    if (!in_the_way) continue;
-    return fail(ErrorCode::conflict, "image " + image.name + " is used by instance " + instance.insid +
-                                         " as a " + image.usage + "'s: delete that first");
+    if (usage == "server" || instance.insid.starts_with("VS") || instance.insid.starts_with("TMP"))
+      in_the_way.push_back(instance.insid);
   }
-  return {};
+  if (in_the_way.empty()) return {};
+  std::string names;
+  for (std::size_t i = 0; i < std::min(in_the_way.size(), kNamed); ++i)
+    names += (i == 0 ? "" : ", ") + in_the_way[i];
+  if (in_the_way.size() > kNamed) names += " and " + std::to_string(in_the_way.size() - kNamed) + " more";
+  return fail(ErrorCode::conflict, "image " + image.name + " is used as a " + image.usage + "'s by " +
+                                       std::to_string(in_the_way.size()) +
+                                       (in_the_way.size() == 1 ? " instance: " : " instances: ") + names +
+                                       ". Delete those first");
 }
 
 /// True if a disk for data has to be made before `image` is a server's.

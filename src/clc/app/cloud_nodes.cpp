@@ -89,7 +89,9 @@ Result<NodeView> Cloud::set_node_state(const Principal& who, std::string_view ho
     store::update_node(sql, *node);
     impl.audit(sql, who, "node.state", host, to_string(state));
     obs::info("node.state", {{"node", host}, {"state", to_string(state)}, {"by", who.account}});
-    return state == NodeState::drained ? impl.engine.drain(sql) : Result<>{};
+    if (state == NodeState::drained) return impl.engine.drain(sql);
+    impl.engine.end_drain(sql, node->host);
+    return {};
   });
   if (!changed) return fail(changed.error());
   return node(who, host);

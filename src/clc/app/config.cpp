@@ -49,6 +49,8 @@ Result<Config> load_config(const std::filesystem::path& path) {
   reader->require("data_key_file");
   reader->path("data_key_file", out.data_key_file);
   reader->integer("session_hours", out.session_hours, 1, 24 * 30);
+  reader->integer("drain_warning_s", out.drain_warning_s, 0, 24 * 3600);
+  reader->integer("drain_idle_min", out.drain_idle_min, 0, 7 * 24 * 60);
   reader->integer("limits.max_snapshots", out.max_snapshots, 0, 100);
   reader->number("placement.max_cpu_usage", out.placement.max_cpu_usage, 1, 100);
   reader->number("placement.cpu_overcommit", out.placement.cpu_overcommit, 0.1, 64);

@@ -21,6 +21,7 @@ struct Config {
   int web_port_first = 20000, web_port_last = 20999;
   int session_hours = 12;
   int max_snapshots = 10;
+  int drain_warning_s = 60, drain_idle_min = 10;
   BackupOptions backup;
 };
 

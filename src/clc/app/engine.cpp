@@ -238,6 +238,7 @@ Result<> Engine::apply(store::Sql& sql, Task& task, const task::Transition& row,
   const std::optional<Task> before = takes_snapshot ? std::optional(task) : std::nullopt;
   task = after_event(std::move(task), row, status, now());
   if (moves && !task.op_open) end_move(sql, task, row.event);
+  if (task.state.phase == task::Phase::preparing) task.leaves_at = 0;
   if (before) follow_snapshot(sql, *before, task, row, status);
   if (auto ok = act(sql, task, row.action, status); !ok) return ok;
   if (auto ok = after(sql, task, row.event); !ok) return ok;
@@ -334,4 +335,5 @@ TaskView Engine::view(store::Sql& sql, const Task& task) const {
   return view;
 }
 
+  show_warning(view);
 }  // namespace educloud::clc

@@ -112,9 +112,12 @@ class Engine {
 
   /// Opens boot gates and stops what runs on drained nodes: once a second, and after a node's state changed.
   Result<> tend_nodes(store::Store& store);
-  /// A stop for every desktop that runs or boots on a drained node; those not there yet begin again elsewhere
-  /// (500 at a time).
+  /// What runs on a drained node moves away, or is told when it is stopped, and stopped then; what boots
+  /// there is stopped, what is not there yet begins again elsewhere (500 at a time).
   Result<> drain(store::Sql& sql);
+  /// `host` is not drained any more: what was to be stopped there stays.
+  void end_drain(store::Sql& sql, const std::string& host);
+  std::int64_t drain_warning_ms() const { return options_.drain_warning_ms; }
 
   /// The decision that refused a node since the last call. For the same transaction that place() failed in:
   /// if that is rolled back, its ledger row is, too.
@@ -127,6 +130,9 @@ class Engine {
   std::int64_t now() const { return clock_.wall_ms(); }
 
  private:
+  /// Prompt of one on a drained node that no other took: it is stopped.
+  static constexpr std::string_view kStays = "it could not move away from its drained node";
+
   Result<> apply(store::Sql& sql, Task& task, const task::Transition& row, const msg::TaskStatus* status);
   Result<> act(store::Sql& sql, Task& task, task::Action action, const msg::TaskStatus* status);
   void follow_snapshot(store::Sql& sql, const Task& before, const Task& task, const task::Transition& row,
@@ -149,9 +155,12 @@ class Engine {
   bool leaves(store::Sql& sql, const Task& task) const;
   Result<> begin_elsewhere(store::Sql& sql, Task& task);
   void explain_stop(store::Sql& sql, Task& task) const;
+  bool is_idle(const Task& task) const;
+  bool warn(store::Sql& sql, Task& task);
   void show_queue(store::Sql& sql, TaskView& view) const;
   void measure(const Task& task, task::Event event, const msg::TaskStatus& status);
   Result<> send(store::Sql& sql, Task& task, std::string_view op, const std::vector<int>& versions = {});
+  void show_warning(TaskView& view) const;
   Result<CommandParts> parts(store::Sql& sql, const Task& task, std::string_view op,
                              std::int64_t patience_ms);
   Result<> add_database(store::Sql& sql, const Task& task, std::string_view op, CommandParts& out);

@@ -79,8 +79,8 @@ Result<> Engine::tend_nodes(store::Store& store) {
     std::vector<std::string> gated;
     std::vector<std::int64_t> leaving;
   };
-  auto work = store.read([](store::Sql& sql) -> Result<Work> {
-    return Work{store::gated_nodes(sql), store::to_drain(sql)};
+  auto work = store.read([at = now()](store::Sql& sql) -> Result<Work> {
+    return Work{store::gated_nodes(sql), store::to_drain(sql, at)};
   });
   if (!work) return fail(work.error());
   for (const auto& node : work->gated) {

@@ -18,9 +18,6 @@ constexpr std::int64_t kMoveSeconds = 6 * 3600;  // an image may have to arrive 
 /// Under which a VM's ports on the node that it goes to are booked meanwhile.
 constexpr std::string_view kDisplayTo = "display.to", kWebTo = "web.to";
 
-/// Of one on a drained node that no other took: it is stopped.
-constexpr std::string_view kStays = "it could not move away from its drained node";
-
 }  // namespace
 
 /// What cannot go along.
@@ -177,3 +174,4 @@ Result<> Engine::moved(store::Sql& sql, Task task, const task::Transition& row,
 }
 
 }  // namespace educloud::clc
+  task.leaves_at = 0;

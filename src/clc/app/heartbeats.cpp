@@ -52,7 +52,15 @@ bus::Verdict Heartbeats::take_node(const bus::Delivery& delivery) {
   const std::scoped_lock guard(mutex_);
   const auto key = std::pair(status->ccid, status->host);
   if (!nodes_.contains(key) && nodes_.size() >= kHosts) return refuse(delivery, "too many hosts");
-  nodes_[key] = {std::move(*status), clock_.boot_ms()};
+  auto& entry = nodes_[key];
+  const std::int64_t now = clock_.boot_ms();
+  decltype(entry.busy_at) busy_at;
+  for (const auto& vm : status->vm_data) {
+    const auto before = entry.busy_at.find(vm.insid);
+    const bool idles = vm.state == "running" && vm.phy_cpu < kBusyCpu && before != entry.busy_at.end();
+    busy_at[vm.insid] = idles ? before->second : now;
+  }
+  entry = {std::move(*status), now, std::move(busy_at)};
   count("taken");
   return bus::Verdict::ack;
 }
@@ -87,6 +95,15 @@ bool Heartbeats::is_heard(const std::string& host, const std::string& cluster,
   const std::scoped_lock guard(mutex_);
   const auto at = nodes_.find({cluster, host});
   return at != nodes_.end() && age(at->second.at_boot_ms) <= max_age_ms;
+}
+
+std::int64_t Heartbeats::idle_ms(const std::string& host, const std::string& cluster,
+                                 std::string_view insid) const {
+  const std::scoped_lock guard(mutex_);
+  const auto at = nodes_.find({cluster, host});
+  if (at == nodes_.end()) return 0;
+  const auto vm = at->second.busy_at.find(insid);
+  return vm == at->second.busy_at.end() ? 0 : at->second.at_boot_ms - vm->second;
 }
 
 std::int64_t Heartbeats::silence_ms(const std::string& host, const std::string& cluster) const {

@@ -22,6 +22,7 @@ class Heartbeats {
  public:
   static constexpr std::size_t kHosts = 4000;     ///< remembered; more unknown ones are ignored
   static constexpr std::int64_t kGapMs = 15'000;  ///< a cc that was silent for longer was away
+  static constexpr double kBusyCpu = 5;           ///< percent of one cpu: a VM that uses less does nothing
 
   explicit Heartbeats(const Clock& clock) : clock_(clock), since_boot_ms_(clock.boot_ms()) {}
 
@@ -57,6 +58,9 @@ class Heartbeats {
   };
   /// What is known of a VM of that node; without copying all that the node said.
   Guest guest(const std::string& host, const std::string& cluster, std::string_view insid) const;
+  /// For how long each heartbeat of that node has told of the VM that it runs and does nothing; 0: it does
+  /// something, or nothing is known of it.
+  std::int64_t idle_ms(const std::string& host, const std::string& cluster, std::string_view insid) const;
   /// How long nothing was heard of the node under that cluster; since our own start, if nothing ever was.
   std::int64_t silence_ms(const std::string& host, const std::string& cluster) const;
   /// True if a heartbeat of the node under that cluster came within `max_age_ms`.
@@ -78,6 +82,8 @@ class Heartbeats {
   struct NodeEntry {
     msg::NodeStatus status;
     std::int64_t at_boot_ms = 0;
+    /// Of each VM in `status`: when it was last seen at work, or first seen.
+    std::map<std::string, std::int64_t, std::less<>> busy_at;
   };
   struct ClusterEntry {
     msg::CcStatus status;

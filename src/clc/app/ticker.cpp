@@ -24,6 +24,7 @@ Result<> Ticker::prepare() {
       task.cmd_sent_at = std::min(task.cmd_sent_at, now);
       task.news_at = std::min(task.news_at, now);
       task.gated_at = std::min(task.gated_at, now);
+      task.leaves_at = std::min(task.leaves_at, now + engine_.drain_warning_ms());
       store::update_task(sql, task);
     }
     return {};
@@ -61,7 +62,8 @@ Result<> Ticker::heed_clock_jump() {
             {jump});
     sql.run(
         "UPDATE tasks SET cmd_sent_at = cmd_sent_at + ?1, news_at = MAX(0, news_at + ?1), "
-        "gated_at = CASE WHEN gated_at > 0 THEN gated_at + ?1 ELSE 0 END WHERE state <> 'gone'",
+        "gated_at = CASE WHEN gated_at > 0 THEN gated_at + ?1 ELSE 0 END, "
+        "leaves_at = CASE WHEN leaves_at > 0 THEN leaves_at + ?1 ELSE 0 END WHERE state <> 'gone'",
         {jump});
     return {};
   });

@@ -94,6 +94,7 @@ json to_json(const TaskView& view) {
           {"lazy", task.lazy ? 1 : 0},
           {"on_conflict", task.replace ? "replace" : "fail"},
           {"placement", task.placement},
+          {"stops_at", task.leaves_at},
           {"queue_place", view.queue_place},
           {"queue_length", view.queue_length},
           {"queue_reason", view.queue_reason},

@@ -158,8 +158,9 @@ struct Task {
   bool op_open = false;            ///< not answered to the end yet: sent again when nothing is heard
   std::int64_t epoch = 1, attempt = 1, seq = -1;
   std::int64_t cmd_sent_at = 0, news_at = 0, deadline_at = 0;
-  std::int64_t gated_at = 0;  ///< waits since then for its node's boot gate; 0: does not
-  std::int64_t resends = 0;   ///< of the present command
+  std::int64_t gated_at = 0;   ///< waits since then for its node's boot gate; 0: does not
+  std::int64_t leaves_at = 0;  ///< when its VM is, or was, stopped because its node is drained; 0: it is not
+  std::int64_t resends = 0;    ///< of the present command
   std::int64_t created_at = 0, updated_at = 0, ended_at = 0;
 };
 

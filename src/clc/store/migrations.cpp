@@ -145,6 +145,11 @@ ALTER TABLE instances ADD COLUMN autostart INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE nodes ADD COLUMN booted_at INTEGER NOT NULL DEFAULT 0;
 )sql";
 
+constexpr std::string_view kDrain = R"sql(
+-- when its VM is, or was, stopped because its node is drained; 0: it is not
+ALTER TABLE tasks ADD COLUMN leaves_at INTEGER NOT NULL DEFAULT 0;
+)sql";
+
 constexpr std::array kMigrations{Migration{1, "accounts", kAccounts},
                                  Migration{2, "inventory", kInventory},
                                  Migration{3, "tasks", kTasks},
@@ -153,7 +158,8 @@ constexpr std::array kMigrations{Migration{1, "accounts", kAccounts},
                                  Migration{6, "dead letters", kDeadLetters},
                                  Migration{7, "leases", kLeases},
                                  Migration{8, "servers", kServers},
-                                 Migration{9, "database disks", kDatabaseDisks}};
+                                 Migration{9, "database disks", kDatabaseDisks},
+                                 Migration{10, "drain", kDrain}};
 
 constexpr bool numbered() {
   for (std::size_t i = 0; i < kMigrations.size(); ++i) {

@@ -79,16 +79,17 @@ QueuePlace queue_place(Sql& sql, const Task& task) {
   return {static_cast<int>(row->number(1)), static_cast<int>(row->number(0))};
 }
 
-std::vector<std::int64_t> to_drain(Sql& sql) {
+std::vector<std::int64_t> to_drain(Sql& sql, std::int64_t now_ms) {
   // CROSS JOIN: from the few nodes to their open tasks, never through all tasks that ever were.
   // One whose image/run is on its way is waited for: it boots in a moment, and is stopped then.
   return numbers(
       sql.all("SELECT t.id FROM nodes n CROSS JOIN tasks t ON t.node = n.host WHERE n.state = 'drained' AND "
               "t.state <> 'gone' AND t.kind = 'run' AND "
               "((t.state IN ('booting', 'running', 'paused') AND NOT (t.op IN ('image/stop', "
-              "'instance/migrate') AND t.op_open = 1)) OR "
+              "'instance/migrate') AND t.op_open = 1) AND t.leaves_at <= ?) OR "
               "(t.phase = 'preparing' AND t.failed = 0 AND t.op = 'image/prepare')) "
-              "ORDER BY t.id LIMIT 500"));
+              "ORDER BY t.id LIMIT 500",
+              {now_ms}));
 }
 
 }  // namespace educloud::clc::store

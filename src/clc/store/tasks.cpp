@@ -13,7 +13,7 @@ const std::string kSelect =
     "failed, achieved, cluster, node, source_version, target_version, placement, op, cmdid, command, "
     "op_open, epoch, "
     "attempt, seq, cmd_sent_at, news_at, deadline_at, created_at, updated_at, ended_at, bytes_per_s, lazy, "
-    "replace_current, gated_at, resends FROM tasks ";
+    "replace_current, gated_at, resends, leaves_at FROM tasks ";
 
 Task task_of(const Row& row) {
   Task task;
@@ -59,6 +59,7 @@ Task task_of(const Row& row) {
   task.replace = row.flag(36);
   task.gated_at = row.number(37);
   task.resends = row.number(38);
+  task.leaves_at = row.number(39);
   return task;
 }
 
@@ -143,7 +144,7 @@ void update_task(Sql& sql, const Task& task) {
       "op = ?, cmdid = ?, command = ?, op_open = ?, epoch = ?, attempt = ?, seq = ?, cmd_sent_at = ?, "
       "news_at = ?, "
       "deadline_at = ?, updated_at = ?, ended_at = ?, bytes_per_s = ?, lazy = ?, replace_current = ?, "
-      "gated_at = ?, resends = ? "
+      "gated_at = ?, resends = ?, leaves_at = ? "
       "WHERE id = ?",
       {to_string(task.state.phase),
        to_string(task.state.state),
@@ -176,6 +177,7 @@ void update_task(Sql& sql, const Task& task) {
        task.replace,
        task.gated_at,
        task.resends,
+       task.leaves_at,
        task.id});
 }
 

@@ -6,6 +6,7 @@
 
 #include "cli/commands/context.hpp"
 #include "cli/commands/roll.hpp"
+#include "cli/commands/roll_vms.hpp"
 #include "cli/commands/wait.hpp"
 #include "common/base/clock.hpp"
 #include "common/sys/process.hpp"
@@ -36,6 +37,15 @@ std::vector<std::string> missing_vms(const nlohmann::json& before, const nlohman
   return out;
 }
 
+bool is_awaited(const nlohmann::json& vm, const std::string& host) {
+  const auto task = vm.is_object() ? vm.find("task") : vm.end();
+  if (!vm.is_object() || task == vm.end() || !task->is_object()) return false;
+  // It ended otherwise than by an order: that is what a roll must not do.
+  if (task->value("failed", 0) == 1) return true;
+  return task->value("node", "") == host && task->value("phase", "") != "submitting" &&
+         task->value("state", "") != "stopped";
+}
+
 namespace {
 
 using nlohmann::json;
@@ -48,6 +58,7 @@ struct Roll {
 };
 
 constexpr std::chrono::milliseconds kLook{500};
+constexpr std::int64_t kLookAtVmsMs = 2000;
 
 std::string path_of(const std::string& host) {
   return "/nodes/" + http::url_encode(host);
@@ -71,6 +82,14 @@ Result<json> wait_for_node(Session& session, const std::string& host, int timeou
     }
     std::this_thread::sleep_for(kLook);
   }
+}
+
+/// What its user has ended meanwhile is not missed.
+bool misses_any(Session& session, const std::string& host, const std::vector<std::string>& insids) {
+  return std::ranges::any_of(insids, [&](const std::string& insid) {
+    auto vm = session.get("/vms/" + http::url_encode(insid));
+    return vm ? is_awaited(*vm, host) : vm.error().code != ErrorCode::not_found;
+  });
 }
 
 Result<> set_state(Session& session, const std::string& host, const std::string& state) {
@@ -116,21 +135,29 @@ Result<std::vector<json>> choose(Session& session, const Roll& roll) {
   return chosen;
 }
 
-Result<> empty_node(Context& context, Session& session, const Roll& roll, const std::string& host) {
+Result<> empty_node(Context& context, Session& session, const Roll& roll, const std::string& host,
+                    StayingVms& staying) {
+  if (auto ok = staying.remember(); !ok) return ok;
   if (auto ok = set_state(session, host, "drained"); !ok) return ok;
   const SystemClock clock;
   const auto drained_ms = clock.boot_ms();
+  auto looked_ms = drained_ms;
   std::set<std::string> left;
   auto empty = wait_for_node(session, host, roll.timeout_s, "still has VMs", [&](const json& node) {
     auto now = vms_of(node);
     if (now != left && !now.empty())
       context.console.note(host + ": " + std::to_string(now.size()) + " VMs are to leave");
     left = std::move(now);
+    if (clock.boot_ms() - looked_ms >= kLookAtVmsMs) {
+      staying.look();
+      looked_ms = clock.boot_ms();
+    }
     // What it told before it was drained says nothing of what was on its way to it.
     const bool is_fresh = node.value("age_ms", std::int64_t{-1}) >= 0 &&
                           node.value("age_ms", std::int64_t{0}) < clock.boot_ms() - drained_ms;
     return is_fresh && left.empty() && node.value("committed_mib", std::int64_t{0}) == 0;
   });
+  staying.look();
   if (empty) return {};
   std::string names;
   for (const auto& one : left) names += (names.empty() ? "" : ", ") + one;
@@ -138,11 +165,12 @@ Result<> empty_node(Context& context, Session& session, const Roll& roll, const 
               empty.error().message + "; left: " + names + " (an edited image waits for submit or cancel)");
 }
 
-Result<> roll_node(Context& context, Session& session, const Roll& roll, const json& before) {
+Result<> roll_node(Context& context, Session& session, const Roll& roll, const json& before,
+                   StayingVms& staying) {
   const std::string host = before.value("host", "");
   const std::string state = before.value("admin_state", "enabled");
   if (roll.reboot) {
-    if (auto ok = empty_node(context, session, roll, host); !ok) return ok;
+    if (auto ok = empty_node(context, session, roll, host, staying); !ok) return ok;
   }
   // As it is now: what VMs are to be there after, and which start counts as a later one.
   auto now = session.get(path_of(host));
@@ -153,12 +181,14 @@ Result<> roll_node(Context& context, Session& session, const Roll& roll, const j
                              [&](const json& node) { return has_restarted(*now, node, roll.reboot); });
   if (!after) return fail(after.error());
   if (!roll.reboot) {
-    auto whole = wait_for_node(session, host, roll.timeout_s, "does not have all of its VMs",
-                               [&](const json& node) { return missing_vms(*now, node).empty(); });
+    auto whole =
+        wait_for_node(session, host, roll.timeout_s, "does not have all of its VMs",
+                      [&](const json& node) { return !misses_any(session, host, missing_vms(*now, node)); });
     if (!whole) return fail(whole.error());
   } else if (auto ok = set_state(session, host, state); !ok) {
     return ok;
   }
+  staying.start(roll.timeout_s);
   context.console.note(host + ": back");
   return {};
 }
@@ -166,19 +196,33 @@ Result<> roll_node(Context& context, Session& session, const Roll& roll, const j
 Result<> roll_nodes(Context& context, Session& session, const Roll& roll) {
   auto nodes = choose(session, roll);
   if (!nodes) return fail(nodes.error());
-  json done = json::array();
+  json done = json::array(), started = json::array(), ended = json::array(), refused = json::array();
   for (const auto& node : *nodes) {
     const std::string host = node.value("host", "");
-    auto ok = roll_node(context, session, roll, node);
+    StayingVms staying(context, session, host);
+    auto ok = roll_node(context, session, roll, node, staying);
     if (!ok) {
       const std::string left =
-          roll.reboot ? "; it stays drained until `educloud node enable " + host + "`" : "";
+          roll.reboot ? "; it stays drained until `educloud node enable " + host + "`" + staying.left() : "";
       return fail(ok.error().code, ok.error().message + left + ". Restarted before it: " +
                                        std::to_string(done.size()) + " of " + std::to_string(nodes->size()));
     }
     done.push_back(host);
+    for (const auto& insid : staying.started()) started.push_back(insid);
+    for (const auto& insid : staying.ended()) ended.push_back(insid);
+    for (const auto& one : staying.refused())
+      refused.push_back({{"insid", one.insid}, {"reason", one.reason}});
   }
-  context.console.result({{"restarted", done}}, std::to_string(done.size()) + " nodes restarted\n");
+  std::string text = std::to_string(done.size()) + " nodes restarted";
+  if (!started.empty()) text += ", " + std::to_string(started.size()) + " VMs started again";
+  if (!ended.empty()) text += ", " + std::to_string(ended.size()) + " temporary desktops ended";
+  text += "\n";
+  for (const auto& one : refused) {
+    text += one.value("insid", "") + " was not started again: " + one.value("reason", "") + "\n";
+    context.exit_code = ExitCode::task_failed;
+  }
+  context.console.result(
+      {{"restarted", done}, {"started", started}, {"ended", ended}, {"not_started", refused}}, text);
   return {};
 }
 
@@ -191,9 +235,10 @@ void add_node_roll_command(CLI::App& node, Context& context) {
   command->add_option("--cluster", roll->cluster, "Only those of this cluster");
   command->add_option("--run", roll->program, "Program that restarts the node it is given as its argument")
       ->required();
-  command->add_flag(
-      "--reboot", roll->reboot,
-      "The whole host: its VMs move away or are stopped before. Default: its daemon, the VMs run on");
+  command->add_flag("--reboot", roll->reboot,
+                    "The whole host: its VMs move away before, or are stopped, and started again after. "
+                    "Default: its daemon, "
+                    "the VMs run on");
   command->add_option("--timeout", roll->timeout_s, "Seconds for each step of a node")
       ->check(CLI::Range(1, 86400));
   on_command(*command, context,

@@ -17,4 +17,8 @@ bool has_restarted(const nlohmann::json& before, const nlohmann::json& now, bool
 /// What ran before and does not run now.
 std::vector<std::string> missing_vms(const nlohmann::json& before, const nlohmann::json& now);
 
+/// False for a VM that, as /vms shows it, need not come back on `host`: somebody has stopped, submitted or
+/// moved it meanwhile.
+bool is_awaited(const nlohmann::json& vm, const std::string& host);
+
 }  // namespace educloud::cli

@@ -11,7 +11,10 @@ class Move : public CloudTest {
  protected:
   const Principal ann{"ann", false};
 
-  void tune(CloudOptions& options) override { options.display_port_last = options.display_port_first + 3; }
+  void tune(CloudOptions& options) override {
+    options.display_port_last = options.display_port_first + 3;
+    options.drain_warning_ms = 0;
+  }
 
   /// A desktop that can move and runs on nc1, unless `protocol` says otherwise.
   std::string desktop(const std::string& protocol = "smb", std::int64_t memory_mib = 0) {
@@ -162,12 +165,16 @@ TEST_F(Move, TheNodeItGoesToIsNotToldToForgetIt) {
   advance(1);
   EXPECT_EQ(ops(), "");
   // Once it is clear that it did not come, what is left there goes.
+  const auto order = last();
   say_final(Event::refused, "no");
+  EXPECT_EQ(ops(), "task/delete");
+  EXPECT_EQ(last().nid, "nc2");
+  EXPECT_EQ(last().epoch, order.epoch);
   advance(20);
   round.round = "r2";
   publish(*cc, "nodestatus.cc-cc1", msg::serialize(round));
   advance(1);
-  EXPECT_EQ(ops(), "task/delete");
+  EXPECT_EQ(ops(), "task/delete") << "again, if that was lost";
   EXPECT_EQ(last().nid, "nc2");
 }
 

@@ -103,7 +103,8 @@ TEST_F(Operations, ADrainStopsAPausedDesktop) {
   ops();
   say_final(Event::paused);
   ASSERT_TRUE(cloud->set_node_state(admin, last().nid, NodeState::drained));
-  advance(1);
+  EXPECT_EQ(ops(), "");
+  advance(61);
   EXPECT_EQ(ops(), "image/stop");
 }
 

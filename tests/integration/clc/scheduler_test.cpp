@@ -22,6 +22,8 @@ TEST_F(Scheduler, ADrainedNodeStopsItsDesktopsWhichStartElsewhere) {
   const auto node = cloud->set_node_state(admin, "nc1", NodeState::drained);
   ASSERT_TRUE(node) << node.error().message;
   EXPECT_EQ(node->state, NodeState::drained);
+  EXPECT_THAT(prompt(insid), HasSubstr("node nc1 is drained: this VM is stopped at"));
+  advance(61);
   EXPECT_EQ(ops(), "image/stop");
   EXPECT_THAT(prompt(insid), HasSubstr("node nc1 is being drained"));
   advance(2);

@@ -9,6 +9,7 @@
 #include "cli/commands/plan.hpp"
 #include "cli/commands/program.hpp"
 #include "cli/commands/roll.hpp"
+#include "cli/commands/roll_vms.hpp"
 #include "cli/commands/upload_target.hpp"
 #include "cli/commands/vm_set.hpp"
 #include "cli/commands/vm_view.hpp"
@@ -85,6 +86,41 @@ TEST(Roll, MissesWhatRanBefore) {
               testing::ElementsAre("VD1"));
   EXPECT_THAT(missing_vms(before, before), testing::IsEmpty());
   EXPECT_THAT(missing_vms(before, json::object()), testing::ElementsAre("VD1", "VD2"));
+}
+
+TEST(Roll, KnowsWhatTheDrainStopped) {
+  const auto vm = [](const char* insid, const char* state, const char* node, std::int64_t stops_at) {
+    return json{{"insid", insid},
+                {"name", std::string("n") + insid},
+                {"state", state},
+                {"task", {{"node", node}, {"stops_at", stops_at}}}};
+  };
+  const json before = {vm("VD1", "running", "nc1", 0),
+                       vm("VD2", "stopped", "nc1", 5),
+                       vm("VD3", "running", "nc2", 0),
+                       vm("VS4", "migrating", "nc1", 0),
+                       {{"insid", "VD5"}, {"state", "defined"}, {"task", nullptr}}};
+  const auto at_work = at_work_on(before, "nc1");
+  EXPECT_THAT(at_work, testing::ElementsAre("VD1", "VS4"));
+  const json after = {vm("VD1", "stopped", "nc1", 9), vm("VD2", "stopped", "nc1", 5),
+                      vm("VS4", "running", "nc2", 0)};
+  EXPECT_THAT(stopped_by_drain(after, "nc1", at_work), testing::ElementsAre(testing::Pair("VD1", "nVD1")))
+      << "one that was stopped some other day stays so";
+  EXPECT_THAT(stopped_by_drain(before, "nc1", at_work), testing::IsEmpty());
+  EXPECT_THAT(at_work_on(json::array({1, "x", nullptr}), "nc1"), testing::IsEmpty());
+}
+
+TEST(Roll, DoesNotWaitForWhatItsUserHasEnded) {
+  const auto vm = [](const char* phase, const char* state, int failed, const char* node) {
+    return json{{"task", {{"phase", phase}, {"state", state}, {"failed", failed}, {"node", node}}}};
+  };
+  EXPECT_TRUE(is_awaited(vm("editing", "running", 0, "nc1"), "nc1"));
+  EXPECT_TRUE(is_awaited(vm("editing", "stopping", 0, "nc1"), "nc1"));
+  EXPECT_TRUE(is_awaited(vm("editing", "stopped", 1, "nc1"), "nc1")) << "nobody asked for that";
+  EXPECT_FALSE(is_awaited(vm("editing", "stopped", 0, "nc1"), "nc1"));
+  EXPECT_FALSE(is_awaited(vm("editing", "running", 0, "nc2"), "nc1")) << "it has moved";
+  EXPECT_FALSE(is_awaited(vm("submitting", "init", 0, "nc1"), "nc1"));
+  EXPECT_FALSE(is_awaited({{"task", nullptr}}, "nc1"));
 }
 
 TEST(Commands, StandInCompletionAndManualWithEveryOption) {
