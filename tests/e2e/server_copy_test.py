@@ -132,6 +132,20 @@ class ServerCopy(Timed, unittest.TestCase):
         self.assertEqual(pathlib.Path(self.cloud.daemons[here].log).read_text().count("database.copied"), copies, "its copy goes on")
         self.tell("its node rebooted", "the copy there goes on")
 
+    def test_45_an_edit_is_submitted_with_what_its_guest_wrote(self):
+        task = self.cli("image", "modify", self.srv, "--memory-mib", 160, "--wait", "--timeout", 300)
+        insid = task["tid"].split(":")[2]
+        self.cloud.guest(insid).write("d", "schema", "v2")
+        self.cli.stop(insid)
+        self.cli.submit(task["tid"])
+        self.assertEqual([one["database_version"] for one in self.cli("image", "versions", self.srv)["items"]], [1, 2])
+        self.assertFalse((self.cloud.storage("cc1") / "space/database/instances" / insid).exists())
+        vs = self.cli("vm", "define", "--image", self.srv, "--server", "--name", "next", "--memory-mib", 160)["insid"]
+        self.cli.run(vs)
+        self.assertEqual(self.cloud.guest(vs).read("d", "schema"), "v2")
+        self.cli("vm", "delete", vs, "--wait")
+        self.tell("server MODIFY", "both disks are version 2")
+
     def test_50_it_cannot_move_while_it_runs(self):
         here = self.task()["node"]
         other = "nc2" if here == "nc1" else "nc1"
