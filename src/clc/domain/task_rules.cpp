@@ -14,6 +14,7 @@ using task::State;
 constexpr task::TaskState kStopped{Phase::editing, State::stopped};
 constexpr task::TaskState kRunning{Phase::editing, State::running};
 constexpr task::TaskState kPaused{Phase::editing, State::paused};
+constexpr task::TaskState kMigrating{Phase::editing, State::migrating};
 constexpr task::TaskState kDeleting{Phase::editing, State::deleting};
 constexpr task::TaskState kSubmitInit{Phase::submitting, State::init};
 constexpr task::TaskState kSubmitted{Phase::submitting, State::done};
@@ -26,6 +27,15 @@ std::string where(const Task& task) {
 tl::unexpected<Error> refuse(const Task& task, std::string_view what, std::string_view instead) {
   return fail(ErrorCode::conflict, "task " + task.tid + " is at " + where(task) + " and cannot be " +
                                        std::string(what) + ": " + std::string(instead));
+}
+
+/// What a node says that a VM which ran is at, if it says any of that.
+std::optional<Event> vm_event(const Task& task, std::string_view told) {
+  if (task.state != kRunning && task.state != kPaused && task.state != kMigrating) return std::nullopt;
+  if (told == to_string(State::running)) return Event::running;
+  if (told == to_string(State::paused)) return Event::paused;
+  if (told == to_string(State::stopped)) return Event::failed;
+  return std::nullopt;
 }
 
 /// Its node has ended the VM, because it might have begun elsewhere for all that it knew.
@@ -160,7 +170,12 @@ Judgement judge_status(const Task& task, const msg::TaskStatus& status, std::str
     out.event = Event::submitted;
   // A push wants the version on the node and no VM.
   if (task.kind == TaskKind::push && *event == Event::prepared) out.event = Event::fetched;
+  const auto vm = status.seq > 0 && out.event == Event::refused ? vm_event(task, status.state) : std::nullopt;
+  if (vm == Event::failed) out.event = Event::failed;
   out.transition = task::step(task.state, out.event);
+  // Refused is the operation; where the VM is by now its node says, and the row for that takes it there.
+  if (const auto row = vm ? task::step(task.state, *vm) : std::nullopt; row && out.transition)
+    out.transition->to = row->to;
   out.verdict = out.transition ? Verdict::accept : Verdict::not_allowed;
   return out;
 }

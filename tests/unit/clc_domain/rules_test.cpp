@@ -65,6 +65,27 @@ TEST(StatusRule, AcceptsOnlyWhatIsNewerFromTheRightHostOnThePresentCommand) {
   }
 }
 
+TEST(StatusRule, ARefusedOperationLeavesTheVmWhereItsNodeSays) {
+  const auto after = [](State from, const char* told, std::int64_t seq = 6) {
+    auto status = status_of(Event::refused);
+    status.state = told;
+    status.seq = seq;
+    auto task = task_at(TaskKind::run, {Phase::editing, from});
+    task.seq = -1;
+    const auto judged = judge_status(task, status, "cc-cc1");
+    EXPECT_EQ(judged.verdict, Verdict::accept);
+    return std::string(to_string(judged.event)) + " " + std::string(to_string(judged.transition->to.state));
+  };
+  EXPECT_EQ(after(State::migrating, "running"), "refused running");
+  EXPECT_EQ(after(State::migrating, "paused"), "refused paused");
+  EXPECT_EQ(after(State::running, "paused"), "refused paused");
+  EXPECT_EQ(after(State::paused, "running"), "refused running");
+  EXPECT_EQ(after(State::paused, "paused"), "refused paused");
+  EXPECT_EQ(after(State::migrating, "stopped"), "failed stopped");
+  EXPECT_EQ(after(State::stopped, "running"), "refused stopped") << "that is the reconciliation's";
+  EXPECT_EQ(after(State::paused, "running", 0), "refused paused") << "its cc does not know";
+}
+
 TEST(StatusRule, WalrusSpeaksForImportsOnly) {
   auto task = task_at(TaskKind::import, {Phase::submitting, State::init});
   auto status = status_of(Event::uploading);
