@@ -67,10 +67,10 @@ Result<Task> Engine::user_event(store::Sql& sql, Task task, Event event) {
   }
   if (event == Event::start && task.kind != TaskKind::push) {
     const std::string old_node = task.node, old_cluster = task.cluster;
-    // The cc may know a higher epoch of its disk than we do, after our database was restored from a backup.
-    const bool outdoes = task.failed && task.kind == TaskKind::run && has_disk(sql, task);
     if (auto ok = place(sql, task); !ok) return fail(ok.error());
-    if (outdoes) ++task.epoch;
+    // The cc may know a higher epoch of its disk than we do: of a move that came to nothing, or of the time
+    // since the backup that our database was restored from.
+    if (task.kind == TaskKind::run && has_disk(sql, task)) ++task.epoch;
     if (task.node != old_node) {
       // Nothing of a stopped desktop is worth carrying over. The old node is told to forget it; its answer
       // is not awaited, and a new epoch makes whatever it still says about it too old to count.
@@ -234,11 +234,14 @@ Result<> Engine::apply(store::Sql& sql, Task& task, const task::Transition& row,
                        const msg::TaskStatus* status) {
   const bool moved = task.state != row.to;
   const bool moves = task.op_open && task.op == "instance/migrate";
+  const std::string order = moves ? task.command : "";
   const bool takes_snapshot = task.op_open && task.op.starts_with("snapshot/");
   const std::optional<Task> before = takes_snapshot ? std::optional(task) : std::nullopt;
   task = after_event(std::move(task), row, status, now());
-  if (moves && !task.op_open) end_move(sql, task, row.event);
   if (task.state.phase == task::Phase::preparing) task.leaves_at = 0;
+  if (moves && !task.op_open) end_move(sql, task, row.event);
+  // Any command that follows takes the move's place.
+  if (moves && (!task.op_open || row.action != Action::none)) turn_away(sql, order);
   if (before) follow_snapshot(sql, *before, task, row, status);
   if (auto ok = act(sql, task, row.action, status); !ok) return ok;
   if (auto ok = after(sql, task, row.event); !ok) return ok;
@@ -332,8 +335,8 @@ TaskView Engine::view(store::Sql& sql, const Task& task) const {
   if (const auto image = store::find_image(sql, task.dst)) view.image_name = image->name;
   if (const auto instance = store::find_instance(sql, task.insid)) view.instance_name = instance->name;
   if (task.gated_at > 0) show_queue(sql, view);
+  show_warning(view);
   return view;
 }
 
-  show_warning(view);
 }  // namespace educloud::clc

@@ -84,9 +84,9 @@ class Engine {
   };
   /// Tells a node to forget a task that is none of its own; nobody waits for the answer.
   void farewell(store::Sql& sql, const Farewell& to);
-  /// The node is at a later command than we know of: `task` goes on from there, as if we had just sent it.
-  /// Errors: invalid_argument (no command for a node).
-  Result<> adopt(store::Sql& sql, Task task, const msg::InventoryTask& told);
+  /// `node`, in the task's cluster, is at a later command than we know of: `task` is there and goes on from
+  /// that, as if we had just sent it. Errors: invalid_argument (no command for a node).
+  Result<> adopt(store::Sql& sql, Task task, const msg::InventoryTask& told, const std::string& node);
   /// The VM of a running task is nowhere, and its node knows nothing of it.
   Result<> end_missing(store::Sql& sql, Task task);
   /// The VM of a stopped task runs.
@@ -150,17 +150,19 @@ class Engine {
   Result<NodeFacts> choose_target(store::Sql& sql, const Task& task, const std::string& wanted) const;
   Result<msg::Move> move_to(store::Sql& sql, const Task& task, const NodeFacts& target);
   void end_move(store::Sql& sql, Task& task, task::Event event);
+  void turn_away(store::Sql& sql, const std::string& order);
+  msg::Move adopt_move(store::Sql& sql, const Task& task, const msg::InventoryTask& told);
   void leave_ports(store::Sql& sql, const std::string& insid);
   Result<> moved(store::Sql& sql, Task task, const task::Transition& row, const msg::TaskStatus& status);
   bool leaves(store::Sql& sql, const Task& task) const;
-  Result<> begin_elsewhere(store::Sql& sql, Task& task);
-  void explain_stop(store::Sql& sql, Task& task) const;
   bool is_idle(const Task& task) const;
   bool warn(store::Sql& sql, Task& task);
+  Result<> begin_elsewhere(store::Sql& sql, Task& task);
+  void explain_stop(store::Sql& sql, Task& task) const;
   void show_queue(store::Sql& sql, TaskView& view) const;
+  void show_warning(TaskView& view) const;
   void measure(const Task& task, task::Event event, const msg::TaskStatus& status);
   Result<> send(store::Sql& sql, Task& task, std::string_view op, const std::vector<int>& versions = {});
-  void show_warning(TaskView& view) const;
   Result<CommandParts> parts(store::Sql& sql, const Task& task, std::string_view op,
                              std::int64_t patience_ms);
   Result<> add_database(store::Sql& sql, const Task& task, std::string_view op, CommandParts& out);

@@ -38,6 +38,8 @@ Result<> Engine::send(store::Sql& sql, Task& task, std::string_view op, const st
   // Receivers refuse a command older than the last they took, so one that was held up on its way (a publish
   // that had to be repeated) can not undo a later one. Not by time: clocks jump.
   if (!task.cmdid.empty()) ++task.attempt;
+  // A move that came to nothing has left leave to join its disk on its way: from here that is too old.
+  if (task.op == "instance/migrate" && op != task.op && !adopts_) ++task.epoch;
   task.op = op;
   task.op_open = true;
   task.gated_at = 0;
@@ -136,6 +138,8 @@ Result<Access> Engine::take_access(store::Sql& sql, const Task& task) {
   }
   if (adopts_) {
     access.display_password = store::display_password(sql, task.insid);
+    // Nobody can tell the one that it has; a command goes with one all the same.
+    if (access.display_password.empty()) access.display_password = new_display_password();
     return access;
   }
   access.display_password = new_display_password();

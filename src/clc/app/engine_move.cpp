@@ -140,6 +140,31 @@ void Engine::end_move(store::Sql& sql, Task& task, Event event) {
   if (event == Event::refused && leaves(sql, task)) task.prompt = kStays;
 }
 
+/// What the node of that order has of the VM, which does not come to it, goes.
+void Engine::turn_away(store::Sql& sql, const std::string& order) {
+  const auto command = msg::parse<msg::Command>(order);
+  if (!command || !command->move) return;
+  farewell(sql, {command->tid, command->move->nid, command->ccid, command->epoch, command->attempt + 1});
+}
+
+/// A move that began before our database was restored, as the node that has the VM tells of it.
+msg::Move Engine::adopt_move(store::Sql& sql, const Task& task, const msg::InventoryTask& told) {
+  msg::Move move;
+  move.nid = told.moves_to;
+  move.rdp_port = told.rdp_port;
+  move.web_port = told.web_port;
+  if (move.rdp_port != 0) store::hold_port(sql, move.nid, kDisplayTo, task.insid, move.rdp_port);
+  if (move.web_port != 0) store::hold_port(sql, move.nid, kWebTo, task.insid, move.web_port);
+  // With what leave, and where, that node has from the order itself.
+  move.address = "0.0.0.0";
+  move.port = 1;
+  move.grant = "-";
+  // Of another run since then?
+  const bool is_next = told.epoch == task.epoch + 1 && told.attempt == task.attempt + 1;
+  if (!is_next) store::set_display_password(sql, task.insid, "");
+  return move;
+}
+
 /// The ports on the node that it did not go to are free again.
 void Engine::leave_ports(store::Sql& sql, const std::string& insid) {
   store::free_port(sql, insid, kDisplayTo);
@@ -149,14 +174,21 @@ void Engine::leave_ports(store::Sql& sql, const std::string& insid) {
 Result<> Engine::moved(store::Sql& sql, Task task, const task::Transition& row,
                        const msg::TaskStatus& status) {
   const auto command = msg::parse<msg::Command>(task.command);
-  if (!command || !command->move) return fail(ErrorCode::internal, "a move to nowhere");
-  const auto& to = *command->move;
+  const auto to = command && command->move ? *command->move : msg::Move{};
   const auto node = store::find_node(sql, to.nid);
+  if (!node || node->cluster != task.cluster) {
+    const auto failed = task::step(task.state, Event::failed);
+    if (!failed) return fail(ErrorCode::internal, "no way to fail from here");
+    msg::TaskStatus told = status;
+    told.errormsg = "it went on on another node, which is not known here" +
+                    (to.nid.empty() ? "" : " (" + to.nid + ")") + ": start it again, and it begins afresh";
+    return apply(sql, task, *failed, &told);
+  }
   const Task old = task;
   task = after_event(std::move(task), row, &status, now());
   say_farewell(sql, old, kFarewellMs);
   task.node = to.nid;
-  if (node) task.cluster = node->cluster;
+  task.leaves_at = 0;
   task.placement = to.nid + ": it moved here from " + old.node + " while it ran\n";
   store::hold_port(sql, to.nid, "display", task.insid, to.rdp_port);
   store::hold_port(sql, to.nid, "web", task.insid, to.web_port);
@@ -174,4 +206,3 @@ Result<> Engine::moved(store::Sql& sql, Task task, const task::Transition& row,
 }
 
 }  // namespace educloud::clc
-  task.leaves_at = 0;

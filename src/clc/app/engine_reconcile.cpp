@@ -1,6 +1,7 @@
 // What the reconciliation with a node's inventory makes necessary.
 #include "clc/app/engine.hpp"
 #include "clc/domain/reconcile.hpp"
+#include "clc/store/accounts.hpp"
 #include "clc/store/tasks.hpp"
 #include "common/base/ids.hpp"
 #include "common/obs/log.hpp"
@@ -49,9 +50,17 @@ void Engine::farewell(store::Sql& sql, const Farewell& to) {
   queue_command(sql, was, msg::serialize(command), command.deadline);
 }
 
-Result<> Engine::adopt(store::Sql& sql, Task task, const msg::InventoryTask& told) {
+Result<> Engine::adopt(store::Sql& sql, Task task, const msg::InventoryTask& told, const std::string& node) {
   const auto before = state_before(told.op);
   if (!before) return fail(before.error());
+  if (task.node != node) {
+    store::free_ports(sql, task.insid);
+    store::audit(sql, now(), "clc", "vm.found", task.insid, task.node + " to " + node);
+    task.placement = node + ": it was there already when clc's database was restored\n";
+    task.node = node;
+  }
+  std::optional<msg::Move> move;
+  if (told.op == "instance/migrate" && HostName::parse(told.moves_to)) move = adopt_move(sql, task, told);
   task.state = *before;
   task.op = told.op;
   task.cmdid = told.cmdid;
@@ -62,7 +71,9 @@ Result<> Engine::adopt(store::Sql& sql, Task task, const msg::InventoryTask& tol
   task.failed = false;
   task.errormsg.clear();
   task.resends = task.gated_at = task.news_at = 0;
-  task.command = msg::serialize(reminder(task, now()));
+  auto command = reminder(task, now());
+  command.move = std::move(move);
+  task.command = msg::serialize(command);
   if (told.op == "image/run") adopt_access(sql, task, told);
   task.updated_at = task.cmd_sent_at = now();
   const auto patience = patience_ms(task);

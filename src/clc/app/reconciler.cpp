@@ -88,6 +88,13 @@ Result<> Reconciler::compare(const Holdings& holdings) {
     return {};
   }
   count("compared", "round");
+  std::erase_if(let_go_, [&](const auto& one) { return one.second.node == holdings.host; });
+  for (const auto& tid : let_go(holdings, *knowledge, clock_.wall_ms()))
+    let_go_[tid] = {holdings.host, knowledge->by_tid.at(tid).cmdid};
+  for (const auto& [tid, task] : knowledge->by_tid) {
+    const auto at = let_go_.find(tid);
+    if (at != let_go_.end() && at->second == LetGo{task.node, task.cmdid}) knowledge->let_go.insert(tid);
+  }
   const auto fixes = due(holdings, reconcile(holdings, *knowledge, clock_.wall_ms()));
   if (!fixes.empty()) {
     if (auto ok = mend(holdings, fixes, *knowledge); !ok) return ok;
@@ -162,7 +169,7 @@ Result<> Reconciler::mend_one(store::Sql& sql, const Holdings& holdings, const F
   count("mended", to_string(fix.kind));
   switch (fix.kind) {
     case Fix::Kind::resend: engine_.resend(sql, std::move(*task)); return {};
-    case Fix::Kind::adopt: return engine_.adopt(sql, std::move(*task), fix.told);
+    case Fix::Kind::adopt: return engine_.adopt(sql, std::move(*task), fix.told, holdings.host);
     case Fix::Kind::stop: engine_.stop_stray(sql, std::move(*task)); return {};
     case Fix::Kind::end: return engine_.end_missing(sql, std::move(*task));
     case Fix::Kind::orphan:

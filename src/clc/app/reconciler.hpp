@@ -56,6 +56,11 @@ class Reconciler {
   std::map<NodeKey, Holdings> ready_;  // under mutex_
   // Only of run's thread; boot_ms of the first or last time, by node and task.
   std::map<std::pair<NodeKey, std::string>, std::int64_t> orphans_, farewells_;
+  struct LetGo {
+    std::string node, cmdid;
+    bool operator==(const LetGo&) const = default;
+  };
+  std::map<std::string, LetGo> let_go_;        ///< by tid: of each node's last round
   std::map<std::string, std::int64_t> ports_;  ///< insid -> boot_ms when its ports were first seen unowned
   std::int64_t ports_at_boot_ms_ = 0;
 };

@@ -105,6 +105,22 @@ Fix farewell_to(const msg::InventoryVm& vm, const View& view, const Task* task, 
   return fix;
 }
 
+/// A VM of a task that is on another node.
+Fix look_at_stranger(const msg::InventoryVm& vm, const Holdings& holdings, const Knowledge& knowledge,
+                     const View& view, const Task& task) {
+  Fix fix = farewell_to(vm, view, &task, "its task is on node " + task.node);
+  const auto* told = view.task(vm.tid);
+  if (!is_up(vm) || std::max(vm.epoch, told ? told->epoch : 0) <= task.epoch) return fix;
+  fix.kind = Fix::Kind::orphan;
+  const bool can_tell =
+      told && told->epoch > task.epoch && told->op != "task/delete" && state_before(told->op);
+  if (!can_tell || task.cluster != holdings.cluster || !knowledge.let_go.contains(vm.tid)) return fix;
+  fix.kind = Fix::Kind::adopt;
+  fix.why = "it is a later run, and node " + task.node + " has let it go";
+  fix.told = *told;
+  return fix;
+}
+
 /// A VM, or what is left of one, that is on the node.
 std::optional<Fix> look_at_vm(const msg::InventoryVm& vm, const Holdings& holdings,
                               const Knowledge& knowledge, const View& view, std::int64_t now_ms) {
@@ -128,7 +144,7 @@ std::optional<Fix> look_at_vm(const msg::InventoryVm& vm, const Holdings& holdin
   // It is on its way, and the node it goes to holds it already.
   if (task.op_open && task.op == "instance/migrate") return std::nullopt;
   if (task.node != holdings.host || task.cluster != holdings.cluster)
-    return farewell_to(vm, view, &task, "its task is on node " + task.node);
+    return look_at_stranger(vm, holdings, knowledge, view, task);
   const bool is_stray = is_up(vm) && task.state == kStopped && !task.op_open;
   if (is_stray && !is_younger(task.updated_at, kOrphanMs, now_ms))
     return make_fix(Fix::Kind::stop, task, "its task is stopped");
@@ -189,6 +205,18 @@ std::vector<Fix> reconcile(const Holdings& holdings, const Knowledge& knowledge,
     if (mended.contains(told.tid)) continue;
     auto fix = look_at_leftover(told, holdings, knowledge, view, now_ms);
     if (fix) out.push_back(std::move(*fix));
+  }
+  return out;
+}
+
+std::set<std::string> let_go(const Holdings& holdings, const Knowledge& knowledge, std::int64_t now_ms) {
+  const View view(holdings);
+  std::set<std::string> out;
+  for (const auto& task : knowledge.here) {
+    const bool should_run = (task.state == kRunning || task.state == kPaused) && !task.op_open;
+    if (should_run && !is_younger(task.updated_at, kUnsettledMs, now_ms) && !view.is_up(task.tid) &&
+        view.task(task.tid) == nullptr)
+      out.insert(task.tid);
   }
   return out;
 }

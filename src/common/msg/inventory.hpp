@@ -31,7 +31,9 @@ struct InventoryTask {
   std::int64_t attempt = 0;
   std::int64_t seq = -1;  ///< of the last status told; -1: none yet
   int finished = 0;
-  int rdp_port = 0, web_port = 0;  ///< of image/run, as in its runtime_option; 0: not told
+  /// Of image/run as in its runtime_option, of instance/migrate on the node that the VM goes to. 0: not told.
+  int rdp_port = 0, web_port = 0;
+  std::string moves_to = {};  ///< of instance/migrate: that node
 
   static constexpr auto fields() {
     using T = InventoryTask;
@@ -40,7 +42,7 @@ struct InventoryTask {
         option("op", &T::op, text(0, 32)), option("epoch", &T::epoch, range(0, 9.0e15)),
         option("attempt", &T::attempt, range(0, 9.0e15)), option("seq", &T::seq, range(-1, 9.0e15)),
         option("finished", &T::finished, range(0, 1)), option("rdp_port", &T::rdp_port, range(0, 65535)),
-        option("web_port", &T::web_port, range(0, 65535)));
+        option("web_port", &T::web_port, range(0, 65535)), option("moves_to", &T::moves_to, text(0, 40)));
   }
 };
 

@@ -33,6 +33,11 @@ msg::InventoryTask describe(const inbox::Entry& entry) {
     one.rdp_port = entry.command.runtime_option->rdp_port;
     one.web_port = entry.command.runtime_option->web_port;
   }
+  if (const auto& move = entry.command.move) {
+    one.moves_to = move->nid;
+    one.rdp_port = move->rdp_port;
+    one.web_port = move->web_port;
+  }
   return one;
 }
 

@@ -48,7 +48,13 @@ struct World {
     Knowledge knowledge;
     if (is_known) knowledge.by_tid.emplace(task.tid, task);
     if (is_known && task.node == "nc1" && task.state.state != State::gone) knowledge.here = {task};
+    knowledge.let_go = let_go_elsewhere;
     return reconcile(holdings, knowledge, kNow);
+  }
+  std::set<std::string> let_go_here() const {
+    Knowledge knowledge;
+    knowledge.here = {task};
+    return let_go(holdings, knowledge, kNow);
   }
   /// "kind kind", as the fixes come.
   std::string kinds() const {
@@ -58,6 +64,7 @@ struct World {
   }
   Task task;
   bool is_known = true;
+  std::set<std::string> let_go_elsewhere;
   Holdings holdings;
 };
 
@@ -106,6 +113,38 @@ TEST(Reconcile, AVmOfATaskElsewhereGetsAFarewellThatCounts) {
   EXPECT_EQ(fixes[0].kind, Fix::Kind::farewell);
   EXPECT_EQ(fixes[0].epoch, 4);
   EXPECT_EQ(fixes[0].attempt, 3);
+}
+
+TEST(Reconcile, ALaterRunElsewhereIsFollowedOnlyIfItsNodeHasLetItGo) {
+  World world(running_task());
+  world.task.node = "nc2";
+  world.task.epoch = 2;
+  EXPECT_EQ(world.kinds(), "orphan") << "it may be a lie";
+  world.let_go_elsewhere = {kTid};
+  const auto fixes = world.fixes();
+  ASSERT_EQ(fixes.size(), 1u);
+  EXPECT_EQ(fixes[0].kind, Fix::Kind::adopt);
+  EXPECT_EQ(fixes[0].told.epoch, 3);
+  world.holdings.tasks[0].op = "task/delete";
+  EXPECT_EQ(world.kinds(), "orphan") << "it is going";
+  world.holdings.tasks.clear();
+  EXPECT_EQ(world.kinds(), "orphan") << "nobody can tell by which command it runs";
+  world.holdings.vms[0].state = "shutoff";
+  EXPECT_EQ(world.kinds(), "farewell");
+}
+
+TEST(Reconcile, ANodeLetsGoOnlyOfWhatItHasNothingOf) {
+  World world(running_task());
+  EXPECT_TRUE(world.let_go_here().empty());
+  world.holdings.vms.clear();
+  EXPECT_TRUE(world.let_go_here().empty()) << "it can still tell how it ended";
+  world.holdings.tasks.clear();
+  EXPECT_EQ(world.let_go_here(), std::set<std::string>{kTid});
+  world.task.op_open = true;
+  EXPECT_TRUE(world.let_go_here().empty());
+  world.task.op_open = false;
+  world.task.state.state = State::stopped;
+  EXPECT_TRUE(world.let_go_here().empty()) << "of one that stands still it need not know";
 }
 
 TEST(Reconcile, WhatIsLeftOfAnEndedTaskIsTakenAway) {
