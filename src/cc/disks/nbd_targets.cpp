@@ -8,12 +8,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
 #include <cstring>
 
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
 #include "common/sys/file.hpp"
+#include "common/sys/pause.hpp"
 #include "common/sys/process.hpp"
 
 namespace educloud::cc {
@@ -34,13 +34,6 @@ constexpr std::size_t kKeyDigits = 64;
 constexpr std::size_t kTail = 300;
 // A client that connects again may come before its dead connection is noticed here.
 constexpr const char* kShared = "--shared=8";
-
-void pause_for(milliseconds time, const std::stop_token& stop = {}) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
-}
 
 struct Endpoint {
   sockaddr_storage address{};
@@ -141,7 +134,7 @@ void NbdTargets::serve(Served& served, const std::stop_token& stop) {
       const std::lock_guard lock(mutex_);
       served.last_error = std::move(reason);
     }
-    pause_for(pause, stop);
+    (void)sys::pause(pause, stop);
     pause = std::min(pause * 2, kLongestPause);
   }
 }
@@ -171,7 +164,7 @@ Result<> NbdTargets::await_ready(const Served& served) const {
     if (answers(served.target.port)) return {};
     if (SteadyClock::now() > deadline)
       return fail(ErrorCode::unavailable, "qemu-nbd does not answer (package qemu-utils)");
-    pause_for(kPoll);
+    (void)sys::pause(kPoll);
   }
 }
 

@@ -5,6 +5,7 @@
 #include "cc/relay/memory_frame.hpp"
 #include "common/obs/log.hpp"
 #include "common/obs/metrics.hpp"
+#include "common/sys/pause.hpp"
 
 namespace educloud::cc {
 namespace {
@@ -20,13 +21,6 @@ constexpr std::chrono::seconds kMemoryWait{10};
 /// What no user waits for gets one frame in this time while users use up the limit: walrus must not take the
 /// connection for dead.
 constexpr milliseconds kLongestYield{1000};
-
-void pause_for(milliseconds time, const std::stop_token& stop) {
-  std::mutex mutex;
-  std::condition_variable_any wake;
-  std::unique_lock lock(mutex);
-  wake.wait_for(lock, stop, time, [] { return false; });
-}
 
 bool is_low(int priority) {
   return priority > static_cast<int>(transfer::Priority::user);
@@ -220,7 +214,7 @@ Result<transfer::Frame> Upstream::keep(const chunk::FrameHeader& header, std::sp
     if (steady_clock::now() >= deadline) {
       return fail(ErrorCode::exhausted, "the cache is full of chunks that are in use; raise cache_bytes");
     }
-    pause_for(milliseconds{5}, stop);
+    (void)sys::pause(milliseconds{5}, stop);
   }
   return frame_in_memory(header, stored, memory_bytes_);
 }
@@ -333,7 +327,7 @@ void Upstream::throttle(Fetching& fetching, std::uint64_t bytes, const std::stop
     const auto delay = hold_back(fetching, std::exchange(bytes, 0), steady_clock::now() < yield_until);
     if (delay.count() == 0) return;
     deliver(fetching);
-    pause_for(delay, stop);
+    (void)sys::pause(delay, stop);
   }
 }
 

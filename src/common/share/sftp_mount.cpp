@@ -2,11 +2,10 @@
 
 #include <signal.h>
 
-#include <condition_variable>
-
 #include "common/obs/log.hpp"
 #include "common/share/mounts.hpp"
 #include "common/sys/file.hpp"
+#include "common/sys/pause.hpp"
 #include "common/sys/process.hpp"
 
 namespace educloud::share {
@@ -112,16 +111,13 @@ void SftpMount::work(const std::stop_token& stop) {
     obs::error("folder.no_mounts", {{"at", options_.at.string()}, {"why", ok.error().message}});
     return;
   }
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
   while (!stop.stop_requested()) {
     try {
       step(stop);
     } catch (const std::exception& e) {
       set_problem(e.what());
     }
-    never.wait_for(lock, stop, pause_.count() > 0 ? pause_ : options_.every, [] { return false; });
+    (void)sys::pause(pause_.count() > 0 ? pause_ : options_.every, stop);
   }
 }
 

@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <charconv>
-#include <condition_variable>
-#include <mutex>
 
 #include "common/msg/codec.hpp"
+#include "common/sys/pause.hpp"
 #include "nc/app/disk_transfer.hpp"
 
 namespace educloud::nc {
@@ -211,9 +210,6 @@ class HttpCcDisks : public CcDisks {
   Result<json> ask(const http::ClientRequest& request, const OnCopied& progress,
                    std::chrono::milliseconds patience, const std::stop_token& stop) const {
     http::Client client(options_.cc, options_.client);
-    std::mutex mutex;
-    std::condition_variable_any never;
-    std::unique_lock lock(mutex);
     std::uint64_t moved = 0;
     auto deadline = Clock::now() + patience;
     for (;;) {
@@ -230,8 +226,7 @@ class HttpCcDisks : public CcDisks {
         return answer;
       }
       if (Clock::now() > deadline) return given_up(answer);
-      never.wait_for(lock, stop, kAgain, [] { return false; });
-      if (stop.stop_requested()) return fail(ErrorCode::cancelled, "interrupted");
+      if (!sys::pause(kAgain, stop)) return fail(ErrorCode::cancelled, "interrupted");
     }
   }
 
