@@ -36,8 +36,8 @@ struct QueuePlace {
 /// Of `task`, which waits. Its row must be stored.
 QueuePlace queue_place(Sql& sql, const Task& task);
 
-/// Row ids of desktops on drained nodes that run or boot and have not been told to stop, nor when, or have not
-/// got as far, and of those whose time has come by `now_ms`; 500 at most.
+/// Row ids of desktops on drained nodes that run or boot and have not been told to stop, nor when, or have
+/// not got as far, and of those whose time has come by `now_ms`; 500 at most.
 std::vector<std::int64_t> to_drain(Sql& sql, std::int64_t now_ms);
 
 }  // namespace educloud::clc::store
