@@ -333,9 +333,9 @@ TEST_F(Disks, WithoutTheRightGrantsNothingIsDone) {
   auto other = open_body("nc1");
   other["imgid"] = "IMG000000aa";
   EXPECT_EQ(once("POST", path, good, other).status, 403);
-  auto copy = open_body("nc1");
-  copy["mode"] = "copy";
-  EXPECT_EQ(once("POST", path, good, copy).status, 400);
+  auto unheard_of = open_body("nc1");
+  unheard_of["mode"] = "ftp";
+  EXPECT_EQ(once("POST", path, good, unheard_of).status, 400);
   for (const auto* epoch : {"2", "0", "01", "+1", "-1", "x", "99999999999999999999"}) {
     const auto other_epoch = "/disks/" + kServer + "/" + epoch + "/open";
     EXPECT_GE(once("POST", other_epoch, good, open_body("nc1")).status, 400) << "a node raises no epoch";
