@@ -1,3 +1,4 @@
+#include "support/temp_dir.hpp"
 #include "unit/nc/node_fixture.hpp"
 
 namespace educloud::nc {
@@ -90,6 +91,22 @@ TEST_F(DatabaseTest, AnEndByItselfClosesItWithTheLeaveOfTheStart) {
   EXPECT_EQ(told_.back().event, "failed");
   EXPECT_FALSE(disks_.is_open("VS0000beef"));
   EXPECT_EQ(disks_.last_close->grant, "g1");
+}
+
+TEST_F(DatabaseTest, AVmThatCameFromAnotherNodeIsGivenLeaveToCloseItsDisk) {
+  up();
+  const auto grant = [&] { return nlohmann::json::parse(testing::slurp(ticket()))["grant"]; };
+  auto came = nlohmann::json::parse(testing::slurp(ticket()));
+  came["grant"] = "for the move alone";
+  came["joining"] = 1;
+  std::ofstream(ticket()) << came.dump();
+  EXPECT_EQ(ask(server("image/run")).event, "running");
+  EXPECT_EQ(grant(), "for the move alone") << "the other node has it still";
+  came["joining"] = 0;
+  std::ofstream(ticket()) << came.dump();
+  EXPECT_EQ(ask(server("image/run")).event, "running");
+  EXPECT_EQ(grant(), "g1");
+  EXPECT_EQ(disks_.opens, 2) << "and nothing was opened anew";
 }
 
 TEST_F(DatabaseTest, AStopIsToldThoughTheCcIsAwayAndTheNextCommandCloses) {
