@@ -88,8 +88,14 @@ Result<> DiskStore::do_take_back(Job& job, const Holder& holder, const std::stri
                                  DiskReturns::Block last) {
   auto record = held(holder);
   if (!record) return fail(record.error());
-  if (record->returned == give) return {};
   last.disk = files_.disk(*record);
+  if (record->returned == give) {
+    // Sent once more by one that had not been told.
+    returns_.drop(holder.instance, last.disk);
+    return {};
+  }
+  // It would be without what its VM writes now; one of nothing but holes even replaces the disk.
+  if (record->spent == give) return fail(ErrorCode::invalid_argument, "that copy came back earlier", "give");
   auto taken = returns_.finish({holder.instance, give}, last);
   if (!taken) return fail(taken.error());
   job.is_taken_back = *taken;

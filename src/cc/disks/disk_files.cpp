@@ -42,6 +42,7 @@ Result<std::optional<DiskRecord>> DiskFiles::load(const InstanceId& instance) co
     out.copy = json.value("copy", "");
     out.is_out = json.value("is_out", false);
     out.returned = json.value("returned", "");
+    out.spent = json.value("spent", "");
     out.left = json.value("left", "");
     // It becomes part of a path.
     if (!out.build_imgid.empty() && !ImageId::parse(out.build_imgid)) {
@@ -75,6 +76,7 @@ Result<> DiskFiles::save(const DiskRecord& record) const {
                                {"copy", record.copy},
                                {"is_out", record.is_out},
                                {"returned", record.returned},
+                               {"spent", record.spent},
                                {"left", record.left}};
   return sys::write_file_atomically(folder(record.instance) / kRecord, json.dump(), 0600);
 }
@@ -97,6 +99,23 @@ Result<> DiskFiles::remove(const DiskRecord& record) const {
   std::filesystem::remove_all(own, error);
   if (error) return fail(ErrorCode::internal, "remove " + own.string() + ": " + error.message());
   return sys::sync_path(own.parent_path());
+}
+
+Result<> DiskFiles::check_build(const std::string& imgid) const {
+  bool is_known = true;
+  for (const auto& instance : list()) {
+    auto record = load(instance);
+    is_known = is_known && record;
+    if (record && *record && (*record)->build_imgid == imgid)
+      return fail(ErrorCode::conflict, "the database disk of the build of " + imgid + " is that of " +
+                                           instance.str() + ": delete that task first");
+  }
+  DiskRecord unheard_of;
+  unheard_of.build_imgid = imgid;
+  std::error_code error;
+  if (is_known || !std::filesystem::exists(disk(unheard_of), error)) return {};
+  return fail(ErrorCode::conflict,
+              disk(unheard_of).string() + " may be that of an instance whose disk.json cannot be read");
 }
 
 std::vector<InstanceId> DiskFiles::list() const {

@@ -32,6 +32,7 @@ struct DiskRecord {
   std::string copy;      ///< which handing out of the disk; a new one for each that a node does not hold yet
   bool is_out = false;   ///< the node's copy may be newer than the disk here
   std::string returned;  ///< the sending of `copy` that became the disk
+  std::string spent;     ///< the one before its VM was started again: said once more, it is late
   std::string left;      ///< node whose newer copy was given up when the disk was opened by another
 };
 
@@ -48,6 +49,9 @@ class DiskFiles {
   std::filesystem::path disk(const DiskRecord& record) const;
   /// Disk, then record. Idempotent. Durable.
   Result<> remove(const DiskRecord& record) const;
+  /// Nobody builds that image here. The grant of a node names none, and the disk of a build lies where its
+  /// image says: who came second would be given the disk of whoever builds it. Errors: conflict.
+  Result<> check_build(const std::string& imgid) const;
   /// Instances that have a record.
   std::vector<InstanceId> list() const;
 

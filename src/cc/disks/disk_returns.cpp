@@ -33,9 +33,14 @@ Result<> check_room(const std::filesystem::path& folder, std::uint64_t bytes) {
 
 }  // namespace
 
+DiskReturns::DiskReturns(std::function<int(int)> sync) : sync_(sync ? std::move(sync) : ::fdatasync) {}
+
 /// With mutex_ held. Null: it was not begun here.
 Result<DiskReturns::Coming*> DiskReturns::find_or_begin(const Name& name, const Block& block) {
   const auto it = coming_.find(name.instance);
+  // The file would be emptied that is about to be the disk.
+  if (it != coming_.end() && it->second.is_finishing)
+    return fail(ErrorCode::unavailable, "a copy of this database disk is just becoming the disk; try again");
   if (it != coming_.end() && it->second.give == name.give) return &it->second;
   if (block.after != 0) return nullptr;
   coming_.erase(name.instance);
@@ -45,7 +50,7 @@ Result<DiskReturns::Coming*> DiskReturns::find_or_begin(const Name& name, const 
   if (::ftruncate(file->get(), static_cast<off_t>(block.size)) != 0)
     return fail(errno_error("make " + beside(block.disk).string(), errno));
   auto& coming = coming_[name.instance];
-  coming = {name.give, std::move(*file), block.size, 0};
+  coming = {name.give, std::move(*file), block.size, 0, false};
   return &coming;
 }
 
@@ -74,13 +79,21 @@ Result<bool> DiskReturns::finish(const Name& name, const Block& last) {
     if (!coming) return fail(coming.error());
     if (*coming == nullptr || (*coming)->end != last.after) return false;
     file = std::move((*coming)->file);
-    coming_.erase(name.instance);
+    (*coming)->is_finishing = true;
   }
-  if (::fdatasync(file.get()) != 0) return fail(errno_error("sync " + beside(last.disk).string(), errno));
-  if (::rename(beside(last.disk).c_str(), last.disk.c_str()) != 0)
-    return fail(errno_error("rename " + beside(last.disk).string(), errno));
-  if (auto ok = sys::sync_path(last.disk.parent_path()); !ok) return fail(ok.error());
+  auto replaced = replace(file.get(), last.disk);
+  const std::lock_guard lock(mutex_);
+  // Also if it failed: then it is sent again from its beginning.
+  coming_.erase(name.instance);
+  if (!replaced) return fail(replaced.error());
   return true;
+}
+
+Result<> DiskReturns::replace(int fd, const std::filesystem::path& disk) const {
+  if (sync_(fd) != 0) return fail(errno_error("sync " + beside(disk).string(), errno));
+  if (::rename(beside(disk).c_str(), disk.c_str()) != 0)
+    return fail(errno_error("rename " + beside(disk).string(), errno));
+  return sys::sync_path(disk.parent_path());
 }
 
 void DiskReturns::drop(const InstanceId& instance, const std::filesystem::path& disk) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <span>
@@ -19,6 +20,9 @@ namespace educloud::cc {
 /// restart it is begun again. Thread-safe.
 class DiskReturns {
  public:
+  /// `sync`: fdatasync, or what a test has in its place.
+  explicit DiskReturns(std::function<int(int)> sync = {});
+
   /// Which sending of a copy, as its node calls it. Another one of the same instance begins anew.
   struct Name {
     InstanceId instance;
@@ -34,7 +38,8 @@ class DiskReturns {
   };
 
   /// Writes it if it follows on what is there. Returns where the next one must follow on, which is not the
-  /// end of this one if it did not. Errors: invalid_argument, exhausted, internal.
+  /// end of this one if it did not. Errors: invalid_argument, exhausted, internal; unavailable: one is just
+  /// becoming the disk.
   Result<std::uint64_t> put(const Name& name, const Block& block);
   /// The copy, which ends with the block that ended at `after`, is the disk when it returns. False: what is
   /// here ends elsewhere; send it again. May take as long as the disk takes to sync.
@@ -49,9 +54,12 @@ class DiskReturns {
     sys::Fd file;
     std::uint64_t size = 0;
     std::uint64_t end = 0;
+    bool is_finishing = false;  ///< `file` is at work elsewhere, and what lies beside the disk is not touched
   };
   Result<Coming*> find_or_begin(const Name& name, const Block& block);
+  Result<> replace(int fd, const std::filesystem::path& disk) const;
 
+  const std::function<int(int)> sync_;
   std::mutex mutex_;
   std::map<InstanceId, Coming> coming_;  // under mutex_
 };

@@ -86,6 +86,7 @@ http::Response described(const DiskStore::Export& disk) {
                                 {"copy", disk.copy},
                                 {"disk_bytes", disk.disk_bytes},
                                 {"data_bytes", disk.data_bytes},
+                                {"is_out", disk.is_out ? 1 : 0},
                                 {"left", disk.left}});
   }
   return http::json_response({{"state", "open"},

@@ -23,8 +23,9 @@ namespace educloud::cc {
 /// - `POST .../close` -> 200 {"state": "closed"}
 /// - `POST .../submit {imgid, version, grant, parent?, if_current?, cmdid}` -> 200 {"state": "submitted",
 ///   receipt}; 409 while it is open. grant: PUT over the version's path, for the same node
-/// Mode copy: open tells {copy, disk_bytes, data_bytes, left} instead. With writes=1 the node's copy counts
-/// as newer from then on: close is refused, and so is (503) another node that is not told of it in `lost`.
+/// Mode copy: open tells {copy, disk_bytes, data_bytes, is_out, left} instead. With writes=1 the node's copy
+/// counts as newer from then on: close is refused, and so is (503) another node that is not told of it in
+/// `lost`.
 /// - `GET .../data?copy&at` -> 200, the next data (at most 1 MiB) from `at` on, with Disk-At, Disk-Bytes and
 ///   Block-SHA256; Disk-At = Disk-Bytes: there is none. 409 if that copy does not count any more, here and
 ///   below

@@ -153,6 +153,7 @@ DiskStore::Export DiskStore::told(const DiskRecord& record) const {
   if (record.mode != kCopy || ::stat(files_.disk(record).c_str(), &status) != 0) return out;
   constexpr std::uint64_t kBlock = 512;
   out.copy = record.copy;
+  out.is_out = record.is_out;
   out.disk_bytes = static_cast<std::uint64_t>(status.st_size);
   out.data_bytes = static_cast<std::uint64_t>(status.st_blocks) * kBlock;
   return out;
@@ -226,6 +227,11 @@ Result<> DiskStore::do_open(Job& job, const Opening& request, const std::stop_to
                                          request.instance.str() + " is at node " + record.node);
   }
   if (auto ok = check_copy(record, request); !ok) return ok;
+  std::unique_lock builds(builds_mutex_, std::defer_lock);
+  if (is_new && !request.build_imgid.empty()) {
+    builds.lock();
+    if (auto ok = files_.check_build(request.build_imgid); !ok) return ok;
+  }
   // Then it has the disk as it is here, or a newer one.
   const bool holds = record.is_open && record.mode == kCopy && request.mode == kCopy &&
                      record.node == request.node && !record.copy.empty();
@@ -243,6 +249,7 @@ Result<> DiskStore::do_open(Job& job, const Opening& request, const std::stop_to
     record.joining_node = record.joining_address = "";
     // First for good, then the fence: a kill in between leaves no target either, because tgtd dies with us.
     if (auto saved = files_.save(record); !saved) return saved;
+    if (builds) builds.unlock();
     withdraw(request.instance);
     if (!holds) returns_.drop(record.instance, files_.disk(record));
   }
@@ -265,10 +272,13 @@ Result<> DiskStore::do_open(Job& job, const Opening& request, const std::stop_to
   // Whatever was on its way back is not what the VM makes of its disk from now on.
   if (copies && request.writes) returns_.drop(record.instance, file);
   if (!record.is_open || !record.submitted.empty() || (copies && request.writes && !record.is_out)) {
-    if (copies && !record.is_open) record.copy = random_hex(kCopyBytes);
+    if (!record.returned.empty()) record.spent = std::exchange(record.returned, {});
+    if (copies && !record.is_open) {
+      record.copy = random_hex(kCopyBytes);
+      record.spent.clear();
+    }
     record.is_open = true;
     record.is_out = copies && (record.is_out || request.writes);
-    record.returned.clear();
     record.submitted.clear();
     record.receipt.clear();
     if (auto saved = files_.save(record); !saved) return saved;

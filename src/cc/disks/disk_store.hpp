@@ -57,6 +57,7 @@ class DiskStore {
     std::string secret;
     std::string copy = {};  ///< copy: which one; the same for as long as the node holds it
     std::uint64_t disk_bytes = 0, data_bytes = 0;  ///< copy: of the disk here
+    bool is_out = false;                           ///< copy: the node had one already that may be newer
     std::string left = {};  ///< lost node that had a newer copy, which this disk has not
   };
   /// Of a copy, as the node that holds it asks.
@@ -95,7 +96,8 @@ class DiskStore {
   void stop();
 
   /// Makes the disk if it is not there, and exports it to the node. Errors: conflict (a higher epoch has it;
-  /// the same epoch at another node), unavailable (another call is under way), those of fill_disk.
+  /// the same epoch at another node; another instance builds that image), unavailable (another call is under
+  /// way), those of fill_disk.
   Result<Answer<Export>> open(const Opening& request);
   // disk_sharing.cpp: while its VM moves from node to node, two reach a disk; its guest runs on one of them.
   /// The node of a higher epoch may reach the open disk too. Errors: conflict (not open, over NBD, a higher
@@ -158,8 +160,9 @@ class DiskStore {
   DiskReturns returns_;
   std::mutex mutex_;
   std::map<InstanceId, std::shared_ptr<Job>> jobs_;  // under mutex_
-  sys::ThreadPool copying_;                          ///< moves bytes of disks
-  sys::ThreadPool quick_;                            ///< all else: a fence must not wait for a copy
+  std::mutex builds_mutex_;  ///< held from the look at whose a build's disk is until the record is there
+  sys::ThreadPool copying_;  ///< moves bytes of disks
+  sys::ThreadPool quick_;    ///< all else: a fence must not wait for a copy
 };
 
 }  // namespace educloud::cc

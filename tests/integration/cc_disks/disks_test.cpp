@@ -279,12 +279,27 @@ TEST_F(Disks, ABuildsDiskLiesWithItsImageAndGoesWithIt) {
   EXPECT_TRUE(std::filesystem::exists(dir_.path() / "space/database/tmp/images/IMG000000bb/database"));
   EXPECT_EQ(ask("nc1", "POST", kServer, 1, "/open", body).status, 400) << "a server builds nothing";
   ASSERT_EQ(open("nc1", 1).status, 200);
-  for (const auto* insid : {"TMP00000001", "VS00000001"}) {
+  // Whoever may open a disk of their own does not get it by naming its image.
+  const auto drive = dir_.path() / "space/database/tmp/images/IMG000000bb/database";
+  body["source_grant"] = grant_for("nc2", "GET", transfer::version_path(kDatabase, 1));
+  for (const auto* mode : {"iscsi", "copy"}) {
+    body["mode"] = mode;
+    const auto other = ask("nc2", "POST", "TMP00000002", 1, "/open", body);
+    EXPECT_EQ(other.status, 409) << other.body;
+  }
+  EXPECT_EQ(ask("nc2", "DELETE", "TMP00000002", 1, "", nullptr).status, 200);
+  EXPECT_TRUE(testing::slurp(drive) == sample_bytes());
+  body.erase("mode");
+  body["build_imgid"] = "IMG000000cc";
+  ASSERT_EQ(ask("nc2", "POST", "TMP00000002", 1, "/open", body).status, 200);
+  for (const auto* insid : {"TMP00000001", "TMP00000002", "VS00000001"}) {
     EXPECT_EQ(ask("nc1", "DELETE", insid, 1, "", nullptr).status, 200);
     EXPECT_EQ(ask("nc1", "DELETE", insid, 1, "", nullptr).status, 200) << "again";
   }
   EXPECT_FALSE(std::filesystem::exists(dir_.path() / "space/database/tmp/images/IMG000000bb"));
   EXPECT_FALSE(std::filesystem::exists(file().parent_path()));
+  body["build_imgid"] = "IMG000000bb";
+  EXPECT_EQ(ask("nc2", "POST", "TMP00000003", 1, "/open", body).status, 200) << "the next build of it";
 }
 
 TEST_F(Disks, ADiskThatIsThereIsNeverMadeAgain) {
