@@ -56,11 +56,13 @@ struct OpenAnswer {
 struct CopyAnswer {
   std::string copy, left;
   std::int64_t disk_bytes = 0, data_bytes = 0;
+  int is_out = 0;
 
   static constexpr auto fields() {
     using T = CopyAnswer;
     return std::make_tuple(msg::field("copy", &T::copy, msg::text(kCopyDigits, kCopyDigits)),
                            msg::option("left", &T::left, msg::text(0, 64)),
+                           msg::option("is_out", &T::is_out, msg::range(0, 1)),
                            msg::field("disk_bytes", &T::disk_bytes, msg::range(1, 9.0e15)),
                            msg::field("data_bytes", &T::data_bytes, msg::range(0, 9.0e15)));
   }
@@ -75,7 +77,7 @@ Result<CcDisks::Opened> read_opened(const json& body) {
       return fail(ErrorCode::corrupt, "the cc's name of a copy has strange characters", "copy");
     CcDisks::Opened out;
     out.copy = CcDisks::Copy{told->copy, static_cast<std::uint64_t>(told->disk_bytes),
-                             static_cast<std::uint64_t>(told->data_bytes)};
+                             static_cast<std::uint64_t>(told->data_bytes), told->is_out == 1};
     out.left = std::move(told->left);
     return out;
   }

@@ -39,6 +39,7 @@ class CcDisks {
   struct Copy {
     std::string name;  ///< the same for as long as this node holds it
     std::uint64_t disk_bytes = 0, data_bytes = 0;
+    bool is_out = false;  ///< this node had one that may have been newer than the cc's disk
   };
   struct Opened {
     IscsiDisk disk;

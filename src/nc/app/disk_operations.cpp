@@ -39,6 +39,18 @@ Result<> make_empty_disk(const std::filesystem::path& file, std::uint64_t bytes)
   return fail(errno_error("make " + file.string(), errno));
 }
 
+/// What the VM's user will miss on it; empty: nothing.
+std::string missing_rows(const CcDisks::Opened& opened, bool was_newer) {
+  if (!opened.left.empty())
+    return "d: lacks what was written on node " + opened.left +
+           " since its VM started there: that node was lost with the newest copy and keeps it below lost/ "
+           "when it is back";
+  if (opened.copy && opened.copy->is_out && !was_newer)
+    return "d: lacks what was written on this node since its VM last started here: the newest copy is not "
+           "here any more";
+  return {};
+}
+
 }  // namespace
 
 Result<CcDisks*> Operations::cc_disks() const {
@@ -60,7 +72,9 @@ Result<CcDisks::Opened> Operations::open_database(const Call& call, const OnCopi
   const bool copies = command.database_mode == "copy";
   if (!copies && !before.copy.empty()) {
     // Its cluster does it another way by now.
-    if (auto ok = bring_back(call, std::nullopt, false); !ok) return fail(ok.error());
+    const bool boots = command.op == "image/run";
+    const auto telling = boots ? std::pair(Event::booting, kBooting) : std::pair(Event::cloning, kCloning);
+    if (auto ok = bring_back(call, telling, false); !ok) return fail(ok.error());
     if (auto ok = drop_copy(insid); !ok) return fail(ok.error());
     before = {};
   }
@@ -101,14 +115,11 @@ Result<> Operations::prepare_database(const Call& call) {
 Result<std::string> Operations::connect_database(const Call& call, VmSpec& spec) {
   if (!has_database(spec)) return std::string();
   const auto tell = teller(call, Event::booting, kBooting, "opening the database disk");
+  const bool was_newer = has_newer_copy(spec.insid);
   auto opened = open_database(call, tell);
   if (!opened) return fail(opened.error());
   const auto& layout = options_.layout;
-  const auto warning = opened->left.empty()
-                           ? ""
-                           : "d: lacks what was written on node " + opened->left +
-                                 " since its VM started there: that node was lost with the newest copy "
-                                 "and keeps it below lost/ when it is back";
+  const auto warning = missing_rows(*opened, was_newer);
   const auto at = std::ranges::find(spec.extra, ExtraDisk::Kind::database, &ExtraDisk::kind);
   Result<> ready;
   if (opened->copy) {
@@ -117,7 +128,8 @@ Result<std::string> Operations::connect_database(const Call& call, VmSpec& spec)
     ready = note_newer(spec.insid);
     if (ready) {
       auto again = open_database(call, tell, true);
-      if (!again) ready = fail(again.error());
+      // The cc may have handed out another copy.
+      ready = again ? note_newer(spec.insid) : fail(again.error());
     }
   } else if (opened->nbd) {
     const auto socket = layout.database_socket(spec.insid);
@@ -134,6 +146,8 @@ Result<std::string> Operations::connect_database(const Call& call, VmSpec& spec)
 /// connect_database() for a VM that is on its way here.
 Result<> Operations::join_database(const Call& call, VmSpec& spec) {
   if (!has_database(spec)) return {};
+  if (has_newer_copy(spec.insid))
+    return fail(ErrorCode::conflict, "this node still has a copy of its database disk to give back");
   auto disks = cc_disks();
   if (!disks) return fail(disks.error());
   if (call.command.database_grant.empty())
@@ -208,15 +222,17 @@ void Operations::close_database(const InstanceId& insid, const msg::Command& com
   }
   if (closed) closed = drop_copy(insid);
   if (closed) closed = remove_file(options_.layout.database_ticket(insid));
+  std::error_code ignored;
+  const bool is_copy_here = ticket && std::filesystem::exists(options_.layout.database_copy(insid), ignored);
+  // Only the newest copy makes the cc refuse this: it is here, whatever was known of it.
+  if (!closed && closed.error().code == ErrorCode::conflict && is_copy_here) (void)note_newer(insid);
   if (!closed) obs::warn("database.not_closed", {{"insid", insid.str()}, {"reason", closed.error().message}});
 }
 
 /// Only who is given leave for it: a farewell to a node whose server is elsewhere now brings none.
 Result<> Operations::remove_database(const Call& call) {
   if (call.command.database_grant.empty()) {
-    if (auto ok = return_copy(call, std::nullopt); !ok) return ok;
-    close_database(call);
-    return {};
+    return end_database(call, std::nullopt);
   }
   auto disks = cc_disks();
   if (!disks) return fail(disks.error());

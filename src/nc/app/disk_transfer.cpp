@@ -95,10 +95,13 @@ Result<http::ClientResponse> DiskTransfer::insist(const http::ClientRequest& req
 }
 
 Result<http::ClientResponse> DiskTransfer::insist_until_done(const http::ClientRequest& request,
+                                                             const std::function<void()>& tell,
                                                              const std::stop_token& stop) {
   for (;;) {
     auto answer = insist(request, stop);
     if (!answer || answer->status != kAccepted) return answer;
+    // It syncs, for minutes perhaps: who waits for it must not take it for dead.
+    tell();
     if (!sys::pause(kAgain, stop)) return fail(ErrorCode::cancelled, "interrupted");
   }
 }
@@ -197,7 +200,8 @@ Result<> DiskTransfer::give_back(const std::filesystem::path& file, const std::s
     request.target =
         options_.path + "/back?" + options_.grant + "&copy=" + options_.copy + sending.query(sending.end);
     request.repeatable = true;
-    auto answer = insist_until_done(request, stop);
+    auto answer = insist_until_done(
+        request, [&] { progress(sending.data, sending.data); }, stop);
     if (!answer) return fail(answer.error());
     auto body = answer->json();
     if (!body) return fail(body.error());

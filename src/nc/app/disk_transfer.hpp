@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <stop_token>
 #include <string>
 
@@ -37,6 +38,7 @@ class DiskTransfer {
   struct Sending;
   Result<http::ClientResponse> insist(const http::ClientRequest& request, const std::stop_token& stop);
   Result<http::ClientResponse> insist_until_done(const http::ClientRequest& request,
+                                                 const std::function<void()>& tell,
                                                  const std::stop_token& stop);
   Result<> send_blocks(Sending& sending, const OnCopied& progress, const std::stop_token& stop);
 

@@ -160,6 +160,12 @@ Operations::Final Operations::on_snapshot(const Call& call) {
   auto before = state_of(call);
   if (!before && before.error().code != ErrorCode::not_found) return fail(before.error());
   const bool was_up = before.has_value() || snapshots_.is_between(insid);
+  const auto give_back = [&]() { return return_copy(call, std::pair(Event::running, kRunning)); };
+  // It ended, and this command hid the news of it, or ended it and was put off.
+  if (!was_up && has_newer_copy(insid)) {
+    if (auto ok = give_back(); !ok) return fail(ok.error());
+    close_database(call);
+  }
   const bool has_database = has_open_database(insid);
   if (has_database && command.op == "snapshot/take" && command.with_memory == 1) {
     return fail(ErrorCode::conflict,
@@ -184,6 +190,7 @@ Operations::Final Operations::on_snapshot(const Call& call) {
     if (done.error().code == ErrorCode::cancelled) return fail(done.error());
     auto now = state_of(call);
     if (now || now.error().code != ErrorCode::not_found || !was_up) return fail(done.error());
+    if (auto ok = give_back(); !ok) return fail(ok.error());
     auto report = gone_report(call);
     report.error->message = done.error().message + "; " + report.error->message;
     return report;

@@ -83,11 +83,33 @@ Result<> Operations::return_copy(const Call& call, const Telling& telling) {
   return fail(ErrorCode::cancelled, "its database disk has to be given back first");
 }
 
+Result<> Operations::end_database(const Call& call, const Telling& telling) {
+  if (auto ok = return_copy(call, telling); !ok) return ok;
+  close_database(call);
+  // The cc knew better whether what is here is newer.
+  if (!has_newer_copy(call.tid.instance)) return {};
+  if (auto ok = return_copy(call, telling); !ok) return ok;
+  close_database(call);
+  return {};
+}
+
+/// A start that came to nothing, though its guest may have written: other nodes would wait for that.
+void Operations::end_start(const Call& call) {
+  constexpr task::TaskState kBooting{task::Phase::editing, task::State::booting};
+  if (auto ok = bring_back(call, std::pair(task::Event::booting, kBooting), false); !ok)
+    obs::warn("database.not_given_back",
+              {{"insid", call.tid.instance.str()}, {"reason", ok.error().message}});
+  close_database(call);
+}
+
 /// Impatient: one try.
 Result<> Operations::bring_back(const Call& call, const Telling& telling, bool is_patient) {
   const auto& insid = call.tid.instance;
   const auto& layout = options_.layout;
   if (!has_newer_copy(insid)) return {};
+  auto state = state_of(call);
+  if (state) return fail(ErrorCode::conflict, "its VM writes to its database disk: stop it first");
+  if (state.error().code != ErrorCode::not_found) return fail(state.error());
   auto read = read_ticket(layout, insid);
   if (!read || !*read) return set_aside(insid, 0);
   auto ticket = std::move(**read);

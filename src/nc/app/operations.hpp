@@ -136,6 +136,9 @@ class Operations {
   /// Only a call that may wait does it.
   Result<> return_copy(const Call& call, const Telling& telling);
   Result<> bring_back(const Call& call, const Telling& telling, bool is_patient);
+  /// return_copy() and close_database() of a VM that has ended.
+  Result<> end_database(const Call& call, const Telling& telling);
+  void end_start(const Call& call);
   Result<> set_aside(const InstanceId& insid, std::int64_t epoch);
   Result<> drop_copy(const InstanceId& insid) const;
   /// Errors: conflict, if its VM runs on a copy.

@@ -214,7 +214,7 @@ Operations::Final Operations::start(const Call& call) {
   }
   auto started = hypervisor_.define_and_start(*spec);
   if (!started) {
-    close_database(call);
+    end_start(call);
     if (auto ok = drop_overlay(insid); !ok) {
       obs::warn("overlay.not_removed", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
     }
@@ -222,6 +222,7 @@ Operations::Final Operations::start(const Call& call) {
   }
   state = hypervisor_.state(insid);
   if (!state && state.error().code == ErrorCode::not_found) {
+    end_start(call);
     return fail(ErrorCode::unavailable, "the VM ended right after its start; see its console log");
   }
   auto report = final_report(call, Event::running, kRunning,
@@ -266,8 +267,7 @@ Operations::Final Operations::stop(const Call& call) {
   if (*outdone) return final_report(call, Event::stopped, kStopped, "the VM here is a later one");
   auto hard = end_vm(call, options_.stop_grace);
   if (!hard) return fail(hard.error());
-  if (auto ok = return_copy(call, std::pair(Event::running, kRunning)); !ok) return fail(ok.error());
-  close_database(call);
+  if (auto ok = end_database(call, std::pair(Event::running, kRunning)); !ok) return fail(ok.error());
   if (auto ok = drop_overlay(call.tid.instance); !ok) return fail(ok.error());
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(options_.stop_grace).count();
   return final_report(

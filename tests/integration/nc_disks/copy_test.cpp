@@ -71,8 +71,8 @@ class CopiedDisk : public ::testing::Test {
     opened = open(request);
     return opened ? Result<CcDisks::Held>(held) : fail(opened.error());
   }
-  Result<> give_back(const CcDisks::Held& held) const {
-    return cc()->give_back(held, "00000000000000ab", [](auto, auto) {}, {});
+  Result<> give_back(const CcDisks::Held& held, const std::string& give = "00000000000000ab") const {
+    return cc()->give_back(held, give, [](auto, auto) {}, {});
   }
   std::filesystem::path disk() const { return dir_ / "cc/space/database/instances" / kServer / "database"; }
   std::filesystem::path back() const { return disk().string() + ".back"; }
@@ -182,6 +182,7 @@ TEST_F(CopiedDisk, WhoHoldsItKeepsIt) {
   ASSERT_TRUE(again) << again.error().message;
   EXPECT_EQ(again->copy->name, held->copy);
   EXPECT_EQ(again->left, "");
+  EXPECT_TRUE(again->copy->is_out);
   EXPECT_EQ(give_back(*held).error().code, ErrorCode::conflict) << "under the old epoch no more";
 
   auto other = open(opening("nc2", 3));
@@ -205,6 +206,23 @@ TEST_F(CopiedDisk, WhoHoldsItKeepsIt) {
   EXPECT_EQ(testing::slurp(disk()), first_);
   ASSERT_TRUE(cc()->close(leave("nc2", 3), {})) << "its guest wrote nothing";
   EXPECT_EQ(open(opening("nc2", 4))->left, "");
+}
+
+TEST_F(CopiedDisk, ALateReturnIsNotThatOfTheNextStart) {
+  auto held = start("nc1", 1);
+  ASSERT_TRUE(held) << held.error().message;
+  ASSERT_TRUE(give_back(*held));
+  auto request = opening("nc1", 1);
+  EXPECT_FALSE(open(request)->copy->is_out);
+  request.writes = true;
+  ASSERT_TRUE(open(request)) << "its VM starts again";
+  fill(held->file, 8 * kMiB, kMiB, 'e');
+  const auto now = testing::slurp(held->file);
+  EXPECT_EQ(give_back(*held).error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(cc()->close(held->leave, {}).error().code, ErrorCode::conflict) << "it is out still";
+  EXPECT_EQ(testing::slurp(disk()), first_);
+  ASSERT_TRUE(give_back(*held, "00000000000000cd"));
+  EXPECT_EQ(testing::slurp(disk()), now);
 }
 
 TEST_F(CopiedDisk, AnotherLengthAndAForgedCallAreRefused) {

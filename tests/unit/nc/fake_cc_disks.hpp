@@ -39,10 +39,11 @@ class FakeCcDisks : public CcDisks {
   };
   Result<Opened> open_copy(const Opening& request) {
     auto& master = masters[request.leave.instance.str()];
-    if (master.copy.empty()) master.copy = "00000000000000c" + std::to_string(++copies);
+    if (master.copy.empty() || (request.writes && std::exchange(forgets, false)))
+      master.copy = "00000000000000c" + std::to_string(++copies);
     master.is_out = master.is_out || request.writes;
     Opened out;
-    out.copy = Copy{master.copy, 4096, master.text.size()};
+    out.copy = Copy{master.copy, 4096, master.text.size(), master.is_out};
     out.left = left;
     return out;
   }
@@ -128,6 +129,7 @@ class FakeCcDisks : public CcDisks {
   std::map<std::string, Master> masters;  ///< mode copy
   std::string left;
   int copies = 0, fetches = 0;
+  bool forgets = false;     ///< the next start is handed another copy than it was before
   int away = 0;             ///< so many attempts to give back fail
   std::int64_t joined = 0;  ///< epoch of the node that a VM moves to
   std::optional<Error> error;

@@ -186,6 +186,85 @@ TEST_F(LocalDatabase, ATicketThatCannotBeReadCostsNoData) {
   EXPECT_EQ(text_of(prefix_ / "lost/VS0000beef-0.raw"), "row");
 }
 
+TEST_F(LocalDatabase, ARestoreThatEndsItsVmGivesItBackFirst) {
+  up();
+  write("row");
+  // Killed when it had been switched off for it; and it cannot be switched on again.
+  hypervisor_.end(vm(kServer), VmEvent::Kind::stopped, true);
+  std::ofstream(Layout(prefix_).recipe(vm(kServer))) << "of no hypervisor";
+  auto restore = server("snapshot/restore");
+  restore.snapshot = "snap-00000001";
+  const auto told = ask(restore);
+  EXPECT_EQ(told.state, "stopped") << told.event;
+  EXPECT_NE(told.errormsg, "");
+  EXPECT_EQ(master(), "row");
+  EXPECT_FALSE(disks_.masters[kName].is_out);
+  EXPECT_FALSE(std::filesystem::exists(file()));
+}
+
+TEST_F(LocalDatabase, AStartThatFailsKeepsNobodyWaiting) {
+  hypervisor_.fail_next_start({ErrorCode::internal, "no such machine", {}});
+  ASSERT_EQ(ask(server("image/prepare")).event, "prepared") << told_.back().errormsg;
+  ASSERT_EQ(ask(server("image/run")).event, "failed");
+  EXPECT_FALSE(disks_.masters[kName].is_out);
+  EXPECT_FALSE(disks_.is_open(kName));
+  EXPECT_FALSE(std::filesystem::exists(ticket()));
+  up();
+  EXPECT_EQ(text_of(file()), "made");
+}
+
+TEST_F(LocalDatabase, AnotherCopyThanBeforeIsNewerToo) {
+  disks_.forgets = true;
+  up();
+  EXPECT_EQ(disks_.fetches, 2);
+  write("row");
+  ASSERT_EQ(ask(server("image/stop")).event, "stopped") << told_.back().errormsg;
+  EXPECT_EQ(master(), "row");
+}
+
+TEST_F(LocalDatabase, WhatTheCcTakesForNewerIsNotDeleted) {
+  up();
+  write("row");
+  // What was known of it here is lost.
+  auto text = text_of(ticket());
+  const auto at = text.find("\"newer\":1");
+  ASSERT_NE(at, std::string::npos) << text;
+  std::ofstream(ticket()) << text.replace(at, 9, "\"newer\":0");
+  auto farewell = server("task/delete");
+  farewell.database_grant.clear();
+  ASSERT_EQ(ask(farewell).event, "deleted") << told_.back().errormsg;
+  EXPECT_EQ(master(), "row");
+  EXPECT_FALSE(std::filesystem::exists(vm_folder(kServer)));
+}
+
+TEST_F(LocalDatabase, AnotherWayWaitsForAVmThatRuns) {
+  up();
+  write("row");
+  mode_ = "iscsi";
+  EXPECT_EQ(ask(server("image/prepare")).event, "failed");
+  EXPECT_THAT(told_.back().errormsg, HasSubstr("stop it first"));
+  EXPECT_EQ(text_of(file()), "row");
+  EXPECT_EQ(master(), "made") << "half of what its guest writes";
+  mode_ = "copy";
+  ASSERT_EQ(ask(server("image/stop")).event, "stopped") << told_.back().errormsg;
+  EXPECT_EQ(master(), "row");
+}
+
+TEST_F(LocalDatabase, ANodeThatLostItsOwnCopySaysSo) {
+  up();
+  write("row");
+  hypervisor_.end(vm(kServer), VmEvent::Kind::crashed, true);
+  std::filesystem::remove_all(vm_folder(kServer));  // the node was installed anew
+  boot();
+  ++epoch_;
+  up();
+  EXPECT_THAT(told_.back().errormsg, HasSubstr("copy"));
+  EXPECT_EQ(told_.back().failed, 0);
+  ASSERT_EQ(ask(server("image/stop")).event, "stopped") << told_.back().errormsg;
+  up();
+  EXPECT_EQ(told_.back().errormsg, "");
+}
+
 TEST_F(LocalDatabase, AServerWithOneStaysWhereItIs) {
   up();
   auto move = server("instance/migrate");
