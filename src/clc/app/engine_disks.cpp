@@ -70,8 +70,10 @@ Result<> Engine::add_database(store::Sql& sql, const Task& task, std::string_vie
   if (const auto cluster = store::find_cluster(sql, task.cluster)) parts.mode = cluster->database_mode;
   if (starts) {
     for (const auto& one : store::list_nodes(sql)) {
-      if (one.cluster == task.cluster && one.lost_at > 0 && parts.lost.size() < kMostLost)
-        parts.lost.push_back(one.host);
+      // One that was moved to another cluster cannot give anything back to this one's cc.
+      const bool is_gone = parts.mode == "copy" && one.cluster != task.cluster;
+      const bool is_lost = one.cluster == task.cluster && one.lost_at > 0;
+      if ((is_lost || is_gone) && parts.lost.size() < kMostLost) parts.lost.push_back(one.host);
     }
   }
   // The node that it comes to is given its own.

@@ -243,9 +243,22 @@ TEST_F(Servers, AClusterSaysHowItsDisksAreReached) {
   EXPECT_EQ(cloud->set_database_mode(admin, "cc7", "nbd").error().code, ErrorCode::not_found);
   EXPECT_EQ(cloud->set_database_mode(admin, "cc1", "nfs").error().key, "database_mode");
   EXPECT_EQ(cloud->set_database_mode(admin, "cc1", "nbd")->database_mode, "nbd");
-  ASSERT_TRUE(cloud->run_vm(admin, define(import_server("wiki"), "VS")));
+  const auto imgid = import_server("wiki");
+  ASSERT_TRUE(cloud->run_vm(admin, define(imgid, "VS")));
   ops();
   EXPECT_EQ(last().database_mode, "nbd");
+  EXPECT_TRUE(last().database_lost.empty());
+
+  ASSERT_TRUE(cloud->set_database_mode(admin, "cc1", "copy"));
+  ASSERT_TRUE(store->write([](store::Sql& sql) -> Result<> {
+    store::put_cluster(sql, "cc2");
+    store::add_node(sql, "nc9", "cc2");
+    return {};
+  }));
+  ASSERT_TRUE(cloud->run_vm(admin, define(imgid, "VS")));
+  ops();
+  EXPECT_EQ(last().database_mode, "copy");
+  EXPECT_EQ(last().database_lost, std::vector<std::string>{"nc9"}) << "what it has cannot come back to cc1";
 }
 
 }  // namespace
