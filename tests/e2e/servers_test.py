@@ -91,6 +91,11 @@ class Servers(unittest.TestCase):
             self.assertEqual(self.cli.versions(self.desk), [1, 2])
 
     def test_30_server_modify(self):
+        if self.cli("image", "show", self.srv)["usage"] != "server":  # it runs alone
+            self.test_10_usage_becomes_server()
+        package = self.cloud.storage("walrus") / "space/software/package"
+        if not package.exists():
+            package.write_text("setup.exe\n")
         with self.checks("server MODIFY", "prepared with its database disk at cc1, runs"):
             task, guest = self.edit("modify", self.srv)
         with self.checks("server MODIFY", "c: and d: changed, e: scratch disk, f: software"):
