@@ -74,7 +74,7 @@ Result<CcDisks::Opened> Operations::open_database(const Call& call, const OnCopi
     // Its cluster does it another way by now.
     const bool boots = command.op == "image/run";
     const auto telling = boots ? std::pair(Event::booting, kBooting) : std::pair(Event::cloning, kCloning);
-    if (auto ok = bring_back(call, telling, false); !ok) return fail(ok.error());
+    if (auto ok = bring_back(call, telling); !ok) return fail(ok.error());
     if (auto ok = drop_copy(insid); !ok) return fail(ok.error());
     before = {};
   }
@@ -258,8 +258,7 @@ Result<std::string> Operations::submit_database(const Call& call) {
   const auto leave = leave_of(insid, command);
   const auto tell = teller(call, Event::uploading, kUploading, "uploading the database disk");
   tell(0, 0);
-  if (auto ok = bring_back(call, std::pair(Event::uploading, kUploading), false); !ok)
-    return fail(ok.error());
+  if (auto ok = bring_back(call, std::pair(Event::uploading, kUploading)); !ok) return fail(ok.error());
   // It may be open still since it was prepared, or since a stop while the cc was away.
   if (auto ok = (*disks)->close(leave, call.stop); !ok) return fail(ok.error());
   if (auto ok = drop_copy(insid); !ok) return fail(ok.error());

@@ -6,7 +6,6 @@
 #include "common/base/random.hpp"
 #include "common/obs/log.hpp"
 #include "common/sys/file.hpp"
-#include "common/sys/pause.hpp"
 #include "nc/app/operations.hpp"
 
 namespace educloud::nc {
@@ -15,6 +14,7 @@ namespace {
 constexpr std::size_t kGiveBytes = 8;
 constexpr unsigned kPrivate = 0700;
 constexpr int kMostNames = 1000;
+constexpr const char* kGiving = "giving the database disk back to the cc";
 
 bool is_there(const std::filesystem::path& path) {
   std::error_code ignored;
@@ -77,10 +77,20 @@ Result<> Operations::has_no_copy(const InstanceId& insid) const {
 }
 
 Result<> Operations::return_copy(const Call& call, const Telling& telling) {
-  if (!has_newer_copy(call.tid.instance)) return {};
-  if (call.may_wait) return bring_back(call, telling, true);
+  const auto& insid = call.tid.instance;
+  if (!has_newer_copy(insid)) return {};
+  Result<> given = fail(ErrorCode::cancelled, "its database disk has to be given back first");
+  if (call.may_give_back) {
+    given = bring_back(call, telling);
+    if (given || call.stop.stop_requested()) return given;
+    obs::warn("database.not_given_back", {{"insid", insid.str()}, {"reason", given.error().message}});
+    if (telling)
+      progress(call, telling->first, telling->second, 0, 0, 0,
+               std::string(kGiving) + " does not succeed yet: " + given.error().message);
+  }
+  // Others' turn: an error of this one may never pass.
   if (call.is_put_off != nullptr) *call.is_put_off = true;
-  return fail(ErrorCode::cancelled, "its database disk has to be given back first");
+  return fail(ErrorCode::cancelled, given.error().message);
 }
 
 Result<> Operations::end_database(const Call& call, const Telling& telling) {
@@ -90,20 +100,21 @@ Result<> Operations::end_database(const Call& call, const Telling& telling) {
   if (!has_newer_copy(call.tid.instance)) return {};
   if (auto ok = return_copy(call, telling); !ok) return ok;
   close_database(call);
-  return {};
+  if (!has_newer_copy(call.tid.instance)) return {};
+  return fail(ErrorCode::unavailable, "the cc still takes the copy of its database disk here for newer");
 }
 
 /// A start that came to nothing, though its guest may have written: other nodes would wait for that.
 void Operations::end_start(const Call& call) {
   constexpr task::TaskState kBooting{task::Phase::editing, task::State::booting};
-  if (auto ok = bring_back(call, std::pair(task::Event::booting, kBooting), false); !ok)
+  if (auto ok = bring_back(call, std::pair(task::Event::booting, kBooting)); !ok)
     obs::warn("database.not_given_back",
               {{"insid", call.tid.instance.str()}, {"reason", ok.error().message}});
   close_database(call);
 }
 
-/// Impatient: one try.
-Result<> Operations::bring_back(const Call& call, const Telling& telling, bool is_patient) {
+/// One try.
+Result<> Operations::bring_back(const Call& call, const Telling& telling) {
   const auto& insid = call.tid.instance;
   const auto& layout = options_.layout;
   if (!has_newer_copy(insid)) return {};
@@ -132,27 +143,15 @@ Result<> Operations::bring_back(const Call& call, const Telling& telling, bool i
   const bool has_newer_leave = !call.command.database_grant.empty() && call.command.epoch >= ticket.epoch;
   const CcDisks::Leave leave{insid, has_newer_leave ? call.command.epoch : ticket.epoch,
                              has_newer_leave ? call.command.database_grant : ticket.grant};
-  const auto what = std::string("giving the database disk back to the cc");
   const auto tell =
-      telling ? teller(call, telling->first, telling->second, what) : OnCopied([](auto, auto) {});
-  for (;;) {
-    auto given = (*disks)->give_back({leave, ticket.copy, file}, ticket.give, tell, call.stop);
-    if (given) {
-      obs::info("database.given_back", {{"insid", insid.str()}});
-      return done();
-    }
-    const auto& error = given.error();
-    if (error.code == ErrorCode::conflict) {
-      if (auto ok = set_aside(insid, ticket.epoch); !ok) return ok;
-      return done();
-    }
-    if (call.stop.stop_requested() || !is_patient) return given;
-    obs::warn("database.not_given_back", {{"insid", insid.str()}, {"reason", error.message}});
-    if (telling)
-      progress(call, telling->first, telling->second, 0, 0, 0,
-               what + " does not succeed yet: " + error.message);
-    if (!sys::pause(options_.give_back_again, call.stop)) return fail(ErrorCode::cancelled, "interrupted");
+      telling ? teller(call, telling->first, telling->second, kGiving) : OnCopied([](auto, auto) {});
+  auto given = (*disks)->give_back({leave, ticket.copy, file}, ticket.give, tell, call.stop);
+  if (given) obs::info("database.given_back", {{"insid", insid.str()}});
+  if (!given && given.error().code != ErrorCode::conflict) return given;
+  if (!given) {
+    if (auto ok = set_aside(insid, ticket.epoch); !ok) return ok;
   }
+  return done();
 }
 
 /// Another node has the disk, which began without what is in this copy: an operator decides what it is worth.

@@ -9,6 +9,7 @@ namespace {
 /// A VM that is missing is looked for again after this long: libvirt lists some that are just ending, and
 /// misses some just starting.
 constexpr std::int64_t kSecondLookMs = 1000;
+constexpr std::chrono::milliseconds kLookAgain{500};
 
 void count_command(std::string_view result) {
   obs::metrics().count("educloud_nc_commands_total", "Commands taken from the queue by what became of them",
@@ -154,7 +155,13 @@ void Node::work(Lane lane, std::stop_token stop) {
     std::optional<TaskQueue::Started> next;
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, stop, [&] { return (next = queue_.next(lane)).has_value(); });
+      const auto find = [&] { return (next = queue_.next(lane)).has_value(); };
+      // Nobody tells when the time of one that was put off has come.
+      if (lane == Lane::returns) {
+        changed_.wait_for(lock, stop, kLookAgain, find);
+      } else {
+        changed_.wait(lock, stop, find);
+      }
     }
     run(std::move(next));
   }

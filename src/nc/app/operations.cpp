@@ -26,8 +26,9 @@ void count(const std::string& op, std::string_view result, std::chrono::steady_c
   obs::metrics().observe("educloud_nc_operation_seconds", "Duration of operations", seconds, {{"op", op}});
 }
 
-std::optional<Job> put_off(Job job) {
-  job.gives_back = true;
+std::optional<Job> put_off(Job job, std::chrono::milliseconds how_long) {
+  // Not at once, the first time: then only the lane was wrong.
+  if (std::exchange(job.gives_back, true)) job.not_before = std::chrono::steady_clock::now() + how_long;
   return job;
 }
 
@@ -80,7 +81,8 @@ std::optional<Job> Operations::run_owned(const Job& job, std::stop_token stop) {
     return std::nullopt;
   }
   const auto begun = std::chrono::steady_clock::now();
-  obs::info("operation.begun", {{"tid", command.tid}, {"op", command.op}, {"cmdid", command.cmdid}});
+  if (!job.gives_back)
+    obs::info("operation.begun", {{"tid", command.tid}, {"op", command.op}, {"cmdid", command.cmdid}});
   // Our command is in the inbox, so evictions from now on spare its version; one under way is waited for.
   update_in_use();
   bool is_put_off = false;
@@ -92,7 +94,7 @@ std::optional<Job> Operations::run_owned(const Job& job, std::stop_token stop) {
   if (command.op == "image/submit") done = submit(call);
   if (command.op == "task/delete") done = remove(call);
   if (is_operation(command.op)) done = operate(call);
-  if (is_put_off) return put_off(job);
+  if (is_put_off) return put_off(job, options_.give_back_again);
   if (!done && done.error().code == ErrorCode::cancelled && stop.stop_requested()) {
     obs::info("operation.interrupted", {{"tid", command.tid}, {"op", command.op}});
     count(command.op, "interrupted", begun);

@@ -94,8 +94,8 @@ class Operations {
     const msg::Command& command;
     TaskId tid;
     std::stop_token stop;
-    bool may_wait = false;       ///< for a cc, for as long as it takes
-    bool* is_put_off = nullptr;  ///< set if it had to
+    bool may_give_back = false;  ///< a database disk, which takes its time
+    bool* is_put_off = nullptr;  ///< set if it may not, or did not succeed yet
   };
   using Final = Result<inbox::Report>;
 
@@ -133,9 +133,9 @@ class Operations {
   Result<> note_newer(const InstanceId& insid);
   bool has_newer_copy(const InstanceId& insid) const;
   /// A copy that may be newer than the cc's disk is back there, or set aside since another node has the disk.
-  /// Only a call that may wait does it.
+  /// What does not succeed is put off, for as long as it takes.
   Result<> return_copy(const Call& call, const Telling& telling);
-  Result<> bring_back(const Call& call, const Telling& telling, bool is_patient);
+  Result<> bring_back(const Call& call, const Telling& telling);
   /// return_copy() and close_database() of a VM that has ended.
   Result<> end_database(const Call& call, const Telling& telling);
   void end_start(const Call& call);

@@ -308,9 +308,14 @@ std::optional<Job> Operations::vm_ended(const Job& job, std::stop_token stop) {
     Job rest = job;
     rest.gives_back = true;
     if (!job.gives_back) return rest;
-    const Call waiting{job.command, call.tid, std::move(stop), true};
-    // Interrupted: a newer command sees to it, or the next start of this daemon.
-    if (!return_copy(waiting, std::pair(Event::running, kRunning))) return std::nullopt;
+    bool is_put_off = false;
+    const Call giving{job.command, call.tid, std::move(stop), true, &is_put_off};
+    if (!return_copy(giving, std::pair(Event::running, kRunning))) {
+      // Interrupted: a newer command sees to it, or the next start of this daemon.
+      if (!is_put_off) return std::nullopt;
+      rest.not_before = std::chrono::steady_clock::now() + options_.give_back_again;
+      return rest;
+    }
   }
   close_database(call);
   if (auto ok = drop_overlay(call.tid.instance); !ok) {

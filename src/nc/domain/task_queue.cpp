@@ -42,10 +42,10 @@ Result<> TaskQueue::push(Job job) {
   return {};
 }
 
-std::optional<TaskQueue::Started> TaskQueue::next(Lane lane) {
+std::optional<TaskQueue::Started> TaskQueue::next(Lane lane, std::chrono::steady_clock::time_point now) {
   for (auto at = ready_.begin(); at != ready_.end(); ++at) {
     Slot& slot = slots_.at(at->second);
-    if (lane_of(*slot.waiting) != lane) continue;
+    if (lane_of(*slot.waiting) != lane || slot.waiting->not_before > now) continue;
     ready_.erase(at);
     Started started{std::move(*slot.waiting), {}};
     slot.waiting.reset();

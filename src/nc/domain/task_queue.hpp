@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <map>
 #include <optional>
@@ -32,7 +33,8 @@ struct Job {
   std::string detail = {};  ///< of vm_ended and vm_changed: how
   bool crashed = false;     ///< of vm_ended
   bool vm_changed = false;  ///< not a command: the VM was paused or goes on, and not by one
-  bool gives_back = false;  ///< the same once more, now that it may wait for its database disk
+  bool gives_back = false;  ///< the same once more, now that its database disk is given back
+  std::chrono::steady_clock::time_point not_before = {};
   bool is_command() const { return !vm_ended && !vm_changed; }
 };
 
@@ -49,8 +51,9 @@ class TaskQueue {
     Job job;
     std::stop_token stop;  ///< requested when a newer command comes
   };
-  /// The next job of `lane` whose task is free; it must be ended by `finish`.
-  std::optional<Started> next(Lane lane);
+  /// The next job of `lane` whose task is free and whose time has come; it must be ended by `finish`.
+  std::optional<Started> next(Lane lane,
+                              std::chrono::steady_clock::time_point now = std::chrono::steady_clock::now());
   /// `next`: what is left of it to do, unless something newer waits.
   void finish(const std::string& tid, std::optional<Job> next = {});
   /// Asks every running job to stop and drops the waiting ones (they are redone after the next start).

@@ -192,6 +192,24 @@ TEST(TaskQueue, WhatNobodyWaitsForHasALaneOfItsOwn) {
   EXPECT_TRUE(queue.next(Lane::background));
 }
 
+TEST(TaskQueue, WhatIsPutOffKeepsNobodyWaiting) {
+  const auto now = std::chrono::steady_clock::now();
+  TaskQueue queue;
+  for (const auto* tid : {"a", "b"}) {
+    Job job{queued("image/stop", tid)};
+    job.gives_back = true;
+    ASSERT_TRUE(queue.push(job));
+  }
+  auto first = queue.next(Lane::returns, now);
+  ASSERT_TRUE(first);
+  EXPECT_EQ(first->job.command.tid, "a");
+  first->job.not_before = now + std::chrono::seconds{5};
+  queue.finish("a", first->job);
+  EXPECT_EQ(queue.next(Lane::returns, now)->job.command.tid, "b");
+  EXPECT_FALSE(queue.next(Lane::returns, now + std::chrono::seconds{4}));
+  EXPECT_EQ(queue.next(Lane::returns, now + std::chrono::seconds{5})->job.command.tid, "a");
+}
+
 TEST(TaskQueue, LanesAndTasksDoNotWaitForEachOther) {
   TaskQueue queue(2);
   ASSERT_TRUE(queue.push({queued("image/submit", "a")}));

@@ -63,7 +63,7 @@ class NodeTest : public ::testing::Test {
     operations.stop_grace = grace_;
     operations.lazy.proxy = false;
     operations.was_fenced = [this](const InstanceId&) { return std::exchange(fenced_, false); };
-    operations.give_back_again = std::chrono::milliseconds{1};
+    operations.give_back_again = std::chrono::milliseconds{0};
     node_ = std::make_unique<Node>(operations, "nc1", *inbox_, hypervisor_, *images_, clock_);
     ASSERT_TRUE(hypervisor_.start([this](const VmEvent& event) { node_->on_vm_event(event); }));
     node_->recover();
