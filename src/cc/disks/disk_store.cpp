@@ -307,7 +307,9 @@ Result<> DiskStore::do_close(const InstanceId& instance, std::int64_t epoch) {
   }
   if ((*record)->is_open) {
     (*record)->is_open = false;
-    (*record)->copy = (*record)->left = "";
+    (*record)->copy.clear();
+    // Told until a VM has run on the disk.
+    if ((*record)->mode != kCopy || !(*record)->returned.empty()) (*record)->left.clear();
     (*record)->joining_epoch = 0;
     (*record)->joining_node = (*record)->joining_address = "";
     if (auto saved = files_.save(**record); !saved) return saved;

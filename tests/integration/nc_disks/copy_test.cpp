@@ -205,7 +205,12 @@ TEST_F(CopiedDisk, WhoHoldsItKeepsIt) {
   EXPECT_EQ(give_back(late).error().code, ErrorCode::conflict);
   EXPECT_EQ(testing::slurp(disk()), first_);
   ASSERT_TRUE(cc()->close(leave("nc2", 3), {})) << "its guest wrote nothing";
-  EXPECT_EQ(open(opening("nc2", 4))->left, "");
+  EXPECT_EQ(open(opening("nc2", 4))->left, "nc1") << "nobody has been told yet";
+  auto begun = start("nc2", 4);
+  ASSERT_TRUE(begun) << begun.error().message;
+  ASSERT_TRUE(give_back(*begun));
+  ASSERT_TRUE(cc()->close(begun->leave, {}));
+  EXPECT_EQ(open(opening("nc2", 5))->left, "");
 }
 
 TEST_F(CopiedDisk, ALateReturnIsNotThatOfTheNextStart) {
