@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """What becomes of servers' database disks beside running: edits given up, versions pruned, servers deleted while somebody is away."""
+import pathlib
 import unittest
 
 from checks import Checks
@@ -93,6 +94,24 @@ class ServerUpkeep(unittest.TestCase):
             wait_until(lambda: self.disks() == [], 240, "the disk to be removed", [self.cloud.daemons["clc"].log])
             wait_until(lambda: vs not in [one["insid"] for one in self.cli("vm", "list")["items"]], 120, "the server to go",
                        [self.cloud.daemons["clc"].log])
+
+    def test_45_a_clc_that_is_away_for_a_minute(self):
+        vs, guest = self.server("fenced")
+        guest.write("d", "row", "kept")
+        node = self.cli("vm", "show", vs)["task"]["node"]
+        log = pathlib.Path(self.cloud.daemons[node].log)
+        with self.checks("server run", "clc away for 45 s: ended by its node, and started again when clc is back"):
+            self.cloud.daemons["clc"].kill()
+            wait_until(lambda: f"lease.vm_ended insid={vs}" in log.read_text(), 120, "the node to end it", [log])
+            self.cloud.start("clc")
+            self.cloud.wait_healthy("clc")
+
+            def runs_anew():
+                return log.read_text().count(f":{vs} op=image/run") >= 4 and self.cli("vm", "show", vs)["state"] == "running"
+            wait_until(runs_anew, 240, "it to run again", [self.cloud.daemons["clc"].log, log])
+            self.assertEqual(self.cloud.guest(vs).read("d", "row"), "kept")
+        self.cli("vm", "delete", vs, "--wait", "--timeout", 120)
+        wait_until(lambda: self.disks() == [], 60, "its disk to be removed", [self.cloud.daemons["clc"].log])
 
     def test_50_prune_and_delete(self):
         first = self.cli("image", "versions", self.srv)["items"][0]
