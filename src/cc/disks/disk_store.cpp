@@ -32,6 +32,20 @@ Result<> check_epoch(const DiskRecord& record, std::int64_t epoch) {
                                        std::to_string(record.epoch) + " now, at node " + record.node);
 }
 
+/// From now on the node has it. Before that nothing was submitted, and nothing came back.
+void hand_out(DiskRecord& record, const DiskStore::Opening& request) {
+  const bool copies = request.mode == kCopy;
+  if (!record.returned.empty()) record.spent = std::exchange(record.returned, {});
+  if (copies && !record.is_open) {
+    record.copy = random_hex(kCopyBytes);
+    record.spent.clear();
+  }
+  record.is_open = true;
+  record.is_out = copies && (record.is_out || request.writes);
+  record.submitted.clear();
+  record.receipt.clear();
+}
+
 }  // namespace
 
 DiskStore::DiskStore(Options options, transfer::ChunkSource& chunks)
@@ -272,15 +286,7 @@ Result<> DiskStore::do_open(Job& job, const Opening& request, const std::stop_to
   // Whatever was on its way back is not what the VM makes of its disk from now on.
   if (copies && request.writes) returns_.drop(record.instance, file);
   if (!record.is_open || !record.submitted.empty() || (copies && request.writes && !record.is_out)) {
-    if (!record.returned.empty()) record.spent = std::exchange(record.returned, {});
-    if (copies && !record.is_open) {
-      record.copy = random_hex(kCopyBytes);
-      record.spent.clear();
-    }
-    record.is_open = true;
-    record.is_out = copies && (record.is_out || request.writes);
-    record.submitted.clear();
-    record.receipt.clear();
+    hand_out(record, request);
     if (auto saved = files_.save(record); !saved) return saved;
   }
   return export_disk(record);

@@ -265,6 +265,20 @@ TEST_F(LocalDatabase, ANodeThatLostItsOwnCopySaysSo) {
   EXPECT_EQ(told_.back().errormsg, "");
 }
 
+TEST_F(LocalDatabase, AVmThatArrivesDoesNotHideOne) {
+  const DatabaseTicket kept{1, "g1", {}, 0, "00000000000000c1", 1, {}};
+  ASSERT_TRUE(write_ticket(Layout(prefix_), vm(kServer), kept));
+  write("row");
+  ++epoch_;
+  mode_ = "iscsi";
+  auto taken = node_->operations().receive(server("image/run"), [](auto, auto) {}, {});
+  ASSERT_FALSE(taken);
+  EXPECT_THAT(taken.error().message, HasSubstr("to give back"));
+  auto ticket = read_ticket(Layout(prefix_), vm(kServer));
+  ASSERT_TRUE(ticket && *ticket);
+  EXPECT_EQ((*ticket)->newer, 1);
+}
+
 TEST_F(LocalDatabase, AServerWithOneStaysWhereItIs) {
   up();
   auto move = server("instance/migrate");
