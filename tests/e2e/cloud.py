@@ -85,7 +85,7 @@ class Cloud:
             self.config_files[name] = self.conf / (f"cc-{name}.conf" if len(self.cluster_names) > 1 else "cc.conf")
         add_table(self.config_files["clc"], "[placement]\nmax_cpu_usage = 100\nreserve_mib = 256\n"
                   f"min_disk_gib = {self.min_disk_gib}\n" + "\n".join(f"{k} = {v}" for k, v in self.placement.items()))
-        set_keys(self.config_files["clc"], {"drain_warning_s": 10})
+        set_keys(self.config_files["clc"], {"drain_warning_s": 10, "drain_idle_min": 0})
         for name in self.node_names:
             several = len(self.node_names) > 1
             self.config_files[name] = self.conf / (f"nc-{name}.conf" if several else "nc.conf")
