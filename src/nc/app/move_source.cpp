@@ -142,6 +142,17 @@ Result<> Operations::stay(const InstanceId& insid, MoveLink& link) {
   return remove_file(options_.layout.move_mark(insid));
 }
 
+/// It is the other node's now.
+Result<> Operations::let_go(const Call& call) {
+  const auto& insid = call.tid.instance;
+  if (auto ended = end_vm(call, std::chrono::milliseconds{0}); !ended) return fail(ended.error());
+  disconnect_database(insid);
+  const auto dropped = drop_overlay(insid);
+  // The mark stays until the next start: whoever does this again finds that it was handed over.
+  const auto removed = remove_tree(options_.layout.move_folder(insid));
+  return dropped ? removed : dropped;
+}
+
 /// All of it is there, and it stands still here. From the first question on, only the other node knows
 /// whether it runs there.
 Operations::Final Operations::hand_over(const Call& call, MoveLink& link) {
@@ -165,11 +176,11 @@ Operations::Final Operations::hand_over(const Call& call, MoveLink& link) {
     (void)sys::pause(kAskAgain, call.stop);
   }
   link.close();
-  if (auto ok = hypervisor_.destroy(insid); !ok) return fail(ok.error());
-  disconnect_database(insid);
-  if (auto ok = drop_overlay(insid); !ok) return fail(ok.error());
-  // The mark stays until the next start: whoever does this again finds that it was handed over.
-  if (auto ok = remove_tree(options_.layout.move_folder(insid)); !ok) return fail(ok.error());
+  if (auto ok = let_go(call); !ok) {
+    if (call.stop.stop_requested()) return fail(ErrorCode::cancelled, "interrupted");
+    // The move has not failed, else clc would end the one that runs. Its farewell does this again.
+    obs::error("vm.not_let_go", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
+  }
   obs::info("vm.moved", {{"tid", call.tid.str()}, {"to", to}});
   return final_report(call, Event::running, kRunning, "it runs on " + to + " now");
 }

@@ -178,6 +178,7 @@ class Operations {
   Result<> leave(const Call& call, MoveLink& link);
   Final hand_over(const Call& call, MoveLink& link);
   Result<> stay(const InstanceId& insid, MoveLink& link);
+  Result<> let_go(const Call& call);
   Result<> make_move_folder(const InstanceId& insid) const;
   Result<> remove_instance(const InstanceId& insid);
   std::optional<Job> run_owned(const Job& job, std::stop_token stop);

@@ -261,6 +261,33 @@ TEST_F(MoveProtocol, WhatRanThereAndEndedDoesNotGoOnHere) {
   EXPECT_FALSE(hypervisor_.state(vm(kDesktop)));
 }
 
+TEST_F(MoveProtocol, WhatCannotBeClearedAwayHereDoesNotMakeTheMoveFail) {
+  ask("image/prepare", kDesktop);
+  ask("image/run", kDesktop);
+  const auto one = order(kDesktop);
+  ASSERT_TRUE(hypervisor_there_.receive(*hypervisor_.spec(vm(kDesktop)), {}));
+  ASSERT_TRUE(hypervisor_.pause(vm(kDesktop)));
+  mark(one, 1);
+  // A file that cannot be removed, and a hypervisor that is away just then.
+  std::filesystem::remove(overlay(kDesktop));
+  std::filesystem::create_directories(overlay(kDesktop) / "in-the-way");
+  hypervisor_.set_reachable(false);
+  std::jthread comes_back([&] {
+    soon([&] {
+      const auto there = hypervisor_there_.state(vm(kDesktop));
+      return there && *there == VmState::running;
+    });
+    hypervisor_.set_reachable(true);
+  });
+  const auto done = ask(one);
+  EXPECT_EQ(done.event, "running") << done.errormsg;
+  EXPECT_EQ(done.final, 1);
+  EXPECT_FALSE(hypervisor_.state(vm(kDesktop)));
+  EXPECT_EQ(*hypervisor_there_.state(vm(kDesktop)), VmState::running);
+  EXPECT_EQ(ask_later("task/delete", kDesktop).event, "deleted") << "clc's farewell";
+  EXPECT_FALSE(std::filesystem::exists(vm_folder(kDesktop)));
+}
+
 TEST_F(MoveProtocol, LostOnTheWayItGoesOnHere) {
   ask("image/prepare", kDesktop);
   ask("image/run", kDesktop);
