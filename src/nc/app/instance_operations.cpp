@@ -51,13 +51,23 @@ Operations::Final Operations::operate(const Call& call) {
 
 inbox::Report Operations::gone_report(const Call& call) {
   // It ended while the command was on its way, which hid the news of it: the operation tells it instead.
-  obs::info("vm.ended", {{"tid", call.tid.str()}, {"op", call.command.op}});
+  const std::string& op = call.command.op;
+  obs::info("vm.ended", {{"tid", call.tid.str()}, {"op", op}});
+  const bool has_database = has_open_database(call.tid.instance);
   close_database(call);
   if (auto ok = drop_overlay(call.tid.instance); !ok) {
     obs::warn("overlay.not_removed", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
   }
-  auto report = final_report(call, Event::failed, kStopped, call.command.op + " failed");
+  auto report = final_report(call, Event::failed, kStopped, op + " failed");
   report.error = Error{ErrorCode::not_found, "the VM does not run any more; start it again", {}};
+  // While it moves, or after a restore told that it is down, clc does not take that from us.
+  const bool may_be_lost = has_database && op != "instance/migrate" && op != "snapshot/restore";
+  if (may_be_lost && options_.was_fenced && options_.was_fenced(call.tid.instance)) {
+    report.event = Event::lost;
+    report.error = Error{ErrorCode::unavailable,
+                         "this node had heard nothing of clc for 45 s and ended it: start it again",
+                         {}};
+  }
   return report;
 }
 

@@ -55,6 +55,7 @@ Result<> Operations::make_ready(const Call& call, VmSpec& spec) {
   if (spec.exclusive && !options_.state_dir.empty()) {
     if (auto ok = note_exclusive(options_.state_dir, insid); !ok) return ok;
   }
+  if (options_.was_fenced) (void)options_.was_fenced(insid);  // the one before
   return hypervisor_.receive(spec, places(insid));
 }
 

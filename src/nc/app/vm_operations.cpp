@@ -212,6 +212,8 @@ Operations::Final Operations::start(const Call& call) {
   if (spec->exclusive && !options_.state_dir.empty()) {
     if (auto ok = note_exclusive(options_.state_dir, insid); !ok) return fail(ok.error());
   }
+  // That the one before was ended so is no news of this one.
+  if (options_.was_fenced) (void)options_.was_fenced(insid);
   auto started = hypervisor_.define_and_start(*spec);
   if (!started) {
     end_start(call);
@@ -317,13 +319,15 @@ std::optional<Job> Operations::vm_ended(const Job& job, std::stop_token stop) {
       return rest;
     }
   }
+  // The command that came last may have been about something else.
+  const bool has_database = call.command.database || has_open_database(call.tid.instance);
   close_database(call);
   if (auto ok = drop_overlay(call.tid.instance); !ok) {
     obs::warn("overlay.not_removed", {{"tid", call.tid.str()}, {"reason", ok.error().message}});
   }
   obs::info("vm.ended", {{"tid", call.tid.str()}, {"detail", job.detail}, {"crashed", job.crashed}});
   auto report = final_report(call, job.crashed ? Event::failed : Event::stopped, kStopped, job.detail);
-  if (call.command.database && options_.was_fenced && options_.was_fenced(call.tid.instance)) {
+  if (has_database && options_.was_fenced && options_.was_fenced(call.tid.instance)) {
     report.event = Event::lost;
     report.error =
         Error{ErrorCode::unavailable,

@@ -22,6 +22,12 @@ class FenceTest : public NodeTest {
     ASSERT_EQ(ask(server("image/prepare")).event, "prepared") << told_.back().errormsg;
     ASSERT_EQ(ask(server("image/run")).event, "running") << told_.back().errormsg;
   }
+  /// As clc sends it: without the disk.
+  msg::TaskStatus operate(const std::string& op) {
+    auto made = command(op, kServer);
+    made.epoch = epoch_;
+    return ask(made);
+  }
   msg::TaskStatus end() {
     told_.clear();
     hypervisor_.end(vm(kServer), VmEvent::Kind::stopped);
@@ -41,6 +47,29 @@ TEST_F(FenceTest, OneThatEndsForWantOfALeaseIsLost) {
   EXPECT_THAT(lost.errormsg, ::testing::HasSubstr("nothing of clc"));
   up();
   EXPECT_EQ(end().event, "stopped") << "its guest did that";
+}
+
+TEST_F(FenceTest, AlsoIfTheLastCommandWasAboutSomethingElse) {
+  up();
+  ASSERT_EQ(operate("instance/pause").event, "paused");
+  ASSERT_EQ(operate("instance/resume").event, "running");
+  fenced_ = true;
+  EXPECT_EQ(end().event, "lost");
+  up();
+  fenced_ = true;
+  hypervisor_.end(vm(kServer), VmEvent::Kind::stopped, true);
+  const auto lost = operate("instance/pause");
+  EXPECT_EQ(lost.event, "lost") << "the operation hid the news";
+  EXPECT_EQ(lost.final, 1);
+  EXPECT_THAT(lost.errormsg, ::testing::HasSubstr("nothing of clc"));
+}
+
+TEST_F(FenceTest, WhatEndedTheOneBeforeIsForgottenWithTheNextStart) {
+  up();
+  fenced_ = true;
+  ASSERT_EQ(ask(server("image/stop")).event, "stopped");
+  up();
+  EXPECT_EQ(end().event, "stopped");
 }
 
 }  // namespace
