@@ -57,7 +57,7 @@ class Cli:
         return self("vm", "show", insid)
 
     def stop(self, insid, timeout_s=180):
-        return self("vm", "stop", insid, "--wait", "--timeout", timeout_s, timeout_s=timeout_s + 30)
+        self("vm", "stop", insid, "--wait", "--timeout", timeout_s, timeout_s=timeout_s + 30)
 
     def submit(self, tid, timeout_s=600):
         self("image", "submit", tid, "--wait", "--timeout", timeout_s, timeout_s=timeout_s + 30)

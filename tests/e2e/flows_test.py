@@ -84,8 +84,9 @@ class Flows(Timed, unittest.TestCase):
         guest = self.cloud.guest(insid)
         guest.add_note("scribble")
         self.assertIn("scribble", guest.notes())
-        stopped = self.cli.stop(insid)
-        self.assertEqual(stopped["prompt"], "the guest powered off", "by its power button, not hard")
+        tid = self.cli("vm", "show", insid)["task"]["tid"]
+        self.cli.stop(insid)
+        self.assertEqual(self.cloud.task(tid)["prompt"], "the guest powered off", "by its power button, not hard")
         self.assertNotIn(insid, self.cloud.libvirtd["nc1"].virsh("list", "--all", "--name"))
         self.cli.run(insid)
         self.assertNotIn("scribble", self.cloud.guest(insid).notes())
@@ -186,7 +187,7 @@ class Flows(Timed, unittest.TestCase):
         wait_until(lambda: self.cli("image", "list")["items"] == [], 60, "the images to go")
         self.assertEqual(list((self.cloud.storage("walrus") / "images").glob("IMG*")), [])
         for process in self.cloud.daemons.values():
-            self.tell(f"{process.name}: resident memory at the end", f"{rss_kib(process.pid) / 1024:6.1f} MiB")
+            self.tell(f"{process.name}: resident memory at the end", f"{int(rss_kib(process.pid)) / 1024:6.1f} MiB")
 
 
 def rss_kib(pid):
