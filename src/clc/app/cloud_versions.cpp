@@ -6,14 +6,16 @@ namespace {
 /// Instances that need a version of `image`, by version number.
 std::multimap<int, std::string> users_of_versions(store::Sql& sql, const Image& image) {
   std::multimap<int, std::string> out;
-  std::map<std::string, bool> seen;
+  std::map<std::string, int> seen;
   for (const auto& task : store::open_tasks_of_image(sql, image.imgid)) {
     if (task.src != image.imgid || !needs_source(task)) continue;
     out.emplace(task.source_version, task.insid);
-    seen[task.insid] = true;
+    seen[task.insid] = task.source_version;
   }
   for (const auto& instance : store::instances_of_image(sql, image.imgid)) {
-    if (instance.version != 0 && !seen.contains(instance.insid))
+    // What runs may be of another version than its next start.
+    const auto at = seen.find(instance.insid);
+    if (instance.version != 0 && (at == seen.end() || at->second != instance.version))
       out.emplace(instance.version, instance.insid);
   }
   return out;

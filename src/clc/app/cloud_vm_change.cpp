@@ -35,8 +35,14 @@ Result<> check_may_change(store::Sql& sql, const Instance& instance, const VmCha
   // Its node was chosen for the size that it has now, and its command is not written yet.
   const auto open = store::open_task_of_instance(sql, instance.insid);
   const auto state = open ? vm_state(*open) : "defined";
-  if (state != "preparing" && state != "booting") return {};
-  return fail(ErrorCode::conflict, "instance " + instance.insid + " starts just now: try again once it runs");
+  if (state == "preparing" || state == "booting")
+    return fail(ErrorCode::conflict,
+                "instance " + instance.insid + " starts just now: try again once it runs");
+  if (!open || open->state.phase != task::Phase::preparing) return {};
+  // What its node had ready may still come, and would run with whatever size it has then.
+  return fail(ErrorCode::conflict, "instance " + instance.insid +
+                                       " did not start, and its node keeps what it was promised: start it "
+                                       "again or cancel its task, then change it");
 }
 
 Result<> change_size(store::Sql& sql, Cloud::Impl& impl, const Principal& who, Instance& instance,

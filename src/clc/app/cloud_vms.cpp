@@ -233,8 +233,9 @@ Result<TaskView> Cloud::stop_vm(const Principal& who, std::string_view insid) {
   return impl.store.write([&](store::Sql& sql) -> Result<TaskView> {
     auto instance = impl.instance(sql, who, Deed::control_vm, insid);
     if (!instance) return fail(instance.error());
-    const auto open = store::open_task_of_instance(sql, instance->insid);
+    auto open = store::open_task_of_instance(sql, instance->insid);
     if (!open) return fail(ErrorCode::conflict, "instance " + instance->insid + " does not run");
+    open->leaves_at = 0;  // its user ends it, not a drain: it is not for anybody else to start it again
     auto task = impl.engine.user_event(sql, *open, task::Event::stop);
     if (!task) return fail(task.error());
     impl.audit(sql, who, "vm.stop", instance->insid);

@@ -304,6 +304,7 @@ Result<> Engine::after(store::Sql& sql, Task& task, Event event) {
   if (is_walrus_task(task.kind) || task.state != kStopped || !ended) return {};
   store::free_ports(sql, task.insid);
   if (task.kind != TaskKind::run) return {};
+  if (task.leaves_at > now()) task.leaves_at = 0;  // it was not the drain that ended it
   explain_stop(sql, task);
   if (task.failed) return {};
   const auto instance = store::find_instance(sql, task.insid);

@@ -18,6 +18,15 @@ constexpr std::int64_t kMoveSeconds = 6 * 3600;  // an image may have to arrive 
 /// Under which a VM's ports on the node that it goes to are booked meanwhile.
 constexpr std::string_view kDisplayTo = "display.to", kWebTo = "web.to";
 
+/// `port` of `node`, of which another node tells, if it may be one of `insid`; else 0.
+int adoptable_port(store::Sql& sql, std::string_view node, std::string_view insid, int port, int first,
+                   int last) {
+  if (port < first || port > last) return 0;
+  const auto taken =
+      sql.one("SELECT 1 FROM ports WHERE node = ? AND port = ? AND insid <> ?", {node, port, insid});
+  return taken ? 0 : port;
+}
+
 }  // namespace
 
 /// What cannot go along.
@@ -71,8 +80,9 @@ Result<NodeFacts> Engine::choose_target(store::Sql& sql, const Task& task, const
     const auto real = one.sizes.find(task.insid);
     if (one.host != task.node || real == one.sizes.end()) continue;
     // It comes along as it runs, also if its definition is another for its next start.
-    request.memory_mib = std::max(request.memory_mib, real->second.memory_mib);
-    request.cpus = std::max(request.cpus, real->second.cpus);
+    const auto size = started_size(real->second, {request.memory_mib, request.cpus}, true);
+    request.memory_mib = size.memory_mib;
+    request.cpus = size.cpus;
   }
   auto nodes = facts_of(snapshots, store::reservations(sql), task.insid);
   std::erase_if(nodes, [&](const NodeFacts& one) { return one.host == task.node; });
@@ -151,8 +161,10 @@ void Engine::turn_away(store::Sql& sql, const std::string& order) {
 msg::Move Engine::adopt_move(store::Sql& sql, const Task& task, const msg::InventoryTask& told) {
   msg::Move move;
   move.nid = told.moves_to;
-  move.rdp_port = told.rdp_port;
-  move.web_port = told.web_port;
+  move.rdp_port = adoptable_port(sql, move.nid, task.insid, told.rdp_port, options_.display_port_first,
+                                 options_.display_port_last);
+  move.web_port = adoptable_port(sql, move.nid, task.insid, told.web_port, options_.web_port_first,
+                                 options_.web_port_last);
   if (move.rdp_port != 0) store::hold_port(sql, move.nid, kDisplayTo, task.insid, move.rdp_port);
   if (move.web_port != 0) store::hold_port(sql, move.nid, kWebTo, task.insid, move.web_port);
   // With what leave, and where, that node has from the order itself.
@@ -190,8 +202,9 @@ Result<> Engine::moved(store::Sql& sql, Task task, const task::Transition& row,
   task.node = to.nid;
   task.leaves_at = 0;
   task.placement = to.nid + ": it moved here from " + old.node + " while it ran\n";
-  store::hold_port(sql, to.nid, "display", task.insid, to.rdp_port);
-  store::hold_port(sql, to.nid, "web", task.insid, to.web_port);
+  // Without one, send() takes the next that is free.
+  if (to.rdp_port != 0) store::hold_port(sql, to.nid, "display", task.insid, to.rdp_port);
+  if (to.web_port != 0) store::hold_port(sql, to.nid, "web", task.insid, to.web_port);
   // It runs there; that node takes the task over with this, and keeps the VM as it is.
   adopts_ = true;
   auto sent = send(sql, task, "image/run");

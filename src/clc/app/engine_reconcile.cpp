@@ -37,6 +37,13 @@ void adopt_access(store::Sql& sql, const Task& task, const msg::InventoryTask& t
   }
 }
 
+/// A node speaks for itself: that it gives its VM to another one counts only where that may be.
+bool may_go_to(store::Sql& sql, const Task& task, const std::string& host) {
+  const auto node = HostName::parse(host) ? store::find_node(sql, host) : std::nullopt;
+  return node && host != task.node && node->cluster == task.cluster && node->lost_at == 0 &&
+         node->state == NodeState::enabled;
+}
+
 }  // namespace
 
 void Engine::farewell(store::Sql& sql, const Farewell& to) {
@@ -60,7 +67,8 @@ Result<> Engine::adopt(store::Sql& sql, Task task, const msg::InventoryTask& tol
     task.node = node;
   }
   std::optional<msg::Move> move;
-  if (told.op == "instance/migrate" && HostName::parse(told.moves_to)) move = adopt_move(sql, task, told);
+  if (told.op == "instance/migrate" && may_go_to(sql, task, told.moves_to))
+    move = adopt_move(sql, task, told);
   task.state = *before;
   task.op = told.op;
   task.cmdid = told.cmdid;

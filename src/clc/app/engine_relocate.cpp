@@ -107,6 +107,8 @@ Result<bool> Engine::leave_node(store::Sql& sql, Task task, Event event, const s
   say_farewell(sql, task, kFarewellMs);
   // Whatever its node still says of it is of the past.
   ++task.epoch;
+  // Nor does the node come to have it that it was on its way to.
+  if (task.op_open && task.op == "instance/migrate") turn_away(sql, task.command);
   task.op_open = false;
   store::free_ports(sql, task.insid);
   msg::TaskStatus said;

@@ -71,6 +71,13 @@ std::string_view to_string(Resource resource) {
   return "memory";
 }
 
+VmSize started_size(const VmSize& told, const VmSize& defined, bool runs) {
+  VmSize out{std::max(told.memory_mib, defined.memory_mib), std::max(told.cpus, defined.cpus)};
+  if (runs && told.memory_mib > 0) out.memory_mib = told.memory_mib;
+  if (runs && told.cpus > 0) out.cpus = told.cpus;
+  return out;
+}
+
 std::vector<NodeFacts> facts_of(const std::vector<NodeSnapshot>& nodes,
                                 const std::vector<Reservation>& reservations, const std::string& insid) {
   struct Entry {
@@ -95,6 +102,12 @@ std::vector<NodeFacts> facts_of(const std::vector<NodeSnapshot>& nodes,
     facts.disk_left_mib = std::max<std::int64_t>(0, node.disk_mib - node.disk_usage_mib);
     by_name.emplace(node.host, std::move(entry));
   }
+  const auto told = [&](const std::string& host, const std::string& vm) {
+    const auto at = by_name.find(host);
+    if (at == by_name.end()) return VmSize{};
+    const auto size = at->second.node->sizes.find(vm);
+    return size == at->second.node->sizes.end() ? VmSize{} : size->second;
+  };
   for (const auto& one : reservations) {
     const auto at = by_name.find(one.node);
     if (at == by_name.end() || one.insid == insid) continue;
@@ -102,12 +115,14 @@ std::vector<NodeFacts> facts_of(const std::vector<NodeSnapshot>& nodes,
     ++entry.facts.seats;
     if (!one.runs) continue;
     ++entry.facts.vms;
-    // Its definition may have become smaller than what it was started with, or larger for its next start.
-    const auto size = entry.node->sizes.find(one.insid);
-    const VmSize real = size == entry.node->sizes.end() ? VmSize{} : size->second;
-    const std::int64_t memory_mib = std::max(one.memory_mib, real.memory_mib);
+    // Of a VM that runs counts what it was started with: its definition is for its next start, and its owner
+    // could take the whole node with it otherwise.
+    const bool is_up = !one.runs_on.empty();
+    const VmSize size =
+        started_size(told(is_up ? one.runs_on : one.node, one.insid), {one.memory_mib, one.cpus}, is_up);
+    const std::int64_t memory_mib = size.memory_mib;
     entry.facts.committed_mib += memory_mib;
-    entry.facts.committed_cpus += std::max(one.cpus, real.cpus);
+    entry.facts.committed_cpus += size.cpus;
     // A guest takes its memory little by little: what it has not taken yet is spoken for all the same.
     const auto resident = entry.node->resident_mib.find(one.insid);
     const std::int64_t taken = resident == entry.node->resident_mib.end() ? 0 : resident->second;

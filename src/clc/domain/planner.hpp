@@ -59,7 +59,8 @@ struct Reservation {
   std::string node, insid;
   std::int64_t memory_mib = 0;
   int cpus = 0;
-  bool runs = true;  ///< false: it holds its ports only, as a build does that was stopped
+  bool runs = true;          ///< false: it holds its ports only, as a build does that was stopped
+  std::string runs_on = {};  ///< whose word on the size that it runs with counts; empty: it does not run yet
 };
 
 struct PlacementRequest {
@@ -87,6 +88,10 @@ struct NodeFacts {
   int seats = 0;  ///< VMs that have ports here or will take them
   bool operator==(const NodeFacts&) const = default;
 };
+
+/// What a VM takes of its node: what the node tells of one that `runs`; the larger of the two of any other.
+/// 0 is not told.
+VmSize started_size(const VmSize& told, const VmSize& defined, bool runs);
 
 /// By name, whatever the order of `nodes`. `insid`: whose reservations do not count.
 std::vector<NodeFacts> facts_of(const std::vector<NodeSnapshot>& nodes,

@@ -18,6 +18,9 @@ constexpr task::TaskState kRunning{Phase::editing, State::running};
 constexpr task::TaskState kPaused{Phase::editing, State::paused};
 constexpr task::TaskState kStopped{Phase::editing, State::stopped};
 
+/// Commands of one task between a backup of our database and now, by far.
+constexpr std::int64_t kAheadMost = 1'000'000;
+
 bool is_up(const msg::InventoryVm& vm) {
   return vm.state != "shutoff";
 }
@@ -57,6 +60,24 @@ bool is_younger(std::int64_t at_ms, std::int64_t age_ms, std::int64_t now_ms) {
   return now_ms >= at_ms && now_ms - at_ms < age_ms;
 }
 
+/// A node that makes up numbers must not use up those that are left.
+bool is_credible(const msg::InventoryTask& told, const Task& task) {
+  return told.epoch - task.epoch <= kAheadMost && told.attempt - task.attempt <= kAheadMost;
+}
+
+/// Above everything the node has of `vm`, which may be no more than the name of one.
+Fix farewell_to(const msg::InventoryVm& vm, const View& view, const Task* task, std::string why) {
+  Fix fix;
+  fix.kind = Fix::Kind::farewell;
+  fix.tid = vm.tid;
+  fix.insid = vm.insid;
+  fix.why = std::move(why);
+  const auto* told = view.task(vm.tid);
+  fix.epoch = std::max({vm.epoch, told ? told->epoch : 0, task ? task->epoch : 0});
+  fix.attempt = std::max(told ? told->attempt : 0, task ? task->attempt : 0) + 1;
+  return fix;
+}
+
 /// A task that is on the node as we believe.
 std::optional<Fix> look_at_task(const Task& task, const View& view, std::int64_t now_ms) {
   if (is_walrus_task(task.kind) || task.cmdid.empty()) return std::nullopt;
@@ -83,6 +104,14 @@ std::optional<Fix> look_at_task(const Task& task, const View& view, std::int64_t
   const auto ours = std::tuple(task.epoch, task.attempt);
   if (theirs > ours) {
     if (told->op == "task/delete") return std::nullopt;  // it is going; then the node has nothing
+    if (!is_credible(*told, task)) {
+      msg::InventoryVm name;
+      name.insid = task.insid;
+      name.tid = task.tid;
+      Fix fix = farewell_to(name, view, &task, "the node tells of a command that cannot have been");
+      fix.kind = Fix::Kind::orphan;
+      return fix;
+    }
     Fix fix = make_fix(Fix::Kind::adopt, task, "the node has a later command than we know of");
     fix.told = *told;
     return fix;
@@ -90,19 +119,6 @@ std::optional<Fix> look_at_task(const Task& task, const View& view, std::int64_t
   if (task.op_open || vm_is_missing)
     return make_fix(Fix::Kind::resend, task, "the node is at an older command");
   return std::nullopt;
-}
-
-/// Above everything the node has of `vm`, which may be no more than the name of one.
-Fix farewell_to(const msg::InventoryVm& vm, const View& view, const Task* task, std::string why) {
-  Fix fix;
-  fix.kind = Fix::Kind::farewell;
-  fix.tid = vm.tid;
-  fix.insid = vm.insid;
-  fix.why = std::move(why);
-  const auto* told = view.task(vm.tid);
-  fix.epoch = std::max({vm.epoch, told ? told->epoch : 0, task ? task->epoch : 0});
-  fix.attempt = std::max(told ? told->attempt : 0, task ? task->attempt : 0) + 1;
-  return fix;
 }
 
 /// A VM of a task that is on another node.
@@ -114,7 +130,9 @@ Fix look_at_stranger(const msg::InventoryVm& vm, const Holdings& holdings, const
   fix.kind = Fix::Kind::orphan;
   const bool can_tell =
       told && told->epoch > task.epoch && told->op != "task/delete" && state_before(told->op);
-  if (!can_tell || task.cluster != holdings.cluster || !knowledge.let_go.contains(vm.tid)) return fix;
+  if (!can_tell || !is_credible(*told, task) || task.cluster != holdings.cluster ||
+      !knowledge.let_go.contains(vm.tid))
+    return fix;
   fix.kind = Fix::Kind::adopt;
   fix.why = "it is a later run, and node " + task.node + " has let it go";
   fix.told = *told;

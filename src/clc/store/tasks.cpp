@@ -199,13 +199,16 @@ std::vector<Reservation> reservations(Sql& sql) {
     const auto state = task::parse_state(row.text(5));
     const bool runs = phase && state && task::holds_capacity({*phase, *state});
     const std::int64_t memory_mib = runs ? row.number(2) : 0, cpus = runs ? row.number(3) : 0;
-    out.push_back({row.text(0), row.text(1), memory_mib, static_cast<int>(cpus), runs});
+    const bool is_up = runs && *phase == task::Phase::editing && *state != task::State::booting;
+    out.push_back({row.text(0), row.text(1), memory_mib, static_cast<int>(cpus), runs,
+                   is_up ? row.text(0) : std::string()});
   }
-  for (const auto& row :
-       sql.all("SELECT json_extract(t.command, '$.move.nid'), t.insid, i.memory_mib, i.cpus FROM tasks t "
-               "JOIN instances i ON i.insid = t.insid WHERE t.state <> 'gone' AND t.op = 'instance/migrate' "
-               "AND t.op_open = 1")) {
-    out.push_back({row.text(0), row.text(1), row.number(2), static_cast<int>(row.number(3)), true});
+  for (const auto& row : sql.all(
+           "SELECT json_extract(t.command, '$.move.nid'), t.insid, i.memory_mib, i.cpus, t.node FROM tasks t "
+           "JOIN instances i ON i.insid = t.insid WHERE t.state <> 'gone' AND t.op = 'instance/migrate' "
+           "AND t.op_open = 1")) {
+    out.push_back(
+        {row.text(0), row.text(1), row.number(2), static_cast<int>(row.number(3)), true, row.text(4)});
   }
   return out;
 }

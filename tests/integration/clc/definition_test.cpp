@@ -236,6 +236,30 @@ TEST_F(Definitions, NotEverythingChangesAtEveryTime) {
   EXPECT_THAT(cloud->change_vm(admin, editor, wanted).error().message, HasSubstr("edits an image"));
 }
 
+TEST_F(Definitions, WhatRunsTakesNoMoreThanItWasStartedWith) {
+  const auto insid = desktop();
+  ASSERT_TRUE(cloud->run_vm(ann, insid));
+  bring_up();
+  ASSERT_EQ(last().nid, "nc1");
+  msg::VmData vm;
+  vm.insid = insid;
+  vm.state = "running";
+  vm.mem = 2048;
+  vm.vcpu = 1;
+  running_vms["nc1"] = {vm};
+  advance(1);
+  ASSERT_TRUE(change(insid, [](auto& c) { c.memory_mib = 4'000'000, c.cpus = 256; }));
+  nc2_beats = false;
+  advance(60);
+  ASSERT_TRUE(cloud->run_vm(ann, desktop())) << "its node is not full of what it may become";
+  EXPECT_EQ(ops(), "image/prepare");
+  EXPECT_EQ(last().nid, "nc1");
+  say(Event::failed, "the disk is full");
+  const auto failed = cloud->task(admin, last().tid)->task.insid;
+  EXPECT_THAT(change(failed, [](auto& c) { c.memory_mib = 4'000'000; }).error().message,
+              HasSubstr("did not start"));
+}
+
 TEST_F(Definitions, AnotherTypeGivesNobodyMoreThanItAllows) {
   const auto insid = desktop();
   LimitsChange own;

@@ -75,6 +75,26 @@ TEST_F(Drain, WhatCannotMoveIsWarnedAndStoppedWhenItsTimeIsOver) {
   EXPECT_EQ(task(insid).leaves_at, 0);
 }
 
+TEST_F(Drain, WhatItsUserStopsWasNotEndedByTheDrain) {
+  const auto insid = desktop();
+  drain_nc1();
+  advance(5);
+  ASSERT_TRUE(cloud->stop_vm(admin, insid));
+  ASSERT_EQ(ops(), "image/stop");
+  advance(60);
+  say(Event::stopped);
+  EXPECT_EQ(task(insid).leaves_at, 0);
+}
+
+TEST_F(Drain, WhatEndsByItselfWasNotEndedByTheDrain) {
+  const auto insid = desktop();
+  drain_nc1();
+  advance(5);
+  ASSERT_GT(task(insid).leaves_at, 0);
+  say(Event::stopped);
+  EXPECT_EQ(task(insid).leaves_at, 0);
+}
+
 TEST_F(Drain, ANodeThatIsEnabledAgainTakesTheWarningBack) {
   for (const auto state : {NodeState::enabled, NodeState::no_new}) {
     const auto insid = desktop();

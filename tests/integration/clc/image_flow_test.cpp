@@ -218,6 +218,26 @@ TEST_F(ImageFlow, AVersionAnEditStandsOnCannotBePruned) {
   EXPECT_EQ(versions->items[0].used_by, std::vector<std::string>{edit->task.insid});
 }
 
+TEST_F(ImageFlow, AVersionForTheNextStartCannotBePrunedEither) {
+  const auto imgid = import("debian");
+  const auto insid = define(imgid);
+  ASSERT_TRUE(cloud->run_vm(admin, insid));
+  bring_up();
+  ASSERT_TRUE(store->write([&](store::Sql& sql) -> Result<> {
+    sql.run("UPDATE instances SET version = 7 WHERE insid = ?", {insid});
+    sql.run("UPDATE tasks SET source_version = 6 WHERE insid = ?", {insid});
+    for (const int version : {6, 7, 8}) {
+      auto more = *store::find_version(sql, imgid, 1);
+      more.version = version;
+      store::add_version(sql, more);
+    }
+    return {};
+  }));
+  EXPECT_THAT(cloud->prune_image(admin, imgid, {{6}, 0}).error().message, HasSubstr(insid));
+  EXPECT_THAT(cloud->prune_image(admin, imgid, {{7}, 0}).error().message, HasSubstr(insid));
+  EXPECT_TRUE(cloud->prune_image(admin, imgid, {{8}, 0}));
+}
+
 TEST_F(ImageFlow, AnImageIsDeletedWhenNothingUsesIt) {
   const auto imgid = import("debian");
   const auto insid = define(imgid);

@@ -217,6 +217,53 @@ TEST_F(MoveEnd, AMoveToNobodyKnowsWhereEnds) {
   EXPECT_GT(last().epoch, migrate.epoch);
 }
 
+TEST_F(MoveEnd, ANodeDoesNotGiveAwayWhatIsAnothers) {
+  server();
+  ASSERT_TRUE(store->write([](store::Sql& sql) -> Result<> {
+    store::hold_port(sql, "nc2", "display", "VD0000beef", 5902);
+    return {};
+  }));
+  auto migrate = entry("instance/migrate", 1);
+  migrate.rdp_port = 5902;
+  migrate.web_port = 22;
+  migrate.moves_to = "nc2";
+  EXPECT_EQ(round("nc1", {}, {migrate}), "instance/migrate");
+  say_final(last(), Event::running);
+  EXPECT_EQ(ops(), "task/delete image/run");
+  EXPECT_EQ(last().nid, "nc2");
+  EXPECT_EQ(last().runtime_option->rdp_port, 5900);
+  EXPECT_EQ(last().runtime_option->web_port, 20'000);
+  EXPECT_EQ(*store->read(
+                [](store::Sql& sql) -> Result<int> { return store::port_of(sql, "VD0000beef", "display"); }),
+            5902);
+}
+
+TEST_F(MoveEnd, NorToANodeThatTakesNothing) {
+  server();
+  ASSERT_TRUE(cloud->set_node_state(admin, "nc2", NodeState::no_new));
+  auto migrate = entry("instance/migrate", 1);
+  migrate.moves_to = "nc2";
+  EXPECT_EQ(round("nc1", {}, {migrate}), "instance/migrate");
+  say_final(last(), Event::running);
+  EXPECT_EQ(at(tid_), "editing/stopped!+");
+}
+
+TEST_F(MoveEnd, OneThatIsGivenUpIsToldToBothNodes) {
+  server();
+  const auto order = move();
+  ASSERT_TRUE(store->write([&](store::Sql& sql) -> Result<> {
+    auto& engine = cloud->impl().engine;
+    if (auto ok = engine.lose_node(sql, "nc1"); !ok) return ok;
+    return engine.relocate(sql, *store::open_task(sql, tid_), true).map([](bool) {});
+  }));
+  EXPECT_EQ(ops(), "task/delete task/delete");
+  EXPECT_EQ(before_last().nid, "nc1");
+  EXPECT_EQ(last().nid, "nc2");
+  EXPECT_EQ(last().epoch, order.epoch);
+  EXPECT_EQ(at(tid_), "editing/stopped!+");
+  EXPECT_FALSE(task().op_open);
+}
+
 TEST_F(MoveEnd, AVmThatMovedSinceAnOlderDatabaseIsFoundWhereItRuns) {
   server();
   const auto first = last();

@@ -104,13 +104,12 @@ TEST(Planner, CountsWhatAVmWasStartedWithThoughItsDefinitionIsSmallerNow) {
   EXPECT_EQ(refusal([](auto&) {}, desktop(), promised), "placed");
   const auto text = refusal([](auto& n) { n.sizes["VD0000000a"] = {12'288, 2}; }, desktop(), promised);
   EXPECT_THAT(text, HasSubstr("(1 VMs hold 12288)"));
-  const std::vector<Reservation> larger{{"nc1", "VD0000000a", 12'288, 1}};
-  EXPECT_THAT(refusal(
-                  [](auto& n) {
-                    n.sizes["VD0000000a"] = {512, 1};
-                  },
-                  desktop(), larger),
-              HasSubstr("(1 VMs hold 12288)"));
+  std::vector<Reservation> larger{{"nc1", "VD0000000a", 12'288, 1}};
+  const auto small = [](auto& n) { n.sizes["VD0000000a"] = {512, 1}; };
+  EXPECT_THAT(refusal(small, desktop(), larger), HasSubstr("(1 VMs hold 12288)"));
+  larger[0] = {"nc1", "VD0000000a", 4'000'000, 256, true, "nc1"};
+  EXPECT_EQ(refusal(small, desktop(), larger), "placed") << "it runs: that is for its next start";
+  EXPECT_THAT(refusal([](auto&) {}, desktop(), larger), HasSubstr("(1 VMs hold 4000000)")) << "nothing told";
 }
 
 TEST(Planner, IgnoresTheReservationOfTheInstanceItself) {

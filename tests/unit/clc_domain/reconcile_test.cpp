@@ -214,6 +214,23 @@ TEST(Reconcile, AnOlderDatabaseGoesOnFromTheNode) {
   EXPECT_EQ(world.kinds(), "") << "it is going";
 }
 
+TEST(Reconcile, NumbersThatCannotBeAreNotTakenOver) {
+  World world(running_task());
+  world.holdings.tasks[0].cmdid = "c9";
+  world.holdings.tasks[0].epoch = world.task.epoch + 1'000'000;
+  EXPECT_EQ(world.kinds(), "adopt");
+  ++world.holdings.tasks[0].epoch;
+  EXPECT_EQ(world.kinds(), "orphan");
+  EXPECT_EQ(world.fixes()[0].tid, kTid);
+  world.holdings.tasks[0].epoch = world.task.epoch;
+  world.holdings.tasks[0].attempt = world.task.attempt + 1'000'001;
+  EXPECT_EQ(world.kinds(), "orphan");
+  world.task.node = "nc2";
+  world.task.epoch = 2;
+  world.let_go_elsewhere = {kTid};
+  EXPECT_EQ(world.kinds(), "orphan") << "nor from elsewhere";
+}
+
 TEST(Reconcile, AClockSetBackDoesNotHoldItUp) {
   World world(running_task());
   world.holdings.vms.clear();
