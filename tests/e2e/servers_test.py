@@ -161,14 +161,11 @@ class Servers(unittest.TestCase):
             self.assertEqual(subprocess.run(["grep", "-qaF", "ada-1815", self.disk_file(self.vs)], check=False).returncode, 0)
             guest.add_note("scribble")
         with self.checks("server run", "stop, and start on the other node: c: reverted, the row is there"):
-            here = self.cli("vm", "show", self.vs)["task"]["node"]
+            other = "nc2" if self.cli("vm", "show", self.vs)["task"]["node"] == "nc1" else "nc1"
             self.cli.stop(self.vs)
-            self.cli("node", "no-new", here)
-            try:
-                vm, guest = self.start(self.vs)
-            finally:
-                self.cli("node", "enable", here)
-            self.assertNotEqual(vm["task"]["node"], here)
+            self.cli("vm", "set", self.vs, "--node", other)
+            vm, guest = self.start(self.vs)
+            self.assertEqual(vm["task"]["node"], other)
             self.assertNotIn("scribble", guest.notes())
             self.assertEqual(guest.read("d", "row-1"), "ada-1815")
 
