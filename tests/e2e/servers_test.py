@@ -217,6 +217,7 @@ class Servers(unittest.TestCase):
                        [self.cloud.daemons[node].log])
             self.write_again(self.cloud.guest(vs), "row-2", "frances-1910")
             self.assertEqual(self.cloud.guest(vs).read("d", "row-1"), "barbara-1939")
+        wait_until(lambda: self.cli("node", "show", node)["lost_at"] == 0, 120, f"{node} to be back", [self.cloud.daemons["clc"].log])
 
     def test_70_rollback_takes_the_database_along(self):
         with self.checks("server rollback", "version 1 of a server image has its own database version"):
