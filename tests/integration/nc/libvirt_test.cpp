@@ -150,7 +150,8 @@ TEST_F(LibvirtGuest, AWebPortThatIsTakenIsAConflict) {
   const auto first = spec("VD0000aaa1");
   auto second = spec("VD0000aaa2");
   second.display_port += 1;
-  ASSERT_TRUE(hypervisor_->define_and_start(first));
+  const auto started = hypervisor_->define_and_start(first);
+  ASSERT_TRUE(started) << started.error().message;
   auto refused = hypervisor_->define_and_start(second);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::conflict) << refused.error().message;
