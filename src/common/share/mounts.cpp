@@ -43,7 +43,7 @@ std::vector<Mount> table() {
     while (words >> word && word != "-") {
     }
     words >> type;
-    all.push_back({unescape(at), device, type});
+    all.push_back({unescape(at), device, type, root.ends_with("//deleted")});
   }
   return all;
 }
@@ -85,7 +85,7 @@ Result<> detach(const std::filesystem::path& at) {
 
 Result<> bind_read_only(const std::filesystem::path& source, const std::filesystem::path& target) {
   if (auto present = mount_at(target)) {
-    if (present->device == device_of(source)) return {};
+    if (present->device == device_of(source) && !present->is_deleted) return {};
     if (auto ok = detach(target); !ok) return ok;
   }
   if (auto ok = sys::make_directories(target); !ok) return ok;

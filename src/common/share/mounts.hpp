@@ -12,8 +12,9 @@ namespace educloud::share {
 /// A line of the calling thread's mount table.
 struct Mount {
   std::filesystem::path at;
-  std::string device;  ///< "0:52": the file system's number
-  std::string type;    ///< ext4, fuse.sshfs
+  std::string device;       ///< "0:52": the file system's number
+  std::string type;         ///< ext4, fuse.sshfs
+  bool is_deleted = false;  ///< the folder that is mounted was deleted; a new one of its name is another
 };
 
 /// What is mounted exactly at `at`, the topmost of several; nullopt: nothing. Reads the kernel's table and
@@ -27,8 +28,8 @@ std::string device_of(const std::filesystem::path& path);
 /// success.
 Result<> detach(const std::filesystem::path& at);
 
-/// Mounts `source` once more at `target`, read-only; makes `target`. There already with the same file system:
-/// success, nothing changes. Needs root.
+/// Mounts `source` once more at `target`, read-only; makes `target`. There already with the same file system
+/// and not deleted since: success, nothing changes. Needs root.
 Result<> bind_read_only(const std::filesystem::path& source, const std::filesystem::path& target);
 
 /// The calling thread sees and changes the mounts of the host's first process from now on: a daemon whose

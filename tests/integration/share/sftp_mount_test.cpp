@@ -232,5 +232,20 @@ TEST_F(SftpMounts, ReadOnlyOnceMore) {
   EXPECT_TRUE(allowed.is_open());
 }
 
+TEST_F(SftpMounts, ReadOnlyOfAFolderThatWasMadeAnew) {
+  const auto source = dir_ / "local", target = dir_ / "seen";
+  const auto make = [&](const std::string& text) {
+    std::filesystem::create_directories(source);
+    std::ofstream(source / "x") << text;
+  };
+  make("old");
+  ASSERT_TRUE(bind_read_only(source, target));
+  std::filesystem::remove_all(source);
+  make("new");
+  ASSERT_TRUE(bind_read_only(source, target));
+  EXPECT_EQ(testing::slurp(target / "x"), "new");
+  EXPECT_TRUE(detach(target));
+}
+
 }  // namespace
 }  // namespace educloud::share
